@@ -1,0 +1,177 @@
+"""`jepack index`, `jepack search` and `jepack app`."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jepack.bundle import OUTPUTS
+from jepack.client import DEFAULT_URL, Client
+from jepack.errors import ConfigError, DataError
+from jepack.images import find_images
+
+UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
+
+
+def index(
+    data: Annotated[Path, typer.Argument(help="Folder of images; class folders become labels.")],
+    out: Annotated[Path, typer.Option(help="Index folder to write (replaced when it exists).")],
+    url: UrlOption = DEFAULT_URL,
+    output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Take the vectors from this .npz of `jepack embed`.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Shown on the page; default: data folder.")
+    ] = None,
+    data_license: Annotated[
+        str | None, typer.Option("--license", help="Licence of the images, shown on the page.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Build a vector index of a folder of images, with small pictures for the page.
+
+    An index already at --out is replaced only when the new one is whole.
+
+    Example: jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
+    """
+    from app import indexing
+    from app.store import IndexInfo
+
+    if output not in OUTPUTS:
+        raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
+    data = data.absolute()
+    images = find_images(data)
+    started = time.monotonic()
+    skipped: dict[Path, str] = {}
+    with ExitStack() as stack, progress(as_json) as bar:
+        task = bar.add_task("Indexing", total=len(images))
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+
+        bundle = None
+        if embeddings is not None:
+            source = indexing.read_file(embeddings, output)
+            fingerprint = source.fingerprint
+            parts = indexing.from_file(images, data, source, skipped, advance)
+        else:
+            client = stack.enter_context(Client(url))
+            endpoint = client.endpoint()
+            bundle = endpoint.bundle
+            fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
+            parts = indexing.from_endpoint(images, output, client, skipped, advance)
+        info = IndexInfo(
+            name=name or data.name,
+            output=output,
+            dimension=0,
+            fingerprint=fingerprint,
+            data=str(data),
+            bundle=bundle,
+            data_license=data_license,
+        )
+        done = indexing.write_index(out, info, parts, skipped)
+    seconds = time.monotonic() - started
+    if as_json:
+        print(json.dumps({"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}))
+        return
+    console = Console()
+    console.print(
+        f"[green]✓[/] {out}: {done.info.count:,} images, {done.info.output} of "
+        f"{done.info.dimension} dimensions, {seconds:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if done.skipped:
+        console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
+        for image, reason in list(done.skipped.items())[:5]:
+            console.print(f"  {image}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Open it: jepack app {out}", highlight=False, soft_wrap=True)
+
+
+def search(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    image: Annotated[str, typer.Argument(help="An image file, or the id of an indexed image.")],
+    k: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
+    url: UrlOption = DEFAULT_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the images of an index that are nearest to one image, by cosine distance.
+
+    A file is embedded through the endpoint; the id of an indexed image needs no endpoint.
+
+    Example: jepack search runs/photos/index new.jpg --k 5
+    """
+    from app.lance import open_index
+    from app.search import by_id, by_image
+
+    store = open_index(folder)
+    if Path(image).is_file():
+        with Client(url) as client:
+            _, hits = by_image(store, Path(image), client, k)
+    elif store.has(image):
+        _, hits = by_id(store, image, k)
+    else:
+        raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
+    rows = [
+        {
+            "rank": rank,
+            "distance": round(hit.distance, 8),
+            "label": hit.row.label,
+            "path": str(Path(store.info.data) / hit.row.id),
+        }
+        for rank, hit in enumerate(hits, start=1)
+    ]
+    if as_json:
+        print(json.dumps({"query": image, "index": str(folder), "neighbours": rows}))
+        return
+    table = Table("rank", "distance", "label", "path", title=f"Nearest to {image}")
+    for row in rows:
+        table.add_row(
+            str(row["rank"]), f"{row['distance']:.4f}", str(row["label"] or "–"), str(row["path"])
+        )
+    Console().print(table)
+
+
+def app(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    url: UrlOption = DEFAULT_URL,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 7860,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in your browser.")] = False,
+) -> None:
+    """Open the page over an index: click an image, or upload one, and see its neighbours.
+
+    Only this machine can reach it (127.0.0.1); from another: ssh -L 7860:127.0.0.1:7860 HOST
+
+    Example: jepack app runs/photos/index --port 7860
+    """
+    from app.page import launch
+
+    with Console(stderr=True).status("Starting the page"):
+        page = launch(folder, url=url, port=port)
+    print(f"{page.url}  (Ctrl-C stops it)", flush=True)
+    if browser:
+        typer.launch(page.url)
+    try:
+        page.wait()
+    finally:
+        page.close()
+
+
+def progress(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=quiet),
+        transient=True,
+    )

@@ -1,0 +1,172 @@
+"""A folder of images -> an index: vectors from the endpoint or a file, and thumbnails.
+
+The plan: `from_endpoint` or `from_file` yields images with their vectors, in parts that fit in memory;
+`write_index` adds thumbnails and rows, and replaces the old index only when all is written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.lance import building, open_index
+from app.store import IndexInfo, Row, Vectors
+from app.thumbnail import make_thumbnail
+from jepack.client import Embeddings, Endpoint
+from jepack.errors import ArtifactError, DataError
+from jepack.images import ImageFile
+
+PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
+
+Part = list[tuple[ImageFile, Vectors]]  # each image with its vector [D]
+Progress = Callable[[int], None]  # called with the number of images just dealt with
+
+
+class Embedder(Protocol):
+    """What the app needs of `jepack.client.Client`; tests put vectors they know behind it."""
+
+    def endpoint(self) -> Endpoint: ...
+
+    def diagnose(self) -> str | None: ...
+
+    def embed(self, items: Sequence[Path | bytes], *, skip_bad: bool = False) -> Embeddings: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What `write_index` did."""
+
+    info: IndexInfo
+    skipped: dict[str, str] = field(default_factory=dict)  # image id -> why it is not in the index
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self.info), "skipped": self.skipped}
+
+
+def from_endpoint(
+    images: Sequence[ImageFile],
+    output: str,
+    embedder: Embedder,
+    skipped: dict[Path, str],
+    on_progress: Progress = lambda count: None,
+) -> Iterator[Part]:
+    """Embed `images` through the endpoint; those it refuses are noted in `skipped`."""
+    for start in range(0, len(images), PART):
+        part = list(images[start : start + PART])
+        result = embedder.embed([image.path for image in part], skip_bad=True)
+        vectors = getattr(result, output)
+        skipped.update({part[number].path: reason for number, reason in result.errors.items()})
+        yield [(part[number], vectors[number]) for number in np.flatnonzero(result.good)]
+        on_progress(len(part))
+
+
+@dataclass(frozen=True)
+class EmbeddingsFile:
+    """What `jepack embed` wrote: one output's row per image path below the data folder."""
+
+    vectors: dict[str, Vectors]  # image id -> [D]
+    fingerprint: str
+
+
+def read_file(path: Path, output: str) -> EmbeddingsFile:
+    """Read one output of an .npz of `jepack embed`. Raises ArtifactError saying what it lacks."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names, vectors = arrays["path"], arrays[output]
+            fingerprint = str(arrays[f"fingerprint_{output}"])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error)
+        raise ArtifactError(
+            f"{path}: not a file of embeddings ({reason}). Make it: jepack embed DATA --out photos.npz"
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != len(names):
+        raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
+    return EmbeddingsFile(dict(zip(names.tolist(), vectors, strict=True)), fingerprint)
+
+
+def from_file(
+    images: Sequence[ImageFile],
+    data: Path,
+    source: EmbeddingsFile,
+    skipped: dict[Path, str],
+    on_progress: Progress = lambda count: None,
+) -> Iterator[Part]:
+    """Pair `images` with the rows of a file; images it does not hold are noted in `skipped`."""
+    for start in range(0, len(images), PART):
+        part: Part = []
+        for image in images[start : start + PART]:
+            vector = source.vectors.get(image.path.relative_to(data).as_posix())
+            if vector is None:
+                skipped[image.path] = "not in the file of embeddings"
+            else:
+                part.append((image, vector))
+        yield part
+        on_progress(len(images[start : start + PART]))
+
+
+def write_index(
+    out: Path,
+    info: IndexInfo,
+    parts: Iterator[Part],
+    skipped: dict[Path, str],
+) -> Indexed:
+    """Fill a new index at `out`; `info.dimension` is taken from the vectors.
+
+    An index already at `out` stays until the new one is whole. Raises DataError when no image could
+    be embedded.
+    """
+    first = next((part for part in parts if part), None)
+    if first is None:
+        reason = next(iter(skipped.values()), "none was given")
+        raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
+    info = replace(info, dimension=len(first[0][1]))
+    with building(out, info) as store, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for part in itertools.chain([first], parts):
+            made = pool.map(lambda pair: make_row(pair[0], pair[1], info), part)
+            rows = []
+            for (image, _), row in zip(part, made, strict=True):
+                if isinstance(row, Row):
+                    rows.append(row)
+                else:
+                    skipped[image.path] = row
+            store.upsert(rows, fingerprint=info.fingerprint)
+    names = {image_id(path, info): reason for path, reason in skipped.items()}
+    return Indexed(open_index(out).info, names)
+
+
+def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
+    """The row of one image, or why it has none."""
+    name = image_id(image.path, info)
+    try:
+        name.encode()
+        thumbnail = make_thumbnail(image.path)
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except DataError as error:
+        return str(error)
+    return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector))
+
+
+def image_id(path: Path, info: IndexInfo) -> str:
+    return path.relative_to(info.data).as_posix()
+
+
+def fingerprint_of(fingerprints: dict[str, str], output: str, source: str) -> str:
+    """The fingerprint of `output`; ArtifactError when `source` does not tell it."""
+    try:
+        return fingerprints[output]
+    except KeyError:
+        raise ArtifactError(
+            f"{source}: tells no fingerprint of its {output}, so its vectors cannot be kept apart "
+            "from another encoder's. Serve a jepack bundle: jepack serve BUNDLE"
+        ) from None

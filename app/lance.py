@@ -1,0 +1,211 @@
+"""The LanceDB engine: embedded, several processes, safe against kill -9. Searched exactly.
+
+Exact means every vector is compared: at the size of one domain's data set an approximate index would
+only lose neighbours, and isotropic vectors are its hardest case. Measured on two busy cores: 2,624
+vectors of 512 dimensions in 4 ms, 100,000 of 384 in 170 ms.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.store import (
+    METADATA,
+    Hit,
+    IndexInfo,
+    Row,
+    Vectors,
+    check_k,
+    check_vectors,
+    read_info,
+    write_info,
+)
+from jepack.errors import ArtifactError, DependencyError
+from jepack.files import new_folder
+
+TABLE = "images"
+IDS_PER_FILTER = 500
+
+
+def open_index(folder: Path | str) -> LanceStore:
+    """Open an index that `building` made. Raises ArtifactError when there is none or it is damaged."""
+    folder = Path(folder)
+    info = read_info(folder)
+    try:
+        table = connect(folder).open_table(TABLE)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{folder}: the table of vectors cannot be opened ({str(error).splitlines()[0]}). "
+            f"Build it again: jepack index {info.data} --out {folder}"
+        ) from error
+    return LanceStore(folder, info, table)
+
+
+@contextmanager
+def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
+    """A new empty store to fill; it takes the place of `folder` when the block ends well.
+
+    Until then, whatever happens (an error, Ctrl-C, kill -9), the index at `folder` is as it was.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / METADATA).is_file() and any_entry(folder):
+        raise ArtifactError(
+            f"{folder}: not empty and not an index, so it is left alone. Choose another --out."
+        )
+    with new_folder(folder) as stage:
+        import pyarrow as pa
+
+        # Ids never vanish or repeat: the engine must know the key, or two processes that upsert
+        # the same new ids leave both (measured: 17,400 rows for 16,200 ids).
+        table = connect(stage).create_table(TABLE, schema=schema_of(pa, info.dimension))
+        table.set_unenforced_primary_key("id")
+        store = LanceStore(folder, info, table)
+        yield store
+        write_info(
+            stage,
+            replace(
+                info,
+                count=store.count(),
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            ),
+        )
+
+
+class LanceStore:
+    """A `VectorStore` in a folder. One writer thread; any number of readers."""
+
+    def __init__(self, folder: Path, info: IndexInfo, table: Any) -> None:
+        self.folder = folder
+        self.info = info
+        self._table = table
+
+    def upsert(self, rows: Sequence[Row], *, fingerprint: str) -> None:
+        import pyarrow as pa
+
+        if not rows:
+            return
+        ids = [row.id for row in rows]
+        if len(set(ids)) < len(ids):
+            # The engine would keep both when the id is new.
+            raise ArtifactError(f"{self.folder}: the same image id twice in one batch of rows")
+        given = [row.vector for row in rows if row.vector is not None]
+        if len(given) < len(rows):
+            raise ArtifactError(f"{self.folder}: every row needs its vector")
+        vectors = check_vectors(self.folder, self.info, np.stack(given), fingerprint)
+        batch = pa.table(
+            {
+                "id": ids,
+                "label": [row.label for row in rows],
+                "thumbnail": [row.thumbnail for row in rows],
+                "vector": pa.FixedSizeListArray.from_arrays(
+                    pa.array(vectors.ravel()), self.info.dimension
+                ),
+            },
+            schema=schema_of(pa, self.info.dimension),
+        )
+        (
+            self._table.merge_insert("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute(batch)
+        )
+
+    def search(
+        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+    ) -> list[list[Hit]]:
+        vectors = check_vectors(self.folder, self.info, vectors_QD, fingerprint)
+        columns = ["id", "label", "_distance"] + (["thumbnail"] if thumbnails else [])
+        found = []
+        for vector in vectors:
+            rows = (
+                self._table.search(vector)
+                .distance_type(self.info.metric)
+                .bypass_vector_index()
+                .limit(check_k(k))
+                .select(columns)
+                .to_arrow()
+                .to_pylist()
+            )
+            # Rounding leaves a twin at -1e-7; equal distances are told in the order of their ids.
+            hits = [Hit(row=to_row(row), distance=max(0.0, row["_distance"])) for row in rows]
+            found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
+        return found
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        found = {}
+        for part in chunks(list(ids), IDS_PER_FILTER):
+            for row in self._table.search().where(id_in(part)).limit(len(part)).to_list():
+                found[row["id"]] = to_row(row)
+        missing = next((name for name in ids if name not in found), None)
+        if missing is not None:
+            raise ArtifactError(f"{self.folder}: holds no image {missing!r}")
+        return [found[name] for name in ids]
+
+    def has(self, name: str) -> bool:
+        return bool(self._table.count_rows(id_in([name])))
+
+    def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
+        for part in self._table.search().select(["id", "label"]).to_batches(batch):
+            yield [to_row(row) for row in part.to_pylist()]
+
+    def count(self) -> int:
+        return int(self._table.count_rows())
+
+    def delete(self, ids: Sequence[str]) -> None:
+        for part in chunks(list(ids), IDS_PER_FILTER):
+            self._table.delete(id_in(part))
+
+
+def connect(folder: Path) -> Any:
+    # Its log warns about every table that is new; errors still show.
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    try:
+        import lancedb
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            "The index needs lancedb, which is not installed. Install it: pip install -e '.[app]'"
+        ) from error
+    return lancedb.connect(folder)
+
+
+def schema_of(pa: Any, dimension: int) -> Any:
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("thumbnail", pa.binary()),
+            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
+def to_row(row: dict[str, Any]) -> Row:
+    vector = row.get("vector")
+    return Row(
+        id=row["id"],
+        label=row.get("label"),
+        thumbnail=row.get("thumbnail") or b"",
+        vector=None if vector is None else np.asarray(vector, dtype=np.float32),
+    )
+
+
+def id_in(ids: Sequence[str]) -> str:
+    """A filter on ids; a quote inside one is doubled, so no id can end the string."""
+    return "id IN ({})".format(", ".join("'" + name.replace("'", "''") + "'" for name in ids))
+
+
+def chunks(values: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def any_entry(folder: Path) -> bool:
+    return not folder.is_dir() or any(folder.iterdir())

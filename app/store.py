@@ -1,0 +1,159 @@
+"""Where vectors live: one small interface, and what an index says about itself.
+
+An index is a folder: `index.json` (below) beside the engine's own files. It holds one output of one
+encoder; vectors of another fingerprint or dimension are refused, because distances between two
+embedding spaces mean nothing. The engine is LanceDB (lance.py), searched exactly.
+
+Q queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack.bundle import OUTPUTS
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import write_json
+
+Vectors = npt.NDArray[np.float32]
+
+SCHEMA = 1
+METADATA = "index.json"
+METRIC = "cosine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexInfo:
+    """What an index holds; stored as its `index.json`."""
+
+    name: str  # shown to people
+    output: str  # "embedding" or "projection"
+    dimension: int
+    fingerprint: str  # of that output's space, 16 hex digits
+    data: str  # folder that the image ids are relative to
+    bundle: str | None = None  # name of the encoder's bundle, where known
+    data_license: str | None = None  # of the images, where known
+    count: int = 0  # rows when the index was built; `VectorStore.count` is today's truth
+    created: str = ""  # ISO 8601, UTC
+    metric: str = METRIC
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image of an index. `vector` [D] and `thumbnail` are empty where they were not asked for."""
+
+    id: str  # its path below the data folder, with forward slashes
+    label: str | None = None
+    thumbnail: bytes = b""  # WebP
+    vector: Vectors | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A row found by a search, with its cosine distance to the query: 0 same direction, 2 opposite."""
+
+    row: Row
+    distance: float
+
+
+class VectorStore(Protocol):
+    """What the app asks of a vector engine. LanceDB now; one that spans machines fits the same door."""
+
+    @property
+    def info(self) -> IndexInfo: ...
+
+    def upsert(self, rows: Sequence[Row], *, fingerprint: str) -> None:
+        """Add rows, or replace those whose id is already there. Every row needs its vector."""
+
+    def search(
+        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+    ) -> list[list[Hit]]:
+        """The k nearest rows of each query, nearest first; fewer when the index holds fewer."""
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """Whole rows in the order of `ids`. ArtifactError when one is not there."""
+
+    def has(self, name: str) -> bool:
+        """Whether an image of this id is there."""
+
+    def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
+        """Every row's id and label in stored order, in batches."""
+
+    def count(self) -> int: ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove rows; ids that are not there are passed over."""
+
+
+def check_vectors(
+    folder: Path, info: IndexInfo, vectors_QD: npt.NDArray[Any], fingerprint: str
+) -> Vectors:
+    """`vectors_QD` as float32, or ArtifactError when they do not belong to this index."""
+    vectors = np.ascontiguousarray(vectors_QD, dtype=np.float32)
+    rebuild = f"Rebuild it: jepack index {info.data} --out {folder} --output {info.output}"
+    if vectors.ndim != 2:
+        raise ArtifactError(f"{folder}: need vectors as [Q, D], found shape {vectors.shape}")
+    if vectors.shape[1] != info.dimension:
+        raise ArtifactError(
+            f"{folder}: vectors have {vectors.shape[1]} dimensions but the index holds "
+            f"{info.dimension}. {rebuild}"
+        )
+    if fingerprint != info.fingerprint:
+        raise ArtifactError(
+            f"{folder}: vectors have fingerprint {fingerprint or 'unknown'} but the index holds "
+            f"{info.fingerprint}: another encoder made them, so distances would mean nothing. {rebuild}"
+        )
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if bad.size:
+        raise ArtifactError(
+            f"{folder}: vector {bad[0]} is zero or not finite, so it has no cosine distance. "
+            "Check the encoder: jepack verify BUNDLE"
+        )
+    return vectors
+
+
+def check_k(k: int) -> int:
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, found {k}")
+    return k
+
+
+def read_info(folder: Path) -> IndexInfo:
+    """The metadata of an index. Raises ArtifactError saying what is wrong and what to do."""
+    make = f"Make it: jepack index DATA --out {folder}"
+    try:
+        value = json.loads((folder / METADATA).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(f"{folder}: no index here ({METADATA} is missing). {make}") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: {METADATA} cannot be read ({error}). {make}") from error
+    if isinstance(value, dict) and value.get("schema") != SCHEMA:
+        raise ArtifactError(
+            f"{folder}: {METADATA} has schema {value.get('schema')}, this jepack reads {SCHEMA}: "
+            f"upgrade jepack, or build the index again. {make}"
+        )
+    known = {field.name for field in fields(IndexInfo)}
+    needed = {"name", "output", "dimension", "fingerprint", "data", "metric"}
+    if not isinstance(value, dict) or needed - set(value):
+        missing = sorted(needed - set(value if isinstance(value, dict) else ()))
+        raise ArtifactError(f"{folder}: {METADATA} lacks {', '.join(missing)}. {make}")
+    info = IndexInfo(**{key: value[key] for key in known & set(value)})
+    if info.metric != METRIC or info.output not in OUTPUTS:
+        raise ArtifactError(
+            f"{folder}: {METADATA} names metric {info.metric} and output {info.output}; "
+            f"need {METRIC} and {' or '.join(OUTPUTS)}. {make}"
+        )
+    return info
+
+
+def write_info(folder: Path, info: IndexInfo) -> None:
+    write_json(folder / METADATA, asdict(info))

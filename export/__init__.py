@@ -1,0 +1,1 @@
+"""Bundle -> ONNX, TorchScript and torch.export graphs, each behind a gate."""

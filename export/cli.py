@@ -1,0 +1,152 @@
+"""`jepack export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from export.formats import FORMATS
+from export.gates import Thresholds
+from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundle
+from jepack import bundle as bundles
+from jepack.bundle import OUTPUTS
+
+PLAIN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "padding": 0}
+
+
+def export(
+    folder: Annotated[
+        Path, typer.Argument(help="Bundle to export; the files are written into it.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images not trained on, to judge the exports by."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}; or all.")
+    ] = ",".join(DEFAULT_FORMATS),
+    images: Annotated[int, typer.Option(min=8, help="Most images to judge by.")] = 512,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write what the gate refuses; the manifest records it.")
+    ] = False,
+    timing: Annotated[bool, typer.Option(help="Time each export beside PyTorch.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Export a bundle to ONNX and TorchScript, unless the gate refuses it (exit code 5).
+
+    Example: jepack export runs/photos/bundle --data photos/held-out
+    """
+    bundle = bundles.load(folder)
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    wanted = list(FORMATS) if wanted == ["all"] else wanted
+    with Console(stderr=True).status("Loading the encoder") as status:
+        result = export_bundle(
+            bundle,
+            formats=wanted,
+            data=data,
+            max_images=images,
+            force=force,
+            timing=timing,
+            say=status.update,
+        )
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        show(result, Console())
+
+
+def show(result: ExportResult, console: Console) -> None:
+    """The table of exports, what the encoder's outputs look like, and what was written."""
+    console.print(encoder_table(result))
+    console.print(export_table(result.exports))
+    if "milliseconds" in result.exports[0].facts:
+        console.print(timing_table(result.exports))
+    for warning in result.gate["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    for refusal in result.gate["refusals"]:
+        console.print(f"[red]overridden by --force:[/] {escape(refusal)}", highlight=False)
+    for item in result.exports:
+        if not item.written:
+            reasons = "; ".join(item.verdict.refusals)
+            console.print(f"[yellow]left out:[/] {escape(reasons)}", highlight=False)
+        elif item.facts.get("recommended") is False:
+            console.print(
+                f"[yellow]not recommended here:[/] {item.file} is {item.facts['over_float32']} times as "
+                f"fast as the float32 graph at batch 8 ({Thresholds().min_int8_speedup:g} wanted)",
+                highlight=False,
+            )
+    switched_off = [name for name, kept in result.promises.items() if not kept]
+    if switched_off:
+        console.print(
+            f"[yellow]not promised:[/] {', '.join(switched_off)} (the calibrated projection is not "
+            "close enough to N(0, I) on held-out images, or there are too few of them)",
+            highlight=False,
+        )
+    written = [item.file for item in result.exports if item.written]
+    console.print(
+        f"[green]Wrote[/] {', '.join(written) or 'no export'} and isotropy.json into "
+        f"{escape(str(result.bundle.folder))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def encoder_table(result: ExportResult) -> Table:
+    source = escape(result.images["source"])
+    table = Table(title=f"{escape(result.bundle.name)} on {source}", **PLAIN)
+    table.add_column("output", no_wrap=True)
+    for name in ("dims", "effective rank", "dead", "T", "|mean|", "variance"):
+        table.add_column(name, justify="right")
+    for name, report in result.outputs.items():
+        table.add_row(
+            name.replace("_", " "),
+            str(report.dimensions),
+            f"{report.effective_rank:.1f}",
+            str(report.dead_dimensions),
+            f"{report.statistic:.2f}",
+            f"{report.mean_norm:.3g}",
+            f"{report.variance:.3g}",
+        )
+    return table
+
+
+def export_table(exports: list[ExportedFile]) -> Table:
+    table = Table(
+        title="Exports against PyTorch (T: the sliced statistic, 1.05 at N(0, I))", **PLAIN
+    )
+    table.add_column("export", no_wrap=True)
+    for name in ("MB", "output", "max abs", "cosine", "recall@10", "T"):
+        table.add_column(name, justify="left" if name == "output" else "right", no_wrap=True)
+    for item in exports:
+        mark = "[red]✗[/]" if item.verdict.refusals else "[green]✓[/]"
+        left = [f"{mark} {item.file}", f"{item.facts['bytes'] / 1e6:.1f}"]
+        for output in OUTPUTS:
+            table.add_row(*left, output, *figures(item.parity[output]))
+            left = ["", ""]
+    return table
+
+
+def timing_table(exports: list[ExportedFile]) -> Table:
+    table = Table(title="Milliseconds (times as fast as PyTorch eager), this machine", **PLAIN)
+    table.add_column("export", no_wrap=True)
+    batches = list(exports[0].facts["milliseconds"])
+    for batch in batches:
+        table.add_column(f"batch {batch}", justify="right")
+    for item in exports:
+        spent, speed = item.facts["milliseconds"], item.facts["speed"]
+        table.add_row(item.file, *(f"{spent[b]:.1f} ({speed[b]:.1f}x)" for b in batches))
+    return table
+
+
+def figures(parity: dict[str, Any]) -> list[str]:
+    if "broken" in parity:
+        return [parity["broken"]]
+    formats = {"max_abs": ".0e", "cosine": ".4f", "recall_at_10": ".3f", "statistic": ".1f"}
+    return [format(parity[name], shape) for name, shape in formats.items()]

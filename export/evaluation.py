@@ -1,0 +1,111 @@
+"""The images an export is judged on: the bundle's golden images, then held-out ones of the domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack import images as image_files
+from jepack import preprocess
+from jepack.bundle import Bundle
+from jepack.errors import DataError
+
+MINIMUM = 8  # images; below that a covariance says nothing
+CALIBRATION = 128  # images an int8 export takes its ranges from
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """uint8 images [N, H, W, C]: the golden ones first, then the held-out ones."""
+
+    images: npt.NDArray[np.uint8]
+    golden_count: int
+    source: str  # for people: what the images are
+    calibration: npt.NDArray[
+        np.uint8
+    ]  # other images of the domain, for ranges; golden for want of any
+
+    @property
+    def held_out_count(self) -> int:
+        return len(self.images) - self.golden_count
+
+    @property
+    def judged(self) -> slice:
+        """The images statistics are taken over: the held-out ones, or the golden ones for want of any."""
+        return slice(self.golden_count if self.held_out_count else 0, None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "golden": self.golden_count,
+            "held_out": self.held_out_count,
+        }
+
+
+def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evaluation:
+    """Golden images and up to `max_images` of `data`, else of the folder the manifest names.
+
+    The manifest's provenance["data"] is a folder, or {"folder": ..., "held_out": [names]}; the names
+    are the images kept out of training. Unreadable images are passed over.
+    """
+    golden = bundle.golden()["images"]
+    recorded = bundle.manifest.get("provenance", {}).get("data")
+    if isinstance(recorded, str):
+        recorded = {"folder": recorded}
+    recorded = recorded if isinstance(recorded, dict) else {}
+    if data is None and recorded.get("folder") and Path(recorded["folder"]).is_dir():
+        data = Path(recorded["folder"])
+        named = [data / name for name in recorded.get("held_out") or []]
+    else:
+        named = []
+    judging, others = divide(data, named, max_images)
+    pixels = load_some(judging, bundle, max_images)
+    calibration = load_some(others, bundle, CALIBRATION)
+    if not len(calibration):
+        calibration = golden
+    if len(pixels) >= MINIMUM:
+        source = f"{len(pixels)} images of {data}"
+        images = np.concatenate([golden, pixels])
+        return Evaluation(images, len(golden), source, calibration)
+    if len(golden) < MINIMUM:
+        raise DataError(
+            f"{bundle.folder}: {len(golden)} golden images and {len(pixels)} others, the gate needs "
+            f"{MINIMUM} to judge on. Name a folder of images: --data DIR"
+        )
+    source = f"the {len(golden)} golden images only (no --data)"
+    return Evaluation(golden, len(golden), source, calibration)
+
+
+def divide(data: Path | None, named: list[Path], max_images: int) -> tuple[list[Path], list[Path]]:
+    """(images to judge by, other images): the named ones judge, else four fifths do at most."""
+    if data is None:
+        return [], []
+    everything = [image.path for image in image_files.find_images(data)]
+    named = [path for path in named if path.is_file()]
+    if named:
+        chosen = set(named)
+        return named, [path for path in everything if path not in chosen]
+    order = np.random.default_rng(1).permutation(len(everything))
+    aside = min(CALIBRATION, len(everything) // 5)
+    shuffled = [everything[index] for index in order]
+    return shuffled[aside:], shuffled[:aside]
+
+
+def load_some(paths: list[Path], bundle: Bundle, max_images: int) -> npt.NDArray[np.uint8]:
+    """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array."""
+    order = np.random.default_rng(0).permutation(len(paths))
+    preprocessing = bundle.preprocessing
+    found: list[npt.NDArray[np.uint8]] = []
+    for index in order:
+        if len(found) == max_images:
+            break
+        try:
+            found.append(preprocess.load(paths[index], preprocessing))
+        except DataError:
+            continue
+    side = preprocessing.size
+    return np.stack(found) if found else np.zeros((0, side, side, preprocessing.channels), np.uint8)

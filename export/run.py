@@ -1,0 +1,246 @@
+"""The plan of the stage: measure, refuse a collapsed encoder, export, compare, write.
+
+N images, E embedding dims, D projection dims.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from export import gates
+from export.evaluation import Evaluation, find_evaluation
+from export.formats import FORMATS, Source
+from export.gates import Thresholds, Verdict
+from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
+from export.timing import time_engines
+from jepack import bundle as bundles
+from jepack import card, isotropy
+from jepack.bundle import Bundle
+from jepack.encoder import EncoderGraph, load_encoder
+from jepack.errors import ConfigError, GateError
+from jepack.files import write_bytes, write_json
+
+DEFAULT_FORMATS = ("onnx", "torchscript")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One export: what it is, how far from PyTorch it is, and whether it was written."""
+
+    format: str
+    file: str  # place in the bundle
+    facts: dict[str, Any]  # bytes, opset, ... of the file
+    parity: dict[str, Any]  # per output: max_abs, cosine, recall_at_10, statistic, ...
+    verdict: Verdict
+    written: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        problems = {"refusals": self.verdict.refusals} if self.verdict.refusals else {}
+        return {"format": self.format, **self.facts, **self.parity, **problems}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What `export_bundle` did; also in the bundle's isotropy.json and manifest."""
+
+    bundle: Bundle
+    images: dict[str, Any]  # where the evaluation images came from, and how many
+    outputs: dict[str, isotropy.IsotropyReport]  # embedding, raw_projection, projection
+    exports: list[ExportedFile]
+    gate: dict[str, Any]  # passed, forced, refusals, warnings, thresholds
+    promises: dict[str, bool]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.bundle.folder),
+            "images": self.images,
+            "outputs": {name: report.to_json() for name, report in self.outputs.items()},
+            "exports": {item.file: item.to_json() for item in self.exports},
+            "written": [item.file for item in self.exports if item.written],
+            "gate": self.gate,
+            "promises": self.promises,
+        }
+
+
+def export_bundle(
+    bundle: Bundle,
+    *,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    data: Path | None = None,
+    max_images: int = 512,
+    thresholds: Thresholds | None = None,
+    force: bool = False,
+    timing: bool = True,
+    say: Callable[[str], None] = lambda step: None,
+) -> ExportResult:
+    """Write the exports into the bundle, or raise GateError and leave it as it was.
+
+    `data` is a folder of images the encoder was not trained on; without it the folder recorded in the
+    manifest is used, else the golden images alone. `timing` measures speed too, `say` hears each step,
+    `force` writes what the gate refuses, and the manifest records it.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise ConfigError(
+            f"unknown formats {unknown or '(none)'}: choose from {', '.join(FORMATS)}"
+        )
+    thresholds = thresholds or Thresholds()
+    evaluation = find_evaluation(bundle, data, max_images)
+    say(f"PyTorch on {evaluation.source}")
+    encoder, calibration = load_encoder(bundle)
+    graph = EncoderGraph(encoder, bundle.preprocessing, calibration).eval()
+    truth = measure_graph(graph, encoder, evaluation)
+    verdict, reports = judge_encoder(bundle, truth, evaluation, thresholds)
+    verdict += gates.judge_weights(encoder, thresholds)
+    if verdict.refusals and not force:
+        raise refusal(bundle, verdict)
+    with TemporaryDirectory(prefix="jepack-export-") as work:
+        source = Source(graph, evaluation.calibration, Path(work))
+        exports = [
+            make(FORMATS[name], source, evaluation, truth, thresholds, say) for name in formats
+        ]
+        for item in exports:
+            if not FORMATS[item.format].optional:
+                verdict += item.verdict
+        if verdict.refusals and not force:
+            raise refusal(bundle, verdict)
+        exports = [replace(e, written=force or not e.verdict.refusals) for e in exports]
+        if timing:
+            say("Timing the exports beside PyTorch")
+            exports = time_exports(exports, source, evaluation, thresholds)
+        say("Writing the bundle")
+        result = ExportResult(
+            bundle=bundle,
+            images=evaluation.to_json(),
+            outputs=reports,
+            exports=exports,
+            gate={
+                "passed": not verdict.refusals,
+                "forced": bool(verdict.refusals),
+                "refusals": verdict.refusals,
+                "warnings": verdict.warnings,
+                "thresholds": thresholds.to_json(),
+            },
+            promises=gates.promises(truth.projection, evaluation, thresholds),
+        )
+        return replace(result, bundle=write(result, source))
+
+
+def judge_encoder(
+    bundle: Bundle, truth: Outputs, evaluation: Evaluation, thresholds: Thresholds
+) -> tuple[Verdict, dict[str, isotropy.IsotropyReport]]:
+    """Gate (a) on the raw outputs, and the golden images: do the weights still give what they gave?"""
+    verdict = gates.judge_golden(bundle, truth, evaluation.golden_count, thresholds)
+    held = truth.held_out(evaluation)
+    raw = {"embedding": held.embedding, "raw_projection": held.raw_projection}
+    for name, values in raw.items():
+        gaussian = name == "raw_projection" and bundle.config()["jepack"]["method"] == "lejepa"
+        verdict += gates.judge_collapse(name, values, thresholds, unit_variance=gaussian)
+    everything = {**raw, "projection": held.projection}
+    reports = {n: isotropy.report(x) for n, x in everything.items() if np.isfinite(x).all()}
+    if "projection" not in reports and "raw_projection" in reports:
+        verdict += Verdict(["projection: not finite, though it is before calibration"])
+    return verdict, reports
+
+
+def make(
+    kind: Any,
+    source: Source,
+    evaluation: Evaluation,
+    truth: Outputs,
+    thresholds: Thresholds,
+    say: Callable[[str], None],
+) -> ExportedFile:
+    """Export in one format and compare it with PyTorch on every evaluation image."""
+    say(f"{kind.file}: exporting")
+    path = source.folder / kind.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = kind.write(source, path)
+    say(f"{kind.file}: comparing with PyTorch")
+    found = run_engine(kind.engine(path), evaluation.images)
+    parity = compare(truth, found, evaluation)
+    return ExportedFile(
+        format=kind.name,
+        file=kind.file,
+        facts={"bytes": path.stat().st_size, **facts},
+        parity=parity,
+        verdict=gates.judge_export(kind.file, parity, thresholds.parity[kind.precision]),
+    )
+
+
+def time_exports(
+    exports: list[ExportedFile], source: Source, evaluation: Evaluation, limits: Thresholds
+) -> list[ExportedFile]:
+    """Adds milliseconds and the ratio to PyTorch eager; says whether int8 is worth having here."""
+    engines = {
+        item.file: FORMATS[item.format].engine(source.folder / item.file) for item in exports
+    }
+    found = time_engines({"eager": torch_engine(source.graph), **engines}, evaluation.images)
+    eager, result = found.pop("eager"), []
+    for item in exports:
+        spent = found[item.file]
+        facts: dict[str, Any] = {
+            "milliseconds": spent,
+            "speed": {batch: round(eager[batch] / spent[batch], 2) for batch in spent},
+        }
+        plain = found.get(FORMATS["onnx"].file)
+        if item.format == "int8" and plain:
+            gain = plain["8"] / spent["8"]
+            facts["over_float32"] = round(gain, 2)
+            facts["recommended"] = gain >= limits.min_int8_speedup and not item.verdict.refusals
+        result.append(replace(item, facts={**item.facts, **facts}))
+    return result
+
+
+def write(result: ExportResult, source: Source) -> Bundle:
+    """Replace the bundle by one with the exports, the measurements and the gate's record."""
+    bundle = result.bundle
+    changes = {"gate": result.gate, "promises": result.promises}
+    with bundles.editing(bundle, changes) as stage:
+        for item in result.exports:
+            (stage / item.file).unlink(missing_ok=True)
+            if item.written:
+                write_bytes(stage / item.file, (source.folder / item.file).read_bytes())
+        write_json(stage / "isotropy.json", isotropy_json(bundle, result))
+        card.refresh(stage, {**bundle.manifest, **changes})
+    return bundles.load(bundle.folder)
+
+
+def isotropy_json(bundle: Bundle, result: ExportResult) -> dict[str, Any]:
+    """What was measured now, and of earlier exports that are still in the bundle."""
+    measured = result.to_json()
+    exports = {**bundle.isotropy().get("exports", {}), **measured["exports"]}
+    left_out = {item.file for item in result.exports if not item.written}
+    present = (set(bundle.manifest["files"]) - left_out) | set(measured["written"])
+    libraries = ("torch", "timm", "onnx", "onnxruntime")
+    return {
+        "images": measured["images"],
+        "outputs": measured["outputs"],
+        "exports": {file: facts for file, facts in exports.items() if file in present},
+        "left_out": {
+            file: facts for file, facts in measured["exports"].items() if file in left_out
+        },
+        "machine": {
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            **{name: version(name) for name in libraries},
+        },
+    }
+
+
+def refusal(bundle: Bundle, verdict: Verdict) -> GateError:
+    listing = "\n".join(f"  - {reason}" for reason in verdict.refusals)
+    return GateError(
+        f"{bundle.folder}: the gate refuses this encoder, nothing was written.\n{listing}\n"
+        "Train longer or with other settings; see what it measured: "
+        f"jepack isotropy {bundle.folder}. To export all the same (recorded in the manifest): --force"
+    )

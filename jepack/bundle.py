@@ -1,0 +1,284 @@
+"""The encoder bundle: one flat folder that is also one Hub repository. No torch here.
+
+Written to a temporary name and renamed; every load checks the manifest. Section 3 of the design lists
+the files; `manifest.json` holds their SHA-256, the fingerprints and the provenance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import canonical_json, new_folder, sha256_of, write_json
+from jepack.hardening import (
+    golden_problems,
+    json_problems,
+    manifest_problems,
+    onnx_problems,
+    safetensors_problems,
+    unique_keys,
+)
+from jepack.interop import loader_files
+from jepack.preprocess import Preprocessing
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+OUTPUTS = ("embedding", "projection")
+ONNX_NAMES = {"embedding": "pooler_output", "projection": "projection"}
+REQUIRED = (
+    "config.json",
+    "model.safetensors",
+    "projector.safetensors",
+    "golden.safetensors",
+    "isotropy.json",
+)
+SUFFIXES = (".json", ".safetensors", ".onnx", ".pt", ".pt2", ".md", ".yaml", ".png", ".txt")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing.from_json(self.manifest["preprocessing"])
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Width of each output, e.g. {"embedding": 512, "projection": 64}."""
+        return dict(self.manifest["dimensions"])
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Identity of each output's space; vectors of different fingerprints never mix."""
+        return dict(self.manifest["fingerprints"])
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    def golden(self) -> dict[str, npt.NDArray[Any]]:
+        """`images` [N, H, W, C] uint8, and the `embedding`, `projection` PyTorch gave for them."""
+        return load_file(self.folder / "golden.safetensors")
+
+    def config(self) -> dict[str, Any]:
+        """timm's config.json, with our block under "jepack"."""
+        return dict(json.loads((self.folder / "config.json").read_text()))
+
+    def isotropy(self) -> dict[str, Any]:
+        """What training and export measured, see section 5 of the design; {} before any did."""
+        return dict(json.loads((self.folder / "isotropy.json").read_text()))
+
+    def onnx(self) -> Path:
+        """The float32 ONNX graph; ArtifactError tells how to make it."""
+        path = self.folder / "onnx" / "model.onnx"
+        if not path.is_file():
+            raise ArtifactError(
+                f"{self.folder}: no ONNX export. Make it: jepack export {self.folder}"
+            )
+        return path
+
+
+def load(folder: Path | str) -> Bundle:
+    """Open a bundle and check every file against its manifest. Raises ArtifactError."""
+    folder = Path(folder)
+    problems = verify(folder)
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise ArtifactError(
+            f"{folder}: not a sound bundle.\n{listing}\n"
+            "Restore it from where it came, or make it again: jepack train"
+        )
+    return Bundle(folder, read_manifest(folder))
+
+
+def verify(folder: Path | str) -> list[str]:
+    """What is wrong with a bundle, a sentence each; an empty list when it is sound."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return [f"{folder} is not a folder"]
+    try:
+        manifest = read_manifest(folder)
+    except ArtifactError as error:
+        return [str(error)]
+    problems = manifest_problems(manifest, OUTPUTS) or differences(folder, manifest)
+    return problems or content_problems(folder, manifest)
+
+
+def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Where the files on disk are not those of the manifest."""
+    problems = []
+    listed = manifest["files"]
+    present = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
+    for name in sorted(set(REQUIRED) - set(listed)):
+        problems.append(f"{name}: a bundle must have it, the manifest does not list it")
+    for name, entry in sorted(listed.items()):
+        path = present.get(name)
+        if path is None:
+            problems.append(f"{name}: listed in the manifest but missing")
+        elif path.is_symlink():
+            problems.append(f"{name}: a link, only plain files are accepted")
+        elif not path.is_file():
+            problems.append(f"{name}: not a plain file")
+        elif path.stat().st_size != entry["bytes"]:
+            problems.append(f"{name}: {path.stat().st_size} bytes, should be {entry['bytes']}")
+        elif sha256_of(path) != entry["sha256"]:
+            problems.append(f"{name}: content changed (SHA-256 differs)")
+        elif path.suffix not in SUFFIXES and name != "LICENSE":
+            problems.append(f"{name}: a bundle holds only {', '.join(SUFFIXES)} files")
+    for name in sorted(set(present) - set(listed)):
+        problems.append(f"{name}: not listed in the manifest")
+    return problems
+
+
+def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """What is wrong inside files that are as the manifest says."""
+    problems = []
+    for name in sorted(manifest["files"]):
+        if name.endswith(".safetensors"):
+            problems += safetensors_problems(folder / name)
+        elif name.endswith(".onnx"):
+            problems += onnx_problems(folder / name)
+        elif name.endswith(".json"):
+            problems += json_problems(folder / name)
+    if problems:
+        return problems
+    try:
+        Preprocessing.from_json(manifest["preprocessing"])
+    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+        return [f"manifest.json: preprocessing cannot be used ({error})"]
+    if fingerprints(manifest) != manifest["fingerprints"]:
+        problems.append("manifest.json: fingerprints do not follow from weights and preprocessing")
+    return problems + golden_problems(folder / "golden.safetensors", manifest, OUTPUTS)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+    except FileNotFoundError:
+        raise ArtifactError(f"{MANIFEST} is missing: {folder} is not a jepack bundle") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{MANIFEST} cannot be read ({error})") from error
+    needed = {"schema", "name", "files", "fingerprints", "dimensions", "preprocessing"}
+    if not isinstance(manifest, dict) or needed - set(manifest):
+        missing = sorted(needed - set(manifest if isinstance(manifest, dict) else ()))
+        raise ArtifactError(f"{MANIFEST} lacks {', '.join(missing)}")
+    if manifest["schema"] != SCHEMA:
+        raise ArtifactError(
+            f"{MANIFEST} has schema {manifest['schema']}, this jepack reads {SCHEMA}: "
+            "upgrade jepack, or make the bundle again"
+        )
+    return manifest
+
+
+@contextmanager
+def writing(folder: Path | str, manifest: dict[str, Any]) -> Iterator[Path]:
+    """Yields a temporary folder to fill; on leaving, completes the manifest and renames it to `folder`.
+
+    `manifest` brings name, preprocessing, dimensions, default_output, provenance. What stood at
+    `folder` is replaced only when everything is written. The files of other libraries' loaders are
+    added from config.json and the preprocessing (interop.py).
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise ArtifactError(
+            f"{folder}: not empty and not a bundle, so it is left alone. Choose another --out."
+        )
+    with new_folder(folder) as stage:
+        yield stage
+        write_loader_files(stage, manifest)
+        write_manifest(stage, manifest)
+
+
+@contextmanager
+def editing(bundle: Bundle, changes: dict[str, Any] | None = None) -> Iterator[Path]:
+    """Yields a copy of the bundle (hard links) to change; renamed over it on leaving.
+
+    Replace files by name, never write into them: unlink first. `changes` may be filled inside the
+    block; its keys replace the manifest's.
+    """
+    with new_folder(bundle.folder, start_from=bundle.folder) as stage:
+        (stage / MANIFEST).unlink()
+        yield stage
+        write_manifest(stage, {**bundle.manifest, **(changes or {})})
+
+
+def write_loader_files(stage: Path, manifest: dict[str, Any]) -> None:
+    """What transformers and sentence-transformers need beside timm's config.json."""
+    config = stage / "config.json"
+    if not config.is_file():
+        return  # write_manifest says what is missing
+    preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+    for name, value in loader_files(json.loads(config.read_text()), preprocessing).items():
+        if not (stage / name).exists():
+            write_json(stage / name, value)
+
+
+def write_manifest(stage: Path, manifest: dict[str, Any]) -> None:
+    files = {}
+    for path in files_of(stage):
+        name = path.relative_to(stage).as_posix()
+        if path.suffix not in SUFFIXES and name != "LICENSE":
+            raise ArtifactError(f"{name}: a bundle holds only {', '.join(SUFFIXES)} files")
+        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
+        raise ArtifactError(f"a bundle needs {', '.join(missing)}")
+    manifest = {
+        **manifest,
+        "schema": SCHEMA,
+        "created": manifest.get("created")
+        or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "files": files,
+    }
+    write_json(stage / MANIFEST, {**manifest, "fingerprints": fingerprints(manifest)})
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file below `folder` that belongs to the bundle, except the manifest."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if (path.is_symlink() or not path.is_dir())
+        and path != folder / MANIFEST
+        and not path.relative_to(folder).as_posix().startswith((".cache/", ".git"))
+    )
+
+
+def fingerprints(manifest: dict[str, Any]) -> dict[str, str]:
+    """hash(weights, preprocessing, output, dimension) of each output, 16 hex digits."""
+    result = {}
+    for output in OUTPUTS:
+        weights = ["model.safetensors"] + (
+            ["projector.safetensors"] if output == "projection" else []
+        )
+        identity = {
+            "weights": [manifest["files"][name]["sha256"] for name in weights],
+            "preprocessing": manifest["preprocessing"],
+            "output": output,
+            "dimension": manifest["dimensions"][output],
+        }
+        result[output] = hashlib.sha256(canonical_json(identity)).hexdigest()[:16]
+    return result
+
+
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Row-wise cosine similarity of two [N, D] arrays, [N]."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(scale, 1e-300)

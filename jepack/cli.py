@@ -1,0 +1,129 @@
+"""The `jepack` command. Each subcommand lives in its stage and is imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from jepack import __version__
+from jepack.errors import DependencyError, JepackError
+
+# command: (module, Typer function, one line for --help)
+COMMANDS = {
+    "quickstart": ("jepack.quickstart", "quickstart", "Walk a real data set through every stage."),
+    "doctor": ("jepack.doctor", "doctor", "Check this machine and say what to mend."),
+    "inspect": ("training.inspect", "inspect", "Show what a data set holds, and its bad files."),
+    "views": ("training.preview", "views", "Draw the views the encoder will be told are the same."),
+    "train": ("training.cli", "train", "Train an encoder on your images; writes a bundle."),
+    "sweep": ("training.sweep", "sweep", "Train a grid of short runs and rank them, no labels."),
+    "probe": ("training.probe", "probe", "Score a bundle or any timm model with simple probes."),
+    "import": (
+        "training.importing",
+        "import_encoder",
+        "Wrap an existing timm encoder as a bundle.",
+    ),
+    "isotropy": ("export.isotropy", "isotropy", "Measure how isotropic a set of embeddings is."),
+    "export": ("export.cli", "export", "Export a bundle to ONNX and TorchScript, behind gates."),
+    "verify": ("jepack.commands", "verify", "Check a bundle and explain each failure."),
+    "push": ("jepack.hub", "push", "Publish a bundle to the Hugging Face Hub."),
+    "pull": ("jepack.hub", "pull", "Fetch a bundle from the Hub at a pinned revision."),
+    "serve": ("serving.cli", "serve", "Serve a bundle on NVIDIA Triton."),
+    "embed": ("serving.cli", "embed", "Embed a folder of images through the endpoint."),
+    "index": ("app.cli", "index", "Build a vector index of a folder of images."),
+    "search": ("app.cli", "search", "Find the nearest images of an index."),
+    "app": ("app.cli", "app", "Open the Gradio page over an index."),
+}
+STAGES = ("training", "export", "serving", "app")
+SUMMARY = "From a folder of domain images to an embedding service you can trust."
+EXAMPLE = """ Example:
+   jepack train photos/ --out runs/photos
+   jepack export runs/photos/bundle
+   jepack serve runs/photos/bundle"""
+HELP = {"help_option_names": ["-h", "--help"]}
+# ClickException, of whichever click this typer is built on (newer ones carry their own).
+USAGE_ERRORS: Any = typer.BadParameter.__mro__[2]
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the table; imports the module of the one that runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[cmd_name]
+        command = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        command.command(cmd_name)(getattr(load_module(module, cmd_name), function))
+        return typer.main.get_command(command)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Written from the table: asking every command for its line would import every stage."""
+        console = Console()
+        console.print(f"\n Usage: [bold]{ctx.command_path} COMMAND[/] ...\n\n {SUMMARY}\n")
+        for name, (_, _, line) in COMMANDS.items():
+            console.print(f"  [bold cyan]{name:<11}[/] {line}", highlight=False)
+        console.print(
+            f"\n{EXAMPLE}\n\n `jepack COMMAND --help` shows its options.", highlight=False
+        )
+
+
+def load_module(module: str, command: str) -> Any:
+    """Import a stage, or say what is missing: the checkout, or one of its libraries."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        stage = module.split(".")[0]
+        if missing == stage and stage in STAGES:
+            raise DependencyError(
+                f"`jepack {command}` is a stage and needs a checkout, this is the bare package. "
+                "Clone the repository and run `make install` in it."
+            ) from error
+        extra = {"training": "train", "serving": "serve"}.get(stage, stage)
+        extra = "hub" if module == "jepack.hub" else extra
+        raise DependencyError(
+            f"`jepack {command}` needs {missing}, which is not installed. "
+            f"Install it: pip install -e '.[{extra}]' (or `make install` for everything)"
+        ) from error
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, context_settings=HELP)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """From a folder of domain images to an embedding service you can trust."""
+    if version:
+        print(f"jepack {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point: errors meant for the user print in red and set their exit code."""
+    console = Console(stderr=True)
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        console.print("[yellow]Stopped.[/]")
+        sys.exit(130)
+    except JepackError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except USAGE_ERRORS as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

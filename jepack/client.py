@@ -1,0 +1,292 @@
+"""Ask a running endpoint for embeddings: `Client().embed([Path("a.jpg"), b"..."])`. No torch here.
+
+N items, E embedding dims, D projection dims.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from jepack.errors import DataError, DependencyError, ServerError
+from jepack.preprocess import MAX_BYTES
+from jepack.transport import CHANNEL, BusyError, queue_is_full, translate
+
+__all__ = ["BusyError", "Client", "Embeddings", "Endpoint"]
+
+MODEL = "embed"
+DEFAULT_URL = "127.0.0.1:8001"
+# One request carries at most this many bytes of image files, so memory stays bounded on both sides.
+REQUEST_BYTES = 32 * 1024 * 1024
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a running endpoint serves."""
+
+    bundle: str  # name of the bundle
+    fingerprints: dict[str, str]  # of each output's space
+    dimensions: dict[str, int]  # {"embedding": E, "projection": D}
+    max_batch_size: int  # images per request
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The rows of a call, in the order of its items; the row of a skipped bad image is NaN."""
+
+    embedding: Rows  # [N, E]
+    projection: Rows  # [N, D]
+    fingerprints: dict[str, str]  # {"embedding": ..., "projection": ...}
+    errors: dict[int, str] = field(default_factory=dict)  # item: why it was refused
+
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """[N], True where the row is an embedding."""
+        mask = np.ones(len(self.embedding), dtype=bool)
+        mask[list(self.errors)] = False
+        return mask
+
+
+class Client:
+    """A synchronous gRPC client of `jepack serve`; safe to share between threads.
+
+    `timeout_s` bounds every request, retries of a full queue included.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
+        try:
+            import tritonclient.grpc as triton
+        except ModuleNotFoundError as error:
+            raise DependencyError(
+                "the client needs tritonclient, which is not installed. "
+                "Install it: pip install 'jepack[client]'"
+            ) from error
+        self.url, self.timeout_s = url, timeout_s
+        self._triton = triton
+        self._grpc = triton.InferenceServerClient(url, channel_args=CHANNEL)
+        self._endpoint: Endpoint | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._grpc.close()
+
+    def endpoint(self) -> Endpoint:
+        """What is served there; asked once per client. Raises ServerError."""
+        if self._endpoint is None:
+            answer = self._call(
+                lambda left_s: self._grpc.get_model_config(
+                    MODEL, as_json=True, client_timeout=left_s
+                )
+            )
+            config = answer["config"]
+            texts = {key: value["string_value"] for key, value in config["parameters"].items()}
+            self._endpoint = Endpoint(
+                bundle=texts["bundle"],
+                fingerprints={
+                    key.removeprefix("fingerprint_"): text
+                    for key, text in texts.items()
+                    if key.startswith("fingerprint_")
+                },
+                dimensions={one["name"]: int(one["dims"][0]) for one in config["output"]},
+                max_batch_size=int(config["max_batch_size"]),
+            )
+        return self._endpoint
+
+    def fingerprints(self) -> dict[str, str]:
+        """Identity of each output's space, {"embedding": ..., "projection": ...}."""
+        return dict(self.endpoint().fingerprints)
+
+    def health(self) -> bool:
+        """Whether a real image comes back embedded; see `diagnose` for the reason when not."""
+        return self.diagnose() is None
+
+    def diagnose(self, *, timeout_s: float = 5.0) -> str | None:
+        """Why the endpoint cannot be used, None when it can.
+
+        Embeds a small grey image: Triton's own readiness stays true when a model process has died.
+        """
+        try:
+            answer = self.infer([grey_png()], timeout_s=min(timeout_s, self.timeout_s))
+        except (ServerError, DataError) as error:
+            return str(error)
+        if not all(np.isfinite(rows).all() for rows in answer.values()):
+            return f"{self.url}: answers with non-finite values"
+        return None
+
+    def embed(
+        self,
+        items: Sequence[Path | bytes],
+        *,
+        batch_size: int = 16,
+        on_progress: Callable[[int], None] | None = None,
+        concurrency: int = 2,
+        skip_bad: bool = False,
+    ) -> Embeddings:
+        """Embed files or bytes; `concurrency` requests of up to `batch_size` images are on their way.
+
+        `on_progress` gets the number of items done so far, on the calling thread. A bad image raises
+        DataError naming it; with `skip_bad` it becomes an entry of `errors` instead. Raises
+        ServerError when the endpoint is missing or overloaded.
+        """
+        endpoint = self.endpoint()
+        batch_size = max(1, min(batch_size, endpoint.max_batch_size))
+        rows = {
+            output: np.full((len(items), dims), np.nan, np.float32)
+            for output, dims in endpoint.dimensions.items()
+        }
+        errors: dict[int, str] = {}
+        done = 0
+        for batch, answer, bad in self._answers(items, batch_size, max(1, concurrency)):
+            if bad and not skip_bad:
+                number, reason = min(bad.items())
+                raise DataError(f"{name_of(items[number], number)}: {reason}")
+            errors.update(bad)
+            kept = [number for number in batch if number not in bad]
+            for output, values in answer.items():
+                rows[output][kept] = values
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done)
+        return Embeddings(
+            rows["embedding"],
+            rows["projection"],
+            dict(endpoint.fingerprints),
+            dict(sorted(errors.items())),
+        )
+
+    def infer(self, images: Sequence[bytes], *, timeout_s: float | None = None) -> dict[str, Rows]:
+        """One request: files' bytes -> {"embedding": [N, E], "projection": [N, D]}.
+
+        Raises DataError with the server's reason when it refuses an image, which fails the whole
+        request; ServerError otherwise.
+        """
+        tensor = self._triton.InferInput("image", [len(images), 1], "BYTES")
+        tensor.set_data_from_numpy(np.array(images, dtype=np.object_).reshape(-1, 1))
+        answer = self._call(
+            lambda left_s: self._grpc.infer(MODEL, [tensor], client_timeout=left_s), timeout_s
+        )
+        return {output: answer.as_numpy(output) for output in ("embedding", "projection")}
+
+    def _answers(
+        self, items: Sequence[Path | bytes], batch_size: int, concurrency: int
+    ) -> Iterator[tuple[list[int], dict[str, Rows], dict[int, str]]]:
+        """(item numbers, rows of the good ones, reasons of the bad ones) per batch, as they finish."""
+        batches = batches_of(items, batch_size)
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="jepack-embed")
+        running: set[Future[tuple[list[int], dict[str, Rows], dict[int, str]]]] = set()
+        try:
+            for batch in batches:
+                running.add(pool.submit(self._embed_batch, batch))
+                if len(running) > concurrency:  # one batch read ahead, no more in memory
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield future.result()
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _embed_batch(self, batch: Batch) -> tuple[list[int], dict[str, Rows], dict[int, str]]:
+        bad = dict(batch.unread)
+        good = dict(batch.images)
+        answers: list[dict[str, Rows]] = []
+        try:
+            answers = [self.infer(list(good.values()))] if good else []
+        except DataError as refusal:
+            # One bad image fails its request, so ask one by one to learn which.
+            for number, image in good.items():
+                try:
+                    if len(good) == 1:
+                        raise refusal
+                    answers.append(self.infer([image]))
+                except DataError as error:
+                    bad[number] = str(error)
+        rows = {
+            output: np.concatenate([answer[output] for answer in answers])
+            for output in (answers[0] if answers else {})
+        }
+        return sorted([*batch.images, *batch.unread]), rows, bad
+
+    def _call(self, ask: Callable[[float], Any], timeout_s: float | None = None) -> Any:
+        """Run one request; a full queue is retried until the time is up. Translates every failure."""
+        start, pause_s = time.monotonic(), 0.02
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        while True:
+            left_s = limit_s - (time.monotonic() - start)
+            try:
+                return ask(max(left_s, 0.001))
+            except self._triton.InferenceServerException as error:
+                failure = translate(error, self.url, limit_s)
+                if not queue_is_full(error) or left_s <= pause_s:
+                    raise failure from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: dict[int, bytes]
+    unread: dict[int, str]  # files that could not be read
+
+
+def batches_of(items: Sequence[Path | bytes], batch_size: int) -> Iterator[Batch]:
+    """Read files into batches bounded in number and bytes, lazily."""
+    batch, weight = Batch({}, {}), 0
+    for number, item in enumerate(items):
+        try:
+            data = item if isinstance(item, bytes) else read(Path(item))
+        except DataError as error:
+            batch.unread[number] = str(error)
+            continue
+        if batch.images and (len(batch.images) >= batch_size or weight + len(data) > REQUEST_BYTES):
+            yield batch
+            batch, weight = Batch({}, {}), 0
+        batch.images[number] = data
+        weight += len(data)
+    if batch.images or batch.unread:
+        yield batch
+
+
+def read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{size / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from error
+
+
+def name_of(item: Path | bytes, number: int) -> str:
+    return f"item {number}" if isinstance(item, bytes) else str(item)
+
+
+def grey_png() -> bytes:
+    """A small valid image for probing."""
+    stream = io.BytesIO()
+    Image.new("L", (16, 16), 128).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,206 @@
+"""Files that hold many images: which ones. parts.py reads them.
+
+A part is named by a short text kept in the cache's index: `page=2`, `frame=5`, `slice=/x:17`,
+`window=0,512,256,256` (top, left, height, width), `bytes=1024:5120` (of a .tar), `row=3`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepack.errors import DataError, JepackError
+from jepack.formats import need
+from jepack.images import ImageFile
+from jepack.parts import image_column, open_arrays, quiet_raster, saved
+
+SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
+MIN_VALID = 0.5  # share of a window that must hold data
+
+
+def is_container(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def is_folder(path: Path) -> bool:
+    """A folder that is one file to its library: zarr, or a data set saved by `datasets`."""
+    if not path.is_dir():
+        return False
+    return any(
+        (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray", "state.json")
+    )
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a parquet file has a column of encoded images rather than of paths."""
+    return image_column(need("pyarrow.parquet", "datasets").read_schema(path)) is not None
+
+
+def expand(file: ImageFile, tile: int, stride: int) -> Iterator[ImageFile]:
+    """The images of one file: itself, or one for each part."""
+    path, suffix = file.path, file.path.suffix.lower()
+    if file.part is not None:
+        yield file
+        return
+    try:
+        if path.is_dir():
+            parts = rows_of_saved(path) if (path / "state.json").is_file() else slices(path, "zarr")
+        elif suffix in (".h5", ".hdf5"):
+            parts = slices(path, "hdf5")
+        elif suffix == ".tar":
+            from jepack.shards import members
+
+            yield from members(path)
+            return
+        elif suffix == ".parquet":
+            parts = rows_of_parquet(path)
+        elif suffix in (".tif", ".tiff"):
+            parts = tiff_parts(path, tile, stride)
+        elif suffix == ".npy":
+            parts = npy_parts(path)
+        elif suffix == ".dcm":
+            parts = dicom_parts(path)
+        else:
+            parts = [(None, None)]
+        for part, label in parts:
+            yield replace(file, part=part, label=label if label is not None else file.label)
+    except JepackError:
+        raise
+    except Exception as error:
+        if is_container(path) or path.is_dir():
+            raise DataError(f"{path}: {error or type(error).__name__}") from error
+        yield file  # decoding will say what is wrong with it
+
+
+Parts = list[tuple[str | None, str | None]]  # part and label
+WHOLE: Parts = [(None, None)]
+
+
+def npy_parts(path: Path) -> Parts:
+    shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    return [(f"index={n}", None) for n in range(shape[0])] if len(shape) == 4 else WHOLE
+
+
+def dicom_parts(path: Path) -> Parts:
+    tags = need("pydicom", "dicom").dcmread(path, stop_before_pixels=True)
+    frames = int(tags.get("NumberOfFrames", 1) or 1)
+    return [(f"frame={n}", None) for n in range(frames)] if frames > 1 else WHOLE
+
+
+def tiff_parts(path: Path, tile: int, stride: int) -> Parts:
+    """Windows of a large picture, or the pages that are alike; the pages of a pyramid are not."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            pages = getattr(image, "n_frames", 1)
+            sizes = set()
+            for page in range(min(pages, 64)):
+                image.seek(page)
+                sizes.add(image.size)
+    except Image.DecompressionBombError:
+        width = height = pages = 1 << 20  # larger than any tile
+        sizes = {(0, 0), (1, 1)}
+    except OSError:
+        pages, sizes = 1, {(0, 0)}
+        width = height = 0
+    if tile and (max(width, height) > tile or not width):
+        return [(part, None) for part in windows(path, tile, stride)] or WHOLE
+    if pages > 1 and len(sizes) == 1:
+        return [(f"page={n}", None) for n in range(pages)]
+    return WHOLE
+
+
+def windows(path: Path, tile: int, stride: int) -> list[str]:
+    """Windows of which at least half holds data, judged on a small picture of the mask."""
+    with quiet_raster(path) as source:
+        step = max(1, min(tile, stride) // 8)
+        small = (max(1, source.height // step), max(1, source.width // step))
+        mask = source.dataset_mask(out_shape=small) > 0
+        found = []
+        for top in starts(source.height, tile, stride):
+            for left in starts(source.width, tile, stride):
+                rows = slice(
+                    top * small[0] // source.height, -(-(top + tile) * small[0] // source.height)
+                )
+                columns = slice(
+                    left * small[1] // source.width, -(-(left + tile) * small[1] // source.width)
+                )
+                if mask[rows, columns].mean() >= MIN_VALID:
+                    height, width = min(tile, source.height - top), min(tile, source.width - left)
+                    found.append(f"window={top},{left},{height},{width}")
+        return found
+
+
+def starts(extent: int, tile: int, stride: int) -> list[int]:
+    """Where windows begin; the last one ends at the border."""
+    if extent <= tile:
+        return [0]
+    found = list(range(0, extent - tile + 1, stride))
+    return found if found[-1] == extent - tile else [*found, extent - tile]
+
+
+def slices(path: Path, kind: str) -> Parts:
+    """Every image of every numeric array of 2 to 4 axes; the first of 3 or 4 counts images."""
+    found: Parts = []
+
+    def add(name: str, array: Any) -> None:
+        if getattr(array.dtype, "kind", "O") not in "buif" or not 2 <= len(array.shape) <= 4:
+            return
+        if len(array.shape) == 2:
+            found.append((f"slice={name}:", None))
+        else:
+            found.extend((f"slice={name}:{n}", None) for n in range(array.shape[0]))
+
+    root = open_arrays(path, kind)
+    for name, array in sorted(arrays_of(root)):
+        add(name, array)
+    if not found:
+        raise DataError(f"{path}: holds no numeric array of 2 to 4 axes")
+    return found
+
+
+def arrays_of(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if hasattr(node, "dtype"):
+        yield name, node
+        return
+    for key in node:
+        yield from arrays_of(node[key], f"{name}/{key}")
+
+
+def rows_of_parquet(path: Path) -> Parts:
+    parquet = need("pyarrow.parquet", "datasets")
+    schema = parquet.read_schema(path)
+    if image_column(schema) is None:
+        raise DataError(f"{path}: no column of encoded images; found {', '.join(schema.names)}")
+    labels: list[Any] = [None] * parquet.read_metadata(path).num_rows
+    if "label" in schema.names:
+        labels = parquet.read_table(path, columns=["label"])["label"].to_pylist()
+        names = class_names((schema.metadata or {}).get(b"huggingface"))
+        labels = [None if v is None or v == -1 else names[v] if names else str(v) for v in labels]
+    return [(f"row={n}", label) for n, label in enumerate(labels)]
+
+
+def class_names(features: bytes | None) -> list[str] | None:
+    """The names that `datasets` keeps in a parquet file for its integer labels."""
+    try:
+        info = json.loads(features or b"{}")
+        return list(info["info"]["features"]["label"]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def rows_of_saved(path: Path) -> Parts:
+    data, _ = saved(path)
+    labels: list[Any] = [None] * len(data)
+    if "label" in data.features:
+        names = getattr(data.features["label"], "names", None)
+        labels = [names[v] if names and v is not None and v >= 0 else v for v in data["label"]]
+        labels = [None if v in (None, -1) else str(v) for v in labels]
+    return [(f"saved={n}", label) for n, label in enumerate(labels)]

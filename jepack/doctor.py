@@ -1,0 +1,188 @@
+"""`jepack doctor`: is this machine ready, and what to do where it is not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# What each stage needs: package -> (lowest version that works, extra that installs it)
+FLOORS = {
+    "numpy": ("1.26", ""),
+    "pillow": ("12.3", ""),
+    "torch": ("2.6", "train"),
+    "timm": ("1.0.20", "train"),
+    "onnx": ("1.17", "export"),
+    "onnxruntime": ("1.20", "export"),
+    "tritonclient": ("2.51", "client"),
+    "huggingface_hub": ("0.30", "hub"),
+    "gradio": ("6.22", "app"),
+    "lancedb": ("0.30", "app"),
+}
+PORTS = {8000: "Triton HTTP", 8001: "Triton gRPC", 8002: "Triton metrics", 7860: "the page"}
+DISK_GB = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    state: str  # ok, warn or fail
+    found: str
+    mend: str = ""
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check Python, libraries, GPU, Triton, ports and disk. Exit code 1 when something must be mended.
+
+    Example: jepack doctor
+    """
+    checks = list(examine())
+    failed = any(check.state == "fail" for check in checks)
+    if as_json:
+        print(json.dumps({"ready": not failed, "checks": [asdict(check) for check in checks]}))
+        raise typer.Exit(1 if failed else 0)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    signs = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
+    for check in checks:
+        table.add_row(signs[check.state], check.name, check.found, f"[dim]{check.mend}[/]")
+    console = Console()
+    console.print(table)
+    console.print("[red]Not ready.[/]" if failed else "[green]Ready.[/]")
+    raise typer.Exit(1 if failed else 0)
+
+
+def examine() -> Iterator[Check]:
+    yield check_python()
+    for package, (floor, extra) in FLOORS.items():
+        yield check_package(package, floor, extra)
+    yield check_gpu()
+    yield check_compiler()
+    yield check_triton()
+    yield check_browser()
+    for port, use in PORTS.items():
+        yield check_port(port, use)
+    yield check_disk(Path.cwd())
+
+
+def check_python() -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info >= (3, 13):
+        return Check("python", "warn", found, "tested on 3.10 to 3.12")
+    return Check("python", "ok", found)
+
+
+def check_package(package: str, floor: str, extra: str) -> Check:
+    install = f"pip install -e '.[{extra}]'" if extra else f"pip install -U {package}"
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if package == "onnxruntime" and installed("onnxruntime-gpu"):
+            return Check(package, "ok", "onnxruntime-gpu")
+        return Check(package, "fail", "not installed", install)
+    if numbers(found) < numbers(floor):
+        return Check(package, "fail", f"{found}, needs {floor}", install)
+    return Check(package, "ok", found)
+
+
+def installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """'2.14.1+cu130' -> (2, 14, 1)."""
+    parts = []
+    for part in version.split("+")[0].split("."):
+        digits = "".join(c for c in part if c.isdigit())
+        parts.append(int(digits or 0))
+    return tuple(parts)
+
+
+def check_gpu() -> Check:
+    try:
+        import torch
+    except ImportError:
+        return Check("gpu", "warn", "unknown, torch is not installed", "pip install -e '.[train]'")
+    if torch.cuda.is_available():
+        return Check(
+            "gpu", "ok", f"{torch.cuda.get_device_name(0)}, torch CUDA {torch.version.cuda}"
+        )
+    if shutil.which("nvidia-smi"):
+        return Check(
+            "gpu", "warn", "a driver, but torch cannot use it", "install a CUDA build of torch"
+        )
+    return Check("gpu", "ok", f"none; {os.cpu_count()} CPU cores are used")
+
+
+def check_compiler() -> Check:
+    for name in (os.environ.get("CXX", ""), "g++", "clang++"):
+        if name and shutil.which(name):
+            return Check("compiler", "ok", str(shutil.which(name)))
+    return Check(
+        "compiler", "warn", "no C++ compiler", "runs uncompiled; apt-get install g++ is faster"
+    )
+
+
+def check_triton() -> Check:
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return Check(
+            "triton", "warn", "no local binary for this machine", "serve in the NGC container"
+        )
+    folder = Path(
+        os.environ.get("JEPACK_TRITON_VENV") or Path(__file__).parents[1] / ".venv-triton"
+    )
+    binary = next(
+        folder.glob("lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"), None
+    )
+    if binary is None:
+        return Check(
+            "triton", "warn", f"not in {folder}", "make install, or the first jepack serve"
+        )
+    return Check("triton", "ok", str(binary))
+
+
+def check_browser() -> Check:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found and shutil.which("chromedriver"):
+        return Check("browser", "ok", found)
+    return Check(
+        "browser",
+        "warn",
+        "no Chromium with its driver",
+        "tests: apt-get install chromium chromium-driver",
+    )
+
+
+def check_port(port: int, use: str) -> Check:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return Check(f"port {port}", "warn", f"taken ({use})", "choose another, or 0 for any")
+    return Check(f"port {port}", "ok", f"free ({use})")
+
+
+def check_disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < DISK_GB:
+        return Check(
+            "disk", "warn", f"{free:.1f} GB free", f"an installation takes {DISK_GB:.0f} GB"
+        )
+    return Check("disk", "ok", f"{free:.0f} GB free")

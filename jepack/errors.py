@@ -1,0 +1,49 @@
+"""What can go wrong for a user. Every message says what was found, what is needed, what to do."""
+
+
+class JepackError(Exception):
+    """Base of every error meant for the user; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(JepackError, ValueError):
+    """An option or a combination of options cannot work."""
+
+    exit_code = 2
+
+
+class DataError(JepackError):
+    """The images cannot be used as they are."""
+
+    exit_code = 3
+
+
+class ArtifactError(JepackError):
+    """A bundle, checkpoint, export or index is missing, damaged, or does not fit."""
+
+    exit_code = 4
+
+
+class GateError(ArtifactError):
+    """A gate refused an encoder or an export."""
+
+    exit_code = 5
+
+
+class ServerError(JepackError):
+    """A server did not start, did not answer, or refused a request."""
+
+    exit_code = 6
+
+
+class DependencyError(JepackError):
+    """A library, program or environment that the command needs is missing."""
+
+    exit_code = 7
+
+
+class TrainingError(JepackError):
+    """Training cannot go on: collapse, non-finite values, divergence."""
+
+    exit_code = 8

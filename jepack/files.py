@@ -1,0 +1,150 @@
+"""Writing that loses nothing: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jepack.errors import ArtifactError
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in 1 MiB blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces. For hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` with `data`; after a crash either the old or the new content is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException as error:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        if isinstance(error, OSError):
+            raise disk_error(error, path) from error
+        raise
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
+    """A full disk or a read-only place, told with its mend; anything else as it was."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
+        return ArtifactError(
+            f"{path}: no space left on the disk ({free_mb:.0f} MB free). Nothing already there was "
+            "changed. Free some space, or choose another place with --out."
+        )
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return ArtifactError(f"{path}: cannot be written ({error.strerror}). Choose another --out.")
+    return error
+
+
+def cache_root() -> Path:
+    """Where decoded images and fetched files are kept: $JEPACK_CACHE, else the user's cache folder."""
+    base = os.environ.get("JEPACK_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "jepack" if base else Path.home() / ".cache" / "jepack"
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+@contextmanager
+def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that takes the name `target` when the block ends well.
+
+    `start_from` fills it first with hard links (copies where links do not work), so unchanged
+    large files cost nothing; replace files in it by name, never write into them. If the block
+    raises, `target` is as it was.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        if start_from is not None:
+            shutil.copytree(start_from, stage, copy_function=link_or_copy, dirs_exist_ok=True)
+        yield stage
+        for path in sorted(stage.rglob("*")):
+            if path.is_file():
+                path.chmod(0o644)
+                fsync_file(path)
+            else:
+                fsync_folder(path)
+        fsync_folder(stage)
+        os.chmod(stage, 0o755)
+        swap_folder(stage, target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def swap_folder(stage: Path, target: Path) -> None:
+    """Rename `stage` to `target`; what was there is removed only after the new one is in place."""
+    old = None
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+        os.replace(target, old / "was")
+    try:
+        os.replace(stage, target)
+    except BaseException:
+        if old is not None:
+            os.replace(old / "was", target)
+        raise
+    fsync_folder(target.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

@@ -1,0 +1,165 @@
+"""The bytes of one image of a file that holds many; containers.py says which parts there are.
+
+Open files are kept per thread. Arrays travel as npy bytes, so that decoding, windows and serving need to
+know one kind.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepack.errors import DataError, DependencyError
+from jepack.formats import check_size, need
+
+HANDLES = 16  # open files per thread
+
+local = threading.local()
+
+
+def read_part(path: Path, part: str) -> bytes:
+    """The bytes of one image of a file. Raises DataError."""
+    kind, _, key = part.partition("=")
+    try:
+        if kind == "bytes":
+            offset, size = (int(number) for number in key.split(":"))
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                return stream.read(size)
+        if kind == "row":
+            return parquet_row(path, int(key))
+        if kind == "saved":
+            data, column = saved(path)
+            return encoded(data[int(key)][column], path)
+        if kind == "frame":
+            return dicom_frame(path, int(key))
+        return npy_bytes(array_of(path, kind, key))
+    except (DataError, DependencyError):
+        raise
+    except Exception as error:
+        raise DataError(f"{path}#{part}: {error or type(error).__name__}") from error
+
+
+def array_of(path: Path, kind: str, key: str) -> Any:
+    if kind == "index":
+        return np.load(path, mmap_mode="r", allow_pickle=False)[int(key)]
+    if kind == "page":
+        return need("tifffile", "tiff").imread(path, key=int(key))
+    if kind == "window":
+        return raster_window(path, *(int(number) for number in key.split(",")))
+    if kind == "slice":
+        name, _, number = key.rpartition(":")
+        node = open_arrays(path, "zarr" if path.is_dir() else "hdf5")
+        array = node[name] if name else node
+        check_size(tuple(array.shape[1:] if number else array.shape))
+        return np.asarray(array[int(number)] if number else array[...])
+    raise DataError(f"{path}: no part of kind {kind!r}")
+
+
+def dicom_frame(path: Path, frame: int) -> bytes:
+    """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
+    pydicom = need("pydicom", "dicom")
+    dataset = pydicom.dcmread(path)
+    values = np.ascontiguousarray(dataset.pixel_array[frame])
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.PixelData = values.tobytes()
+    dataset["PixelData"].is_undefined_length = False
+    dataset.NumberOfFrames = 1
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return stream.getvalue()
+
+
+def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Any:
+    """[H, W, C]; where the file has no data, floats with NaN, which a window shows as 0."""
+    source = handle(path, "raster", lambda: quiet_raster(path))
+    window = need("rasterio.windows", "geo").Window(left, top, width, height)
+    values = source.read(window=window)
+    if source.nodata is not None:
+        mask = source.read_masks(window=window) == 0
+        if mask.any():
+            values = np.where(mask, np.nan, values.astype(np.float32))
+    return np.moveaxis(values, 0, 2)
+
+
+def parquet_row(path: Path, row: int) -> bytes:
+    parquet = need("pyarrow.parquet", "datasets")
+    file = handle(path, "parquet", lambda: parquet.ParquetFile(path))
+    column = image_column(file.schema_arrow)
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if row < count:
+            key = ("group", path, group)
+            if getattr(local, "group", (None,))[0] != key:  # rows come in order: keep one group
+                local.group = (key, file.read_row_group(group, columns=[column])[column])
+            return encoded(local.group[1][row].as_py(), path)
+        row -= count
+    raise DataError(f"{path}: has no row {row}")
+
+
+def encoded(value: Any, folder: Path) -> bytes:
+    """The bytes of a cell: bytes, or {"bytes", "path"} as `datasets` writes it."""
+    if isinstance(value, dict):
+        if value.get("bytes") is not None:
+            return bytes(value["bytes"])
+        if value.get("path"):
+            return (folder.parent / value["path"]).read_bytes()
+    if isinstance(value, bytes):
+        return value
+    raise DataError("the cell holds no image")
+
+
+def npy_bytes(values: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(values), allow_pickle=False)
+    return stream.getvalue()
+
+
+def handle(path: Path, kind: str, opening: Any) -> Any:
+    """An open file of this thread; the oldest is let go when there are many."""
+    found: dict[Any, Any] = local.__dict__.setdefault("handles", {})
+    key = (kind, path)
+    if key not in found:
+        if len(found) >= HANDLES:
+            found.pop(next(iter(found)))
+        found[key] = opening()
+    return found[key]
+
+
+def open_arrays(path: Path, kind: str) -> Any:
+    if kind == "hdf5":
+        return handle(path, kind, lambda: need("h5py", "hdf5").File(path, "r"))
+    return handle(path, kind, lambda: need("zarr", "zarr").open(str(path), mode="r"))
+
+
+def quiet_raster(path: Path) -> Any:
+    rasterio = need("rasterio", "geo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a picture without coordinates is fine
+        return rasterio.open(path)
+
+
+def saved(path: Path) -> Any:
+    datasets = need("datasets", "datasets")
+
+    def opening() -> Any:
+        data = datasets.load_from_disk(str(path))
+        column = next((k for k, v in data.features.items() if isinstance(v, datasets.Image)), None)
+        if column is None:
+            raise DataError(f"{path}: no column of images; found {', '.join(data.features)}")
+        return data.cast_column(column, datasets.Image(decode=False)), column
+
+    return handle(path, "datasets", opening)
+
+
+def image_column(schema: Any) -> str | None:
+    for field in schema:
+        kind = str(field.type)
+        if kind == "binary" or kind == "large_binary" or kind.startswith("struct<bytes: binary"):
+            return str(field.name)
+    return None

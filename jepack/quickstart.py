@@ -1,0 +1,305 @@
+"""`jepack quickstart`: one real data set through every stage, each stage its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.rule import Rule
+
+from jepack import bundle as bundles
+from jepack import datasets
+from jepack.errors import ArtifactError, ConfigError, JepackError, ServerError
+from jepack.images import find_images
+
+console = Console()
+GRACE_S = 20.0  # a stage may take this long to save and stop
+
+
+def quickstart(
+    dataset: Annotated[str, typer.Option(help="solar or earth.")] = "solar",
+    data: Annotated[Path | None, typer.Option(help="Your own folder of images instead.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<data set>.")] = None,
+    minutes: Annotated[float, typer.Option(help="Budget of the training steps.")] = 6.0,
+    preset: Annotated[str | None, typer.Option(help="View preset for --data.")] = None,
+    app: Annotated[bool, typer.Option(help="Open the page; --no-app ends after the check.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the page; 0 picks one.")] = 7860,
+    triton_port: Annotated[int, typer.Option(help="gRPC port of Triton; 0 picks one.")] = 8001,
+    fresh: Annotated[bool, typer.Option(help="Do everything again.")] = False,
+) -> None:
+    """Train, export, serve, index and browse: the whole way on real images, in minutes.
+
+    What is already done is reused. Ctrl-C stops everything it started.
+
+    Examples:
+      jepack quickstart
+      jepack quickstart --data photos/ --preset natural
+    """
+    if not 0 < minutes <= 10_000:
+        raise ConfigError(f"--minutes must be positive, found {minutes}")
+    walk = prepare(dataset, data, out, preset)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT
+        signal.signal(number, signal.default_int_handler)
+    with walk.tidy():
+        train(walk, minutes, fresh)
+        export(walk, fresh)
+        serve(walk, triton_port)
+        index(walk, fresh)
+        self_check(walk)
+        if app:
+            open_page(walk, port)
+        summary(walk)
+        if app:
+            walk.wait()
+
+
+@dataclass
+class Walk:
+    """One quickstart: its places and the processes it started."""
+
+    data: Path
+    out: Path
+    name: str
+    license: str
+    preset: str
+    url: str = ""
+    page: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def bundle(self) -> Path:
+        return self.out / "bundle"
+
+    @property
+    def index(self) -> Path:
+        return self.out / "index"
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """A `jepack` command in a process group of its own, so that it can be stopped whole."""
+        command = [sys.executable, "-m", "jepack", *words]
+        child = subprocess.Popen(command, text=True, start_new_session=True, **options)
+        self.children.append(child)
+        return child
+
+    def run(self, *words: str) -> None:
+        """A stage to its end; its own error message has been printed when this raises."""
+        child = self.start(*words)
+        code = child.wait()
+        self.children.remove(child)
+        if code:
+            error = JepackError(
+                f"`jepack {words[0]}` failed; mend what it says above and run again"
+            )
+            error.exit_code = code if code > 0 else 1
+            raise error
+
+    def output_of(self, *words: str) -> Any:
+        """The JSON a command prints."""
+        child = self.start(*words, stdout=subprocess.PIPE)
+        text, _ = child.communicate()
+        self.children.remove(child)
+        if child.returncode:
+            raise ServerError(f"`jepack {words[0]}` failed with exit code {child.returncode}")
+        return json.loads(text)
+
+    def wait(self) -> None:
+        """Until Ctrl-C, or until a server ends by itself."""
+        while True:
+            for child in self.children:
+                if child.poll() is not None:
+                    raise ServerError(f"a server ended by itself with exit code {child.returncode}")
+            time.sleep(0.5)
+
+    @contextmanager
+    def tidy(self) -> Iterator[None]:
+        """Stops every process that still runs, however the block ends."""
+        try:
+            yield
+        finally:
+            running = [child for child in self.children if child.poll() is None]
+            if running:
+                console.print("stopping ...")
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+                stop_all(running, number)
+
+
+def stop_all(children: list[subprocess.Popen[str]], number: signal.Signals) -> None:
+    for child in children:
+        if child.poll() is None:
+            try:
+                os.killpg(child.pid, number)
+            except ProcessLookupError:
+                continue
+    deadline = time.monotonic() + GRACE_S
+    for child in children:
+        try:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def prepare(dataset: str, data: Path | None, out: Path | None, preset: str | None) -> Walk:
+    """The folder of images, the licence that goes with it, the run folder."""
+    if data is not None:
+        find_images(data)
+        name, license = data.absolute().name, datasets.license_of(data)
+        walk = Walk(data, out or Path("runs") / name, name, license, preset or "natural")
+    else:
+        with console.status(f"laying out {dataset}"):
+            folder = datasets.prepare(dataset, Path("runs") / "data")
+        known = datasets.DATASETS[dataset]
+        look = preset or known.preset
+        walk = Walk(folder, out or Path("runs") / dataset, dataset, known.license, look)
+    console.print(
+        f"[bold]{escape(walk.name)}[/]: {escape(str(walk.data))}\n"
+        f"licence of the data: [bold]{escape(walk.license)}[/] (goes into the bundle's card)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return walk
+
+
+@contextmanager
+def stage(walk: Walk, title: str) -> Iterator[None]:
+    console.print(Rule(f"[bold]{title}[/]", align="left", style="dim"))
+    started = time.monotonic()
+    yield
+    walk.seconds[title] = time.monotonic() - started
+
+
+def train(walk: Walk, minutes: float, fresh: bool) -> None:
+    with stage(walk, "1 train"):
+        if not fresh and sound(walk.bundle):
+            console.print(f"reusing {walk.bundle}")
+            return
+        walk.run(
+            "train", str(walk.data), "--recipe", "quickstart", "--preset", walk.preset,
+            "--minutes", str(minutes), "--license", walk.license, "--out", str(walk.out),
+            "--images-per-step", str(images_per_step(len(find_images(walk.data)))),
+            *(["--fresh"] if fresh else []),
+        )  # fmt: skip
+
+
+def images_per_step(images: int) -> int:
+    """The recipe's 128, or about a third of a data set too small for that."""
+    return 128 if images >= 400 else max(16, images // 3 // 16 * 16)
+
+
+def sound(folder: Path) -> bool:
+    """Whether a usable bundle lies there; a damaged one is told and made again."""
+    if not folder.exists():
+        return False
+    problems = bundles.verify(folder)
+    if problems:
+        console.print(f"[yellow]{folder} is damaged, making it again:[/] {escape(problems[0])}")
+    return not problems
+
+
+def export(walk: Walk, fresh: bool) -> None:
+    with stage(walk, "2 export"):
+        made = walk.bundle / "onnx" / "model.onnx", walk.bundle / "torchscript" / "model.pt"
+        if not fresh and all(path.is_file() for path in made):
+            console.print(f"reusing {made[0]} and {made[1]}")
+            return
+        walk.run("export", str(walk.bundle))
+
+
+def serve(walk: Walk, port: int) -> None:
+    with stage(walk, "3 serve"):
+        child = walk.start(
+            "serve", str(walk.bundle), "--port", str(port), "--http-port", "0",
+            "--metrics-port", "0", "--log-file", str(walk.out / "triton.log"), "--json",
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert child.stdout is not None
+        line = child.stdout.readline()  # printed once the golden images came back right
+        if not line:
+            child.wait()
+            raise ServerError("Triton did not start; its message stands above")
+        facts = json.loads(line)
+        walk.url = facts["url"]
+        console.print(f"Triton answers at [bold]{walk.url}[/] (gRPC) and {facts['http']}")
+
+
+def index(walk: Walk, fresh: bool) -> None:
+    with stage(walk, "4 index"):
+        want = bundles.load(walk.bundle).fingerprints["embedding"]
+        if not fresh and indexed_fingerprint(walk.index) == want:
+            console.print(f"reusing {walk.index}")
+            return
+        walk.run(
+            "index", str(walk.data), "--url", walk.url, "--out", str(walk.index),
+            "--name", walk.name, "--license", walk.license,
+        )  # fmt: skip
+
+
+def indexed_fingerprint(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "index.json").read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def self_check(walk: Walk) -> None:
+    """One query through Triton must return its own image first."""
+    with stage(walk, "5 check"):
+        images = find_images(walk.data)
+        query = images[len(images) // 2].path
+        found = walk.output_of(
+            "search", str(walk.index), str(query), "--url", walk.url, "--k", "5", "--json"
+        )
+        first = found["neighbours"][0]
+        if Path(first["path"]).resolve() != query.resolve() and first["distance"] > 1e-5:
+            raise ArtifactError(
+                f"self-check failed: {query} was sent through Triton and the nearest image was "
+                f"{first['path']} at distance {first['distance']:.4f}. Run again with --fresh."
+            )
+        console.print(
+            f"[green]✓[/] {query.name} through Triton finds {Path(first['path']).name} first, "
+            f"at distance {first['distance']:.6f}",
+            highlight=False,
+        )
+
+
+def open_page(walk: Walk, port: int) -> None:
+    with stage(walk, "6 app"):
+        child = walk.start(
+            "app", str(walk.index), "--url", walk.url, "--port", str(port), stdout=subprocess.PIPE
+        )  # fmt: skip
+        assert child.stdout is not None
+        line = child.stdout.readline()  # "ADDRESS  (Ctrl-C stops it)", once it answers
+        if not line.strip():
+            child.wait()
+            raise ServerError("the page did not open; its message stands above")
+        walk.page = line.split()[0]
+
+
+def summary(walk: Walk) -> None:
+    """What was made, where, and the next command of each stage."""
+    times = "  ".join(f"{name.split()[1]} {took:.0f} s" for name, took in walk.seconds.items())
+    page = f"[bold]Open {walk.page}[/]\n\n" if walk.page else ""
+    text = (
+        f"{page}curves    {walk.out / 'curves.png'}\n"
+        f"bundle    {walk.bundle}      next: jepack push {walk.bundle} USER/REPO\n"
+        f"exports   {walk.bundle / 'onnx'}, {walk.bundle / 'torchscript'}\n"
+        f"endpoint  jepack serve {walk.bundle}\n"
+        f"vectors   {walk.index}       next: jepack search {walk.index} IMAGE\n"
+        f"page      jepack app {walk.index}\n"
+        f"train     jepack train YOUR_IMAGES --recipe small-domain --out runs/mine\n\n{times}"
+    )
+    ending = " · Ctrl-C stops everything" if walk.page else ""
+    console.print(Panel(text, title=f"{walk.name} is ready{ending}", border_style="green"))

@@ -1,0 +1,114 @@
+"""The lines that load a bundle, one snippet per library, as its model card prints them.
+
+A test runs every snippet against the real library, so what the card says is what works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Python that ends with `embedding`, [N, E]; it starts from the file `image.png`."""
+
+    library: str
+    needs: tuple[str, ...]  # files the bundle must hold for it
+    code: str
+
+
+def snippets(manifest: dict[str, Any], files: Iterable[str], repo: str | None) -> list[Snippet]:
+    """What works with these files. `repo` is the Hub's name of the bundle; None is a local folder."""
+    present = set(files)
+    return [item for item in every(manifest, repo) if present.issuperset(item.needs)]
+
+
+def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
+    mode = {1: "L", 3: "RGB"}.get(manifest["preprocessing"]["channels"])
+    place = repo or "./bundle"
+    open_image = f'image = Image.open("image.png").convert("{mode}")'
+    loaders = [
+        Snippet("timm", ("config.json",), TIMM),
+        Snippet("transformers", ("preprocessor_config.json",), TRANSFORMERS),
+        Snippet("sentence-transformers", ("modules.json",), SENTENCE_TRANSFORMERS),
+    ]
+    # Their image readers know grey and colour only; other channels go through jepack.preprocess.
+    found = loaders if mode else []
+    found = [*found, Snippet("onnxruntime", ("onnx/model.onnx",), fetching(repo) + ONNX)]
+    found.append(Snippet("jepack.client", ("onnx/model.onnx",), CLIENT))
+    hub = "hf-hub:" if repo else "local-dir:"
+    return [
+        Snippet(
+            item.library,
+            item.needs,
+            item.code.strip().format(open_image=open_image, place=place, hub=hub),
+        )
+        for item in found
+    ]
+
+
+def fetching(repo: str | None) -> str:
+    if repo is None:
+        return 'folder = "./bundle"\n'
+    return (
+        "from huggingface_hub import snapshot_download\n"
+        'folder = snapshot_download("{place}", local_dir="bundle")  # or: jepack pull\n'
+    )
+
+
+TIMM = """
+import timm
+import torch
+from PIL import Image
+
+model = timm.create_model("{hub}{place}", pretrained=True, num_classes=0).eval()
+config = timm.data.resolve_model_data_config(model)
+transform = timm.data.create_transform(**config, is_training=False)
+{open_image}
+with torch.no_grad():
+    embedding = model(transform(image)[None])
+"""
+
+TRANSFORMERS = """
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+
+processor = AutoImageProcessor.from_pretrained("{place}")
+model = AutoModel.from_pretrained("{place}").eval()
+{open_image}
+with torch.no_grad():
+    embedding = model(**processor(image, return_tensors="pt")).pooler_output
+"""
+
+SENTENCE_TRANSFORMERS = """
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{place}")
+{open_image}
+embedding = model.encode([image])
+"""
+
+ONNX = """
+from pathlib import Path
+
+import onnxruntime
+from jepack import bundle, preprocess
+
+encoder = bundle.load(folder)  # checks every file against the manifest
+pixels = preprocess.load(Path("image.png"), encoder.preprocessing)
+session = onnxruntime.InferenceSession(encoder.onnx(), providers=["CPUExecutionProvider"])
+embedding, projection = session.run(None, {{"pixel_values": pixels[None]}})
+"""
+
+CLIENT = """
+from pathlib import Path
+
+from jepack.client import Client
+
+with Client("127.0.0.1:8001") as client:  # a running `jepack serve`
+    embedding = client.embed([Path("image.png")]).embedding
+"""

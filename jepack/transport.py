@@ -1,0 +1,58 @@
+"""What Triton's gRPC failures mean to a user; shared by every client of the endpoint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jepack.errors import DataError, ServerError
+
+CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 1000),  # the default, two minutes, outlasts a restart
+]
+
+
+class BusyError(ServerError):
+    """The server lives but did not keep up: its queue stayed full, or the deadline passed."""
+
+
+def queue_is_full(error: Any) -> bool:
+    """Whether Triton refused a request because too many wait; asking again may help."""
+    return "maximum queue size" in str(error).lower()
+
+
+def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
+    """A Triton exception as an error of ours: what happened at `url`, and what to do."""
+    status = str(error.status() or "").removeprefix("StatusCode.")
+    text = re.sub(r"^in ensemble '\w+', ", "", str(error.message() or error)).strip()
+    if status == "INVALID_ARGUMENT" and re.match(r"image( \d+)?: ", text):
+        return DataError(re.sub(r"^image( \d+)?: ", "", text))
+    if queue_is_full(error):
+        return BusyError(
+            f"{url}: overloaded, its queue stayed full for {limit_s:g} s. "
+            "Send less at once, or add servers."
+        )
+    if "has no available versions" in text:
+        return ServerError(f"{url}: the server is starting or stopping, ask again")
+    if status == "UNAVAILABLE" and "restricted" not in text:
+        return ServerError(
+            f"{url}: nothing answers there ({last_line(text)}). "
+            "Start it: jepack serve BUNDLE, or name another address with --url"
+        )
+    if status == "DEADLINE_EXCEEDED":
+        return BusyError(
+            f"{url}: no answer within {limit_s:g} s. Is the server busy? Allow more: timeout_s"
+        )
+    if status == "NOT_FOUND" or "unknown model" in text:
+        return ServerError(
+            f"{url}: this server has no model 'embed', so it does not serve a jepack bundle "
+            f"({last_line(text)})"
+        )
+    return ServerError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
+
+
+def last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no reason given"

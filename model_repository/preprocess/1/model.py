@@ -1,0 +1,42 @@
+"""Triton Python model: image bytes -> the uint8 crop the encoder sees, by jepack's one decoder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# serving/repository.py puts copies of jepack's decoder beside this file; they come
+# first, so that a jepack installed in the server's Python cannot change the pixels.
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from jepack.errors import DataError, DependencyError  # noqa: E402
+from jepack.preprocess import Preprocessing, load  # noqa: E402
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, Any]) -> None:
+        settings = json.loads((HERE / "preprocessing.json").read_text())
+        self.preprocessing = Preprocessing.from_json(settings)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: Any) -> Any:
+        """Crops [B, size, size, C] of one request, or an error that fails this request only."""
+        images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
+        crops = []
+        for number, data in enumerate(images):
+            try:
+                crops.append(load(bytes(data), self.preprocessing))
+            except (DataError, DependencyError) as error:
+                reason = str(error).removeprefix("image: ")
+                text = f"image {number}: {reason}" if len(images) > 1 else f"image: {reason}"
+                bad = pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
+                return pb_utils.InferenceResponse(output_tensors=[], error=bad)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("pixel_values", np.stack(crops))])

@@ -1,0 +1,272 @@
+"""`jepack serve` and `jepack embed`."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jepack import bundle as bundles
+from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.errors import ConfigError, DataError, DependencyError, ServerError
+from jepack.files import write_bytes
+from jepack.images import ImageFile, find_images
+from serving.repository import RepositoryConfig, write_repository
+from serving.server import SERVICES, TritonServer
+
+CHECK_EVERY_S = 2.0
+SHOWN_BAD = 20
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Bundle with an ONNX export.")],
+    port: Annotated[int, typer.Option(help="gRPC port for clients; 0 picks one.")] = SERVICES[
+        "grpc"
+    ],
+    http_port: Annotated[int, typer.Option(help="Health and metadata over HTTP.")] = SERVICES[
+        "http"
+    ],
+    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = SERVICES["metrics"],
+    max_batch_size: Annotated[int, typer.Option(help="Images per request and encoder run.")] = 16,
+    threads: Annotated[int, typer.Option(help="CPU threads of the encoder.")] = 2,
+    tensorrt: Annotated[str, typer.Option(help="Production config: off, fp32 or fp16.")] = "off",
+    repository_only: Annotated[
+        Path | None, typer.Option(help="Write the model repository here and stop.")
+    ] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Where tritonserver's log goes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
+) -> None:
+    """Serve a bundle on NVIDIA Triton, on this machine only, until Ctrl-C.
+
+    Ready means that the bundle's golden images came back right. A server that breaks is restarted.
+
+    Example: jepack serve runs/quickstart/bundle
+    """
+    console = Console(stderr=as_json)
+    opened = bundles.load(bundle)
+    config = RepositoryConfig(max_batch_size=max_batch_size, threads=threads, tensorrt=tensorrt)
+    if repository_only is not None:
+        write_repository(opened, repository_only, config)
+        if as_json:
+            print(
+                json.dumps(
+                    {"repository": str(repository_only), "fingerprints": opened.fingerprints}
+                )
+            )
+        else:
+            console.print(f"[green]✓[/] model repository in {escape(str(repository_only))}")
+        return
+    server = TritonServer(
+        opened,
+        http_port=http_port,
+        grpc_port=port,
+        metrics_port=metrics_port,
+        config=config,
+        log_file=log_file,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt
+    try:
+        with console.status("starting tritonserver and comparing golden images"):
+            server.start()
+        if as_json:
+            print(json.dumps(facts(server)), flush=True)
+        else:
+            console.print(welcome(server))
+        watch(server, console)
+    except KeyboardInterrupt:
+        console.print("Stopping tritonserver")
+    finally:
+        server.stop()
+
+
+def watch(server: TritonServer, console: Console) -> None:
+    """Stay until interrupted; restart the server when it breaks, at most three times in ten minutes."""
+    restarts: list[float] = []
+    while True:
+        time.sleep(CHECK_EVERY_S)
+        problem = server.check(busy_is_fine=True)
+        if problem is None:
+            continue
+        restarts = [one for one in restarts if time.monotonic() - one < 600] + [time.monotonic()]
+        if len(restarts) > 3:
+            raise ServerError(f"the server broke {len(restarts)} times in ten minutes: {problem}")
+        console.print(
+            f"[yellow]restarting:[/] {escape(problem.splitlines()[0])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        server.restart()
+        console.print("[green]✓[/] serving again")
+
+
+def facts(server: TritonServer) -> dict[str, Any]:
+    return {
+        "bundle": server.bundle.name,
+        "url": server.url,
+        "http": f"http://127.0.0.1:{server.ports['http']}",
+        "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
+        "fingerprints": server.bundle.fingerprints,
+        "dimensions": server.bundle.dimensions,
+        "log": str(server.log_file),
+    }
+
+
+def welcome(server: TritonServer) -> Panel:
+    """Addresses, identity and a client to paste."""
+    told = facts(server)
+    spaces = "\n".join(
+        f"  {output:<11} {told['dimensions'][output]:>5} dims   {fingerprint}"
+        for output, fingerprint in told["fingerprints"].items()
+    )
+    text = (
+        f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"
+        f"metrics  {told['metrics']}\nlog      {told['log']}\n\n"
+        f"Fingerprints\n{spaces}\n\n"
+        "Python\n"
+        "  from pathlib import Path\n"
+        "  from jepack.client import Client\n"
+        f'  found = Client("{told["url"]}").embed([Path("photo.jpg")])\n'
+        "  print(found.embedding.shape)\n\n"
+        f"Shell\n  jepack embed photos/ --url {told['url']} --out photos.npz\n\n"
+        "The golden images came back right. Ctrl-C stops."
+    )
+    title = f"{escape(server.bundle.name)} is served"
+    return Panel(escape(text), title=title, border_style="green", expand=False)
+
+
+def embed(
+    data: Annotated[Path, typer.Argument(help="Folder of images; subfolders name the class.")],
+    out: Annotated[Path, typer.Option(help="File to write: .npz or .parquet.")],
+    url: Annotated[str, typer.Option(help="gRPC address of the endpoint.")] = DEFAULT_URL,
+    batch_size: Annotated[int, typer.Option(help="Images per request.")] = 16,
+    concurrency: Annotated[int, typer.Option(help="Requests on their way at once.")] = 2,
+    timeout_s: Annotated[float, typer.Option(help="Limit of one request, seconds.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
+) -> None:
+    """Embed a folder of images through a running endpoint. Bad images are listed and left out.
+
+    Example: jepack embed photos/ --out photos.npz
+    """
+    if out.suffix not in WRITERS:
+        raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
+    files = find_images(data)
+    console = Console(stderr=True)
+    start = time.monotonic()
+    with Client(url, timeout_s=timeout_s) as client, progress_bar(console) as bar:
+        task = bar.add_task("embedding", total=len(files), speed="")
+
+        def show(done: int) -> None:
+            bar.update(
+                task, completed=done, speed=f"{done / (time.monotonic() - start):.1f} images/s"
+            )
+
+        found = client.embed(
+            [file.path for file in files],
+            batch_size=batch_size,
+            concurrency=concurrency,
+            on_progress=show,
+            skip_bad=True,
+        )
+    seconds = time.monotonic() - start
+    bad = {str(files[number].path): reason for number, reason in found.errors.items()}
+    if len(bad) == len(files):
+        raise DataError(f"{data}: none of {len(files)} images can be used.\n{listing(bad)}")
+    write_bytes(out, WRITERS[out.suffix](data, files, found))
+    summary = {
+        "out": str(out),
+        "images": len(files) - len(bad),
+        "bad": bad,
+        "seconds": round(seconds, 3),
+        "images_per_s": round(len(files) / seconds, 2),
+        "fingerprints": found.fingerprints,
+    }
+    if as_json:
+        print(json.dumps(summary))
+        return
+    if bad:
+        console.print(
+            f"[yellow]{len(bad)} bad images left out:[/]\n{escape(listing(bad))}", soft_wrap=True
+        )
+    console.print(
+        f"[green]✓[/] {summary['images']} images, {summary['images_per_s']} per second -> "
+        f"{escape(str(out))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def progress_bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def listing(bad: dict[str, str]) -> str:
+    lines = [f"  {path}: {reason}" for path, reason in list(bad.items())[:SHOWN_BAD]]
+    more = len(bad) - len(lines)
+    return "\n".join([*lines, *([f"  and {more} more"] if more else [])])
+
+
+def columns_of(data: Path, files: list[ImageFile], found: Embeddings) -> dict[str, Any]:
+    """Rows of the good images: paths relative to `data`, labels ("" for none) and the two outputs."""
+    kept = [file for file, good in zip(files, found.good, strict=True) if good]
+    return {
+        "path": [file.path.relative_to(data).as_posix() for file in kept],
+        "label": [file.label or "" for file in kept],
+        "embedding": found.embedding[found.good],
+        "projection": found.projection[found.good],
+    }
+
+
+def npz_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
+    columns = columns_of(data, files, found)
+    arrays: dict[str, Any] = {
+        "path": np.array(columns["path"], dtype=np.str_),
+        "label": np.array(columns["label"], dtype=np.str_),
+        "embedding": columns["embedding"],
+        "projection": columns["projection"],
+    }
+    for output, fingerprint in found.fingerprints.items():
+        arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def parquet_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            "writing .parquet needs pyarrow. Install it: pip install pyarrow, or write .npz"
+        ) from error
+    columns = columns_of(data, files, found)
+    arrays = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        if isinstance(values, np.ndarray)
+        else pa.array(values, pa.string())
+        for name, values in columns.items()
+    }
+    about = {f"fingerprint_{key}": value for key, value in found.fingerprints.items()}
+    stream = io.BytesIO()
+    pq.write_table(pa.table(arrays).replace_schema_metadata(about), stream)
+    return stream.getvalue()
+
+
+WRITERS = {".npz": npz_bytes, ".parquet": parquet_bytes}

@@ -1,0 +1,277 @@
+"""The real tritonserver on loopback, as a context manager that leaves nothing behind.
+
+with TritonServer(bundle) as server:
+    Client(server.url).embed([Path("a.jpg")])
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from jepack.bundle import Bundle
+from jepack.client import BusyError, Client
+from jepack.errors import DataError, ServerError
+from serving.environment import ServerEnvironment, ensure_server_environment
+from serving.golden import difference, golden_file
+from serving.repository import RepositoryConfig, write_repository
+
+HOST = "127.0.0.1"
+OPTIONS = {"grpc": "--port", "http": "--http-port", "metrics": "--metrics-port"}
+SERVICES = {"http": 8000, "grpc": 8001, "metrics": 8002}
+# Reached over HTTP with the key only. A deeply nested JSON body can kill this server build, and any web
+# page may post to loopback; gRPC is the way in. Health and metadata stay open for probes.
+HTTP_LOCKED = "inference,shared-memory,model-config,model-repository,statistics,trace,logging"
+GRPC_LOCKED = "shared-memory,model-repository,trace,logging"
+ERROR = re.compile(r"E\d{4} |error: ")
+# Every start without a GPU prints these, and tables; they hide the line that matters.
+HARMLESS = re.compile(r"NVML|DCGM|CUDA|Cuda|pinned|^[|+]|^\s*$")
+
+
+class TritonServer:
+    """Serves one bundle from `start` to `stop`; a port of 0 picks a free one.
+
+    `http_port` answers health and metadata, `grpc_port` inference, `metrics_port` Prometheus.
+    Raises ServerError when a port is taken or the server does not reproduce the golden embeddings.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        http_port: int = SERVICES["http"],
+        grpc_port: int = SERVICES["grpc"],
+        metrics_port: int = SERVICES["metrics"],
+        config: RepositoryConfig | None = None,
+        environment: ServerEnvironment | None = None,
+        log_file: Path | None = None,
+        start_timeout_s: float = 90.0,
+    ) -> None:
+        self.bundle = bundle
+        self.config = config or RepositoryConfig()
+        self.log_file = log_file.absolute() if log_file else None
+        self.start_timeout_s = start_timeout_s
+        self.ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None  # the repository; removed on stop
+        self._client: Client | None = None
+
+    @property
+    def url(self) -> str:
+        """gRPC address for `jepack.client.Client`."""
+        return f"{HOST}:{self.ports['grpc']}"
+
+    @property
+    def pid(self) -> int | None:
+        """Leader of the server's process group while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    def __enter__(self) -> TritonServer:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> TritonServer:
+        """Start and wait until a golden image comes back right; on any failure nothing is left running."""
+        if self.running():
+            return self
+        self.bundle.onnx()
+        self.ports = choose_ports(self.ports)  # kept over a restart, so clients find it again
+        self.log_file = self.log_file or default_log(self.ports["grpc"])
+        environment = self._environment or ensure_server_environment()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"jepack-{os.getpid()}-"))
+        try:
+            repository = write_repository(self.bundle, self._scratch / "repository", self.config)
+            self._launch(environment, repository)
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def running(self) -> bool:
+        """Whether the server's process lives; `check` tells whether it works."""
+        return self._process is not None and self._process.poll() is None
+
+    def check(
+        self, *, images: int = 1, timeout_s: float = 5.0, busy_is_fine: bool = False
+    ) -> str | None:
+        """Send golden images and compare; what is wrong, None when all is well.
+
+        `busy_is_fine` tells a server that works from one that keeps up.
+        """
+        if not self.running():
+            return f"the server has stopped.\n{self.log_tail()}"
+        if self._client is None:
+            self._client = Client(self.url)
+        golden = self.bundle.golden()
+        files = [
+            golden_file(image, self.bundle.preprocessing) for image in golden["images"][:images]
+        ]
+        try:
+            found = self._client.infer(files, timeout_s=timeout_s)
+            fingerprints = self._client.fingerprints()
+        except (ServerError, DataError) as error:
+            return None if busy_is_fine and isinstance(error, BusyError) else str(error)
+        if fingerprints != self.bundle.fingerprints:
+            return f"{self.url}: another server answers there, serving {fingerprints}"
+        wrong = difference(found, golden)
+        return wrong and f"{self.url}: the golden images come back wrong: {wrong}"
+
+    def stop(self) -> None:
+        """Stop the server and every process of it; returns when they are gone."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with suppress(OSError):  # a byte too: a forked child of ours may hold the pipe open
+                self._process.stdin.write(b"stop")
+                self._process.stdin.close()
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def restart(self) -> None:
+        """Kill and start again on the same ports, for a server that `check` found broken.
+
+        Triton does not restart a model process that died, and stays "ready" without it.
+        """
+        if self._process is not None:
+            self._process.terminate()  # the guard ends its group at once: nothing worth waiting for
+        self.stop()
+        self.start()
+
+    def log_tail(self, lines: int = 12) -> str:
+        """What matters of the server's log: its errors, else its end; and its place."""
+        if self.log_file is None:
+            return "It has no log yet."
+        try:
+            text = self.log_file.read_text(errors="replace")
+        except OSError:
+            text = ""
+        told = [line[:600] for line in text.splitlines() if not HARMLESS.search(line)]
+        errors = [line for line in told if ERROR.match(line)]
+        return "\n".join([*(errors or told)[-lines:], f"Whole log: {self.log_file}"])
+
+    def _launch(self, environment: ServerEnvironment, repository: Path) -> None:
+        shm_prefix = f"jepack-{os.getpid()}-{secrets.token_hex(4)}-"
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+        command = server_command(environment, repository, self.ports, shm_prefix)
+        assert self.log_file is not None
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [*guard, str(self._scratch), shm_prefix, *command],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment.variables(),
+                    start_new_session=True,  # its own process group; Ctrl-C reaches only us
+                )
+        except OSError as error:
+            raise ServerError(
+                f"{self.log_file}: the log cannot be written ({error.strerror}). "
+                "Choose another place: --log-file"
+            ) from error
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + self.start_timeout_s
+        golden_count = len(self.bundle.golden()["images"])
+        problem: str | None = "it was not asked yet"
+        while problem is not None:
+            if not self.running():
+                raise ServerError(f"tritonserver stopped while starting.\n{self.log_tail()}")
+            if time.monotonic() > end:
+                raise ServerError(
+                    f"tritonserver was not ready within {self.start_timeout_s:g} s: {problem}\n"
+                    f"{self.log_tail()}"
+                )
+            problem = self.check(images=min(golden_count, self.config.max_batch_size))
+            if problem is not None and (
+                "come back wrong" in problem or "another server" in problem
+            ):
+                raise ServerError(f"{problem}\n{self.log_tail()}")
+            if problem is not None:
+                time.sleep(0.2)
+
+
+def server_command(
+    environment: ServerEnvironment, repository: Path, ports: dict[str, int], shm_prefix: str
+) -> list[str]:
+    """tritonserver with its doors on loopback, and those that nobody needs shut."""
+    key = f"x-jepack-key={secrets.token_urlsafe(24)}"
+    addresses = [f"--{service}-address={HOST}" for service in ports]
+    numbers = [f"--{service}-port={port}" for service, port in ports.items()]
+    return [
+        str(environment.binary),
+        f"--model-repository={repository}",
+        "--model-config-name=cpu",
+        f"--backend-directory={environment.backends}",
+        f"--cache-directory={environment.caches}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        "--model-control-mode=none",  # loading models over the network would run uploaded Python
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--exit-timeout-secs=5",
+        *addresses,
+        *numbers,
+        f"--http-restricted-api={HTTP_LOCKED}:{key}",
+        f"--grpc-restricted-protocol={GRPC_LOCKED}:{key}",
+        "--allow-gpu-metrics=false",
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+    ]
+
+
+def choose_ports(asked: dict[str, int]) -> dict[str, int]:
+    """The asked ports, 0 replaced by free ones. Raises ServerError naming a port that is taken."""
+    chosen, held = {}, []
+    try:
+        for service, port in asked.items():
+            holder = socket.socket()
+            held.append(holder)  # held until all are chosen, so that no two are the same
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                holder.bind((HOST, port))
+            except OSError as error:
+                raise ServerError(
+                    f"port {port} on {HOST} cannot be used for {service} ({error.strerror}). "
+                    f"Choose another with {OPTIONS[service]}; 0 picks a free one."
+                ) from error
+            chosen[service] = holder.getsockname()[1]
+    finally:
+        for holder in held:
+            holder.close()
+    return chosen
+
+
+def default_log(grpc_port: int) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "jepack" / f"tritonserver-{grpc_port}.log"

@@ -1,0 +1,110 @@
+"""An encoder whose vectors are the pixels themselves, so every neighbour is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from app.indexing import from_endpoint, write_index
+from app.store import IndexInfo
+from jepack import preprocess
+from jepack.client import Embeddings, Endpoint
+from jepack.errors import DataError, ServerError
+from jepack.images import find_images
+
+PIXELS = preprocess.Preprocessing(size=8, channels=1, mean=(0.5,), std=(0.25,))
+FINGERPRINT = "00000000000000aa"
+
+
+class PixelEmbedder:
+    """In the place of `jepack.client.Client`: an image's vector is its pixels at 8 x 8."""
+
+    def __init__(self, url: str = "", *, fingerprint: str = FINGERPRINT) -> None:
+        self.fingerprints = {"embedding": fingerprint, "projection": "00000000000000bb"}
+
+    def endpoint(self) -> Endpoint:
+        return Endpoint("pixels", self.fingerprints, {"embedding": 64, "projection": 8}, 16)
+
+    def diagnose(self) -> str | None:
+        return None
+
+    def embed(self, items: Sequence[Path | bytes], *, skip_bad: bool = False) -> Embeddings:
+        assert skip_bad
+        rows = np.full((len(items), 64), np.nan, np.float32)
+        errors = {}
+        for number, item in enumerate(items):
+            try:
+                rows[number] = pixel_vector(item)
+            except DataError as error:
+                errors[number] = str(error)
+        return Embeddings(rows, rows[:, :8], self.fingerprints, errors)
+
+    def close(self) -> None:
+        pass
+
+
+class OtherEncoder(PixelEmbedder):
+    """Vectors of the right dimension from another space."""
+
+    def __init__(self, url: str = "") -> None:
+        super().__init__(url, fingerprint="00000000000000ff")
+
+
+class NobodyThere(PixelEmbedder):
+    """An endpoint that does not answer."""
+
+    def diagnose(self) -> str | None:
+        return "127.0.0.1:9: nothing answers there. Start it: jepack serve BUNDLE"
+
+    def embed(self, items: Sequence[Path | bytes], *, skip_bad: bool = False) -> Embeddings:
+        raise ServerError(str(self.diagnose()))
+
+
+def pixel_vector(source: Path | bytes) -> np.ndarray:
+    return preprocess.load(source, PIXELS).reshape(-1).astype(np.float32) + 1
+
+
+def index_digits(folder: Path, out: Path, *, fingerprint: str = FINGERPRINT) -> Path:
+    info = IndexInfo(
+        name="Digits",
+        output="embedding",
+        dimension=64,
+        fingerprint=fingerprint,
+        data=str(folder),
+        bundle="pixels",
+        data_license="BSD-3-Clause",
+    )
+    parts = from_endpoint(find_images(folder), "embedding", PixelEmbedder(), {})
+    write_index(out, info, parts, {})
+    return out
+
+
+@contextmanager
+def page_of(index: Path, embedder: type[PixelEmbedder] = PixelEmbedder) -> Iterator[str]:
+    """The page over an index in a process of its own, as users have it; yields its address."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        f"from pixel_embedder import {embedder.__name__} as embedder\n"
+        "from app.page import launch\n"
+        "page = launch(sys.argv[2], url='127.0.0.1:9', port=0, connect=embedder)\n"
+        "print(page.url, flush=True)\n"
+        "page.wait()\n"
+    )
+    with running([sys.executable, "-c", code, str(Path(__file__).parent), str(index)]) as url:
+        yield url
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[str]:
+    """The first word that `command` prints, while it runs."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[0]
+        finally:
+            process.terminate()

@@ -1,0 +1,213 @@
+"""`jepack index` and `jepack search`, from the command line where a user stands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pixel_embedder import FINGERPRINT, PixelEmbedder, pixel_vector
+
+from app import indexing
+from app.lance import open_index
+from app.store import IndexInfo
+from app.thumbnail import make_thumbnail
+from jepack.bundle import Bundle
+from jepack.errors import ArtifactError, DataError
+from jepack.images import find_images
+
+
+def jepack(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "jepack", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def embeddings_file(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> Path:
+    """What `jepack embed` would have written, but for the last image."""
+    images = find_images(digits_folder)[:-1]
+    vectors = np.stack([pixel_vector(image.path) for image in images])
+    path = tmp_path_factory.mktemp("embeddings") / "digits.npz"
+    np.savez(
+        path,
+        path=np.array([image.path.relative_to(digits_folder).as_posix() for image in images]),
+        label=np.array([image.label for image in images]),
+        embedding=vectors,
+        projection=vectors[:, :8],
+        fingerprint_embedding=np.str_(FINGERPRINT),
+        fingerprint_projection=np.str_("00000000000000bb"),
+    )
+    return path
+
+
+def test_index_then_search_from_the_command_line(
+    digits_folder: Path, embeddings_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    words = ("--embeddings", embeddings_file, "--out", out, "--license", "BSD-3-Clause", "--json")
+    made = jepack("index", digits_folder, *words)
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    assert (told["count"], told["dimension"], told["fingerprint"]) == (59, 64, FINGERPRINT)
+    assert list(told["skipped"].values()) == ["not in the file of embeddings"]
+    assert json.loads((out / "index.json").read_text())["data_license"] == "BSD-3-Clause"
+
+    name = find_images(digits_folder)[0].path.relative_to(digits_folder).as_posix()
+    found = json.loads(jepack("search", out, name, "--k", 4, "--json").stdout)["neighbours"]
+    assert [row["rank"] for row in found] == [1, 2, 3, 4]
+    assert found[0] == {
+        "rank": 1,
+        "distance": 0.0,
+        "label": name.split("/")[0],
+        "path": str(digits_folder / name),
+    }
+    shown = jepack("search", out, name, "--k", 4)
+    assert shown.returncode == 0
+    assert "0.0000" in shown.stdout
+
+
+def test_the_projection_can_be_indexed_instead(
+    digits_folder: Path, embeddings_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    done = jepack(
+        "index",
+        digits_folder,
+        "--embeddings",
+        embeddings_file,
+        "--out",
+        out,
+        "--output",
+        "projection",
+    )
+    assert done.returncode == 0, done.stderr
+    info = open_index(out).info
+    assert (info.output, info.dimension, info.fingerprint) == ("projection", 8, "00000000000000bb")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("index", "DATA", "--out", "OUT", "--output", "logits"), 2, "embedding or projection"),
+        (("index", "NOWHERE", "--out", "OUT"), 3, "no such folder of images"),
+        (("index", "DATA", "--out", "OUT", "--url", "127.0.0.1:9"), 6, "jepack serve BUNDLE"),
+        (("index", "DATA", "--out", "OUT", "--embeddings", "NOWHERE"), 4, "jepack embed DATA"),
+        (("search", "NOWHERE", "a.png"), 4, "jepack index DATA"),
+        (("search", "INDEX", "a.png"), 3, "neither an image file nor the id"),
+        (("search", "INDEX", "IMAGE", "--url", "127.0.0.1:9"), 6, "jepack serve BUNDLE"),
+        (("app", "NOWHERE"), 4, "jepack index DATA"),
+    ],
+)
+def test_a_mistake_is_told_with_its_mend_and_an_exit_code(
+    digits_folder: Path,
+    digits_index: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    places = {
+        "DATA": digits_folder,
+        "INDEX": digits_index,
+        "IMAGE": find_images(digits_folder)[0].path,
+        "NOWHERE": tmp_path / "nowhere",
+        "OUT": tmp_path / "out",
+    }
+    done = jepack(*(places.get(word, word) for word in words))
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_images_are_skipped_and_named(digits_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "sevens").mkdir(parents=True)
+    for number, image in enumerate(find_images(digits_folder)[:5]):
+        (data / "sevens" / f"{number}.png").write_bytes(image.path.read_bytes())
+    (data / "sevens" / "torn.png").write_bytes(b"\x89PNG torn off")
+    info = info_of(data)
+    skipped: dict[Path, str] = {}
+    parts = indexing.from_endpoint(find_images(data), "embedding", PixelEmbedder(), skipped)
+    done = indexing.write_index(tmp_path / "index", info, parts, skipped)
+    assert done.info.count == 5
+    assert list(done.skipped) == ["sevens/torn.png"]
+    assert "known format" in done.skipped["sevens/torn.png"]
+
+
+def test_a_folder_of_nothing_but_bad_images_makes_no_index(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "torn.png").write_bytes(b"torn")
+    skipped: dict[Path, str] = {}
+    parts = indexing.from_endpoint(
+        find_images(tmp_path / "data"), "embedding", PixelEmbedder(), skipped
+    )
+    with pytest.raises(DataError, match="no image could be embedded"):
+        indexing.write_index(tmp_path / "index", info_of(tmp_path / "data"), parts, skipped)
+    assert not (tmp_path / "index").exists()
+
+
+def info_of(data: Path) -> IndexInfo:
+    return IndexInfo(
+        name="test", output="embedding", dimension=0, fingerprint=FINGERPRINT, data=str(data)
+    )
+
+
+def test_every_image_of_the_index_has_its_class_folder_as_label(
+    digits_index: Path, digits_folder: Path
+) -> None:
+    found = {row.id: row.label for part in open_index(digits_index).scan() for row in part}
+    wanted = {
+        image.path.relative_to(digits_folder).as_posix(): image.label
+        for image in find_images(digits_folder)
+    }
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((600, 300), (256, 128)), ((40, 20), (40, 20)), ((3000, 1), (256, 1))]
+)
+def test_a_thumbnail_keeps_the_shape_and_fits(tmp_path: Path, size: Any, shown: Any) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "a.png")
+    (tmp_path / "a.webp").write_bytes(make_thumbnail(tmp_path / "a.png"))
+    with Image.open(tmp_path / "a.webp") as image:
+        assert (image.format, image.size) == ("WEBP", shown)
+
+
+def test_an_endpoint_without_fingerprints_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="tells no fingerprint"):
+        indexing.fingerprint_of({}, "embedding", "127.0.0.1:8001")
+
+
+def test_the_app_never_imports_torch() -> None:
+    code = (
+        "import sys, app.cli, app.desk, app.indexing, app.lance, app.page, app.screenshot, lancedb\n"
+        "print(sorted({'torch', 'timm', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "torch" not in done.stdout
+    assert "timm" not in done.stdout
+
+
+@pytest.mark.triton
+def test_an_index_made_through_triton_finds_an_image_file_itself(
+    triton_server: Any, exported_bundle: Bundle, digits_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    made = jepack("index", digits_folder, "--url", triton_server.url, "--out", out, "--json")
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    assert told["fingerprint"] == exported_bundle.fingerprints["embedding"]
+    assert (told["count"], told["bundle"]) == (60, exported_bundle.name)
+    for image in find_images(digits_folder)[::25]:
+        words = ("search", out, image.path, "--url", triton_server.url, "--k", 3, "--json")
+        [first, second, _] = json.loads(jepack(*words).stdout)["neighbours"]
+        assert first["path"] == str(image.path)
+        assert first["distance"] == pytest.approx(0, abs=1e-5)
+        assert second["distance"] > first["distance"]

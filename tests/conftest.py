@@ -1,0 +1,51 @@
+"""Shared pieces: a small real encoder and its bundle, made once per session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_bundle import write_digits, write_small_bundle
+
+from jepack.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> Bundle:
+    """A verified bundle without exports. Shared: copy the folder before changing it."""
+    return write_small_bundle(tmp_path_factory.mktemp("small") / "bundle", digits_folder)
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(
+    tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, digits_folder: Path
+) -> Bundle:
+    """The small bundle with onnx/model.onnx and torchscript/model.pt. Shared: copy before changing."""
+    from export.run import export_bundle
+
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    shutil.copytree(small_bundle.folder, folder)
+    bundle = Bundle(folder, small_bundle.manifest)
+    return export_bundle(bundle, data=digits_folder, timing=False).bundle
+
+
+@pytest.fixture(scope="session")
+def triton_server(
+    tmp_path_factory: pytest.TempPathFactory, exported_bundle: Bundle
+) -> Iterator[Any]:
+    """The real tritonserver with the small bundle, on free ports. Mark the test `triton`."""
+    from serving.server import TritonServer
+
+    log = tmp_path_factory.mktemp("triton") / "tritonserver.log"
+    with TritonServer(
+        exported_bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=log
+    ) as server:
+        yield server

@@ -1,0 +1,150 @@
+"""The whole way on real pictures: the command a new user types, the real server, a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jepack import bundle as bundles
+from jepack.client import Client
+from jepack.images import find_images
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(900)]
+CLASSES = {"defect-0": 60, "defect-1": 60}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 real solar cells in two class folders."""
+    pytest.importorskip("elpv_dataset", reason="needs the demo extra: pip install -e '.[demo]'")
+    from jepack.datasets import prepare
+
+    whole = prepare("solar", tmp_path_factory.mktemp("solar"))
+    folder = tmp_path_factory.mktemp("cells")
+    for label, count in CLASSES.items():
+        (folder / label).mkdir()
+        for path in sorted((whole / label).iterdir())[:count]:
+            (folder / label / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@contextlib.contextmanager
+def quickstart(cells: Path, place: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        sys.executable, "-m", "jepack", "quickstart", "--data", str(cells), "--out",
+        str(place / "run"), "--preset", "industrial", "--minutes", "0.5", "--triton-port", "0",
+        *words,
+    ]  # fmt: skip
+    child = subprocess.Popen(
+        command, env={**os.environ, "JEPACK_CACHE": str(place / "cache"), "COLUMNS": "200"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def line_with(child: subprocess.Popen[str], words: str, timeout_s: float) -> tuple[str, str]:
+    """(the first line that holds the words, everything before it)."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    seen = []
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
+        seen.append(line)
+        if words in line:
+            return line, "".join(seen)
+        if not line:
+            break
+    raise AssertionError(f"no line with {words!r} in:\n{''.join(seen)[-4000:]}")
+
+
+@pytest.mark.browser
+def test_from_pictures_to_a_page_and_away_again(cells: Path, place: Path) -> None:
+    from app.screenshot import browser, missing_browser, wait_for
+
+    reason = missing_browser()
+    if reason is not None:
+        pytest.skip(reason)
+    with quickstart(cells, place, "--port", "0") as child:
+        line, told = line_with(child, "Open http", 600)
+        address = re.search(r"http://\S+", line)
+        assert address is not None
+        started = psutil.Process(child.pid).children(recursive=True)
+        assert any("tritonserver" in process.name() for process in started)
+        with browser() as driver:
+            driver.get(address.group())
+            wait_for(driver, "#jp-gallery [data-id]")[0].click()
+            distances = wait_for(driver, "#jp-results .jp-card [data-distance]")
+            shown = [float(one.get_attribute("data-distance")) for one in distances]
+        assert shown[0] == pytest.approx(0, abs=1e-4)
+        assert shown == sorted(shown)
+        child.send_signal(signal.SIGINT)
+        child.wait(90)
+    assert not [process for process in started if process.is_running()], "processes were left"
+    assert "licence of the data" in told
+
+
+def test_a_second_run_reuses_everything_and_checks_itself(cells: Path, place: Path) -> None:
+    with quickstart(cells, place, "--no-app") as child:
+        told, _ = child.communicate(timeout=600)
+    assert child.returncode == 0, told[-4000:]
+    assert "first, at distance 0.00000" in told
+    with quickstart(cells, place, "--no-app") as child:
+        again, _ = child.communicate(timeout=300)
+    assert child.returncode == 0, again[-4000:]
+    assert again.count("reusing") == 3
+
+
+def test_what_it_made_is_sound_and_every_engine_agrees(cells: Path, place: Path) -> None:
+    from serving.server import TritonServer
+
+    bundle = bundles.load(place / "run" / "bundle")
+    assert "licence" in (bundle.folder / "README.md").read_text().lower()
+    assert (bundle.folder / "torchscript" / "model.pt").is_file()
+    for name in ("curves.png", "log.jsonl", "config.json", "index/index.json"):
+        assert (place / "run" / name).is_file()
+    kept = json.loads((bundle.folder / "isotropy.json").read_text())
+    assert kept
+    images = [image.path for image in find_images(cells)[:8]]
+    with TritonServer(
+        bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=place / "t.log"
+    ) as server:
+        found = Client(server.url).embed(images)
+    assert found.fingerprints == bundle.fingerprints
+    assert found.embedding.shape == (8, bundle.dimensions["embedding"])

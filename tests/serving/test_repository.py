@@ -1,0 +1,207 @@
+"""The generated model repository, read by Triton's own protobuf messages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+import jepack
+from jepack import bundle as bundles
+from jepack import preprocess
+from jepack.bundle import Bundle
+from jepack.errors import ArtifactError, ConfigError
+from jepack.preprocess import Preprocessing
+from serving.golden import golden_file
+from serving.repository import RepositoryConfig, write_repository
+
+CONFIGS = ["config.pbtxt", "configs/cpu.pbtxt"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
+    """The generator only copies the graph, so any bytes do."""
+    folder = tmp_path_factory.mktemp("graph") / "bundle"
+    shutil.copytree(small_bundle.folder, folder)
+    with bundles.editing(bundles.load(folder)) as stage:
+        (stage / "onnx").mkdir()
+        (stage / "onnx" / "model.onnx").write_bytes(b"a graph")
+    return bundles.load(folder)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
+    return write_repository(bundle, tmp_path_factory.mktemp("models") / "repository")
+
+
+def parse(path: Path) -> ModelConfig:
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+def shapes(tensors: object) -> dict[str, tuple[int, list[int]]]:
+    return {one.name: (one.data_type, list(one.dims)) for one in tensors}  # type: ignore[attr-defined]
+
+
+def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundle: Bundle) -> None:
+    config = parse(repository / "embed" / "config.pbtxt")
+    assert config.platform == "ensemble"
+    assert shapes(config.input) == {"image": (13, [1])}  # TYPE_STRING
+    dims = bundle.dimensions
+    assert {name: shape for name, (_, shape) in shapes(config.output).items()} == {
+        "embedding": [dims["embedding"]],
+        "projection": [dims["projection"]],
+    }
+    assert [step.model_name for step in config.ensemble_scheduling.step] == [
+        "preprocess",
+        "encoder",
+    ]
+    texts = {key: value.string_value for key, value in config.parameters.items()}
+    assert texts == {
+        "bundle": bundle.name,
+        **{f"fingerprint_{key}": value for key, value in bundle.fingerprints.items()},
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_models_fit_together_in_both_worlds(
+    repository: Path, bundle: Bundle, name: str
+) -> None:
+    decode = parse(repository / "preprocess" / name)
+    encode = parse(repository / "encoder" / name)
+    ensemble = parse(repository / "embed" / "config.pbtxt")
+    assert shapes(decode.input) == shapes(ensemble.input)
+    assert shapes(decode.output) == shapes(encode.input)
+    onnx_names = [bundles.ONNX_NAMES[output] for output in shapes(ensemble.output)]
+    assert list(shapes(encode.output)) == onnx_names
+    assert decode.max_batch_size == encode.max_batch_size == ensemble.max_batch_size
+    for config in (decode, encode):
+        assert config.dynamic_batching.default_queue_policy.max_queue_size > 0
+        assert config.model_warmup
+
+
+def test_one_repository_serves_the_laptop_and_the_container(repository: Path) -> None:
+    laptop = parse(repository / "encoder" / "configs" / "cpu.pbtxt")
+    production = parse(repository / "encoder" / "config.pbtxt")
+    assert (laptop.backend, production.backend) == ("python", "onnxruntime")
+    assert production.default_model_filename == "model.onnx"
+    assert (repository / "encoder" / "1" / "model.py").is_file()
+    assert (repository / "encoder" / "1" / "model.onnx").read_bytes() == b"a graph"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_is_a_choice_of_the_production_config(
+    tmp_path: Path, bundle: Bundle, precision: str
+) -> None:
+    config = RepositoryConfig(tensorrt=precision, max_batch_size=8)
+    folder = write_repository(bundle, tmp_path / "repository", config)
+    found = parse(folder / "encoder" / "config.pbtxt").optimization.execution_accelerators
+    [engine] = found.gpu_execution_accelerator
+    assert engine.name == "tensorrt"
+    assert engine.parameters["precision_mode"] == precision.upper()
+    assert engine.parameters["trt_profile_max_shapes"] == "pixel_values:8x64x64x1"
+    laptop = parse(folder / "encoder" / "configs" / "cpu.pbtxt")
+    assert not laptop.HasField("optimization")
+
+
+def test_without_tensorrt_no_accelerator_is_named(repository: Path) -> None:
+    assert not parse(repository / "encoder" / "config.pbtxt").HasField("optimization")
+
+
+def test_a_bundle_name_with_quotes_survives(tmp_path: Path, bundle: Bundle) -> None:
+    name = 'solar "cells" \\ ümlaut\n$size'
+    odd = Bundle(bundle.folder, {**bundle.manifest, "name": name})
+    folder = write_repository(odd, tmp_path / "repository")
+    config = parse(folder / "embed" / "config.pbtxt")
+    assert config.parameters["bundle"].string_value == name
+
+
+def test_the_servers_decoder_is_jepacks_own(repository: Path, bundle: Bundle) -> None:
+    version = repository / "preprocess" / "1"
+    source = Path(jepack.__file__).parent
+    for name in ("errors.py", "formats.py", "intensity.py", "preprocess.py"):
+        assert (version / "jepack" / name).read_bytes() == (source / name).read_bytes()
+    settings = json.loads((version / "preprocessing.json").read_text())
+    assert Preprocessing.from_json(settings) == bundle.preprocessing
+
+
+def test_the_decoder_runs_without_the_rest_of_jepack(repository: Path) -> None:
+    version = repository / "preprocess" / "1"
+    code = (
+        f"import sys; sys.path.insert(0, {str(version)!r}); import jepack.preprocess as p\n"
+        f"assert p.__file__.startswith({str(version)!r})\n"
+        "extra = {'torch', 'timm', 'rich', 'typer', 'safetensors', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not extra, extra"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=version)
+
+
+def test_the_warm_up_image_is_the_golden_one(repository: Path, bundle: Bundle) -> None:
+    data = (repository / "preprocess" / "warmup" / "image").read_bytes()
+    (length,) = struct.unpack("<I", data[:4])
+    assert length == len(data) - 4
+    pixels = preprocess.load(data[4:], bundle.preprocessing)
+    np.testing.assert_array_equal(pixels, bundle.golden()["images"][0])
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875, 0.9])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("window", [None, "dicom", ((-1000.0, 400.0),), ((0.0, 1e-3),)])
+def test_a_golden_file_gives_back_its_crop(crop_pct: float, channels: int, window: Any) -> None:
+    settings = Preprocessing(
+        size=45, channels=channels, mean=(0.5,) * channels, std=(0.2,) * channels,
+        crop_pct=crop_pct, window=window,
+    )  # fmt: skip
+    crop = np.random.default_rng(0).integers(0, 256, (45, 45, channels), dtype=np.uint8)
+    np.testing.assert_array_equal(preprocess.load(golden_file(crop, settings), settings), crop)
+
+
+def test_a_repository_is_replaced_and_nothing_else_is(tmp_path: Path, bundle: Bundle) -> None:
+    mine = write_repository(bundle, tmp_path / "repository")
+    (mine / "stale").mkdir()
+    write_repository(bundle, mine)
+    assert not (mine / "stale").exists()
+    theirs = tmp_path / "photos"
+    theirs.mkdir()
+    (theirs / "a.jpg").write_bytes(b"precious")
+    with pytest.raises(ArtifactError, match="left alone"):
+        write_repository(bundle, theirs)
+    assert (theirs / "a.jpg").read_bytes() == b"precious"
+
+
+def test_a_bundle_without_onnx_is_told_to_export(tmp_path: Path, small_bundle: Bundle) -> None:
+    with pytest.raises(ArtifactError, match="jepack export"):
+        write_repository(small_bundle, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="off, fp32, fp16"):
+        RepositoryConfig(tensorrt="int4")
+
+
+@pytest.mark.parametrize("module", ["serving.cli", "serving.server", "jepack.client"])
+def test_serving_imports_no_torch(module: str) -> None:
+    code = (
+        f"import sys, {module}\n"
+        "import tritonclient.grpc\n"
+        "assert not {'torch', 'timm', 'training', 'export', 'app'} & set(sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_no_file_of_serving_names_torch() -> None:
+    root = Path(__file__).resolve().parents[2]
+    files = [*(root / "serving").rglob("*.py"), *(root / "model_repository").rglob("*.py")]
+    assert files
+    for path in [*files, root / "jepack" / "client.py"]:
+        assert "import torch" not in path.read_text(), path

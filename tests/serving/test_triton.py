@@ -1,0 +1,318 @@
+"""The real tritonserver, asked through the client as a user would."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+import tritonclient.grpc as triton
+from PIL import Image
+
+from jepack import bundle as bundles
+from jepack import preprocess
+from jepack.bundle import OUTPUTS, Bundle, cosine
+from jepack.client import BusyError, Client
+from jepack.errors import ArtifactError, DataError, ServerError
+from jepack.images import find_images
+from serving.golden import golden_file
+from serving.repository import RepositoryConfig
+from serving.server import TritonServer
+
+pytestmark = pytest.mark.triton
+FREE: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+
+
+@pytest.fixture
+def client(triton_server: TritonServer) -> Iterator[Client]:
+    with Client(triton_server.url) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def files(digits_folder: Path) -> list[Path]:
+    return [image.path for image in find_images(digits_folder)]
+
+
+def png(size: int = 40, value: int = 7) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 200, 30)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def family(server: TritonServer) -> list[psutil.Process]:
+    leader = psutil.Process(server.pid)
+    return [leader, *leader.children(recursive=True)]
+
+
+def leftovers(pid: int) -> set[Path]:
+    """Shared memory and scratch folders of the servers that a process started."""
+    folders = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+    return {path for folder in folders for path in folder.glob(f"jepack-{pid}-*")}
+
+
+def test_triton_returns_the_golden_embeddings(client: Client, exported_bundle: Bundle) -> None:
+    golden = exported_bundle.golden()
+    images = [golden_file(image, exported_bundle.preprocessing) for image in golden["images"]]
+    found = client.embed(images)
+    for output in OUTPUTS:
+        got, want = getattr(found, output), golden[output]
+        assert got.dtype == np.float32
+        assert np.abs(got - want).max() <= 1e-4
+        assert cosine(got, want).min() >= 0.99999
+
+
+def test_files_through_triton_equal_onnx_runtime_here(
+    client: Client, exported_bundle: Bundle, files: list[Path]
+) -> None:
+    pixels = np.stack([preprocess.load(path, exported_bundle.preprocessing) for path in files])
+    session = onnxruntime.InferenceSession(str(exported_bundle.onnx()))
+    embedding, projection = session.run(None, {"pixel_values": pixels})
+    seen: list[int] = []
+    found = client.embed(files, batch_size=7, concurrency=3, on_progress=seen.append)
+    np.testing.assert_allclose(found.embedding, embedding, atol=1e-4)
+    np.testing.assert_allclose(found.projection, projection, atol=1e-4)
+    assert seen == sorted(seen)
+    assert seen[-1] == len(files)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 1000])
+def test_the_batch_size_does_not_change_the_answer(
+    client: Client, files: list[Path], batch_size: int
+) -> None:
+    one = client.embed(files[:20], batch_size=batch_size)
+    np.testing.assert_allclose(one.embedding, client.embed(files[:20]).embedding, atol=1e-5)
+
+
+def test_no_items_give_no_rows_of_the_right_width(client: Client, exported_bundle: Bundle) -> None:
+    found = client.embed([])
+    assert found.embedding.shape == (0, exported_bundle.dimensions["embedding"])
+    assert found.projection.shape == (0, exported_bundle.dimensions["projection"])
+
+
+def test_the_endpoint_tells_which_space_it_serves(client: Client, exported_bundle: Bundle) -> None:
+    assert client.fingerprints() == exported_bundle.fingerprints
+    assert client.embed([png()]).fingerprints == exported_bundle.fingerprints
+    endpoint = client.endpoint()
+    assert endpoint.bundle == exported_bundle.name
+    assert endpoint.dimensions == exported_bundle.dimensions
+
+
+def test_a_bad_image_raises_with_its_name_and_reason(client: Client, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(png()[:60])
+    with pytest.raises(DataError, match=r"broken\.png: .*(truncated|broken)"):
+        client.embed([png(), broken])
+    with pytest.raises(DataError, match="item 1: not an image of a known format"):
+        client.embed([png(), b"hello"])
+
+
+def test_bad_images_are_skipped_and_the_good_rows_stay_in_place(
+    client: Client, files: list[Path]
+) -> None:
+    items = [files[0], b"hello", files[1], b"", Path("nowhere.png"), files[2]]
+    found = client.embed(items, skip_bad=True)
+    assert {number: reason[:9] for number, reason in found.errors.items()} == {
+        1: "not an im",
+        3: "empty fil",
+        4: "cannot be",
+    }
+    assert found.good.tolist() == [True, False, True, False, False, True]
+    assert np.isnan(found.embedding[~found.good]).all()
+    np.testing.assert_allclose(
+        found.embedding[found.good], client.embed(files[:3]).embedding, atol=1e-5
+    )
+
+
+def test_a_bad_image_fails_alone_while_others_are_answered(triton_server: TritonServer) -> None:
+    def ask(data: bytes) -> str:
+        tensor = triton.InferInput("image", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
+        try:
+            answer = raw.infer("embed", [tensor])
+        except triton.InferenceServerException as error:
+            return f"{error.status()} {error.message()}"
+        return "ok" if np.isfinite(answer.as_numpy("embedding")).all() else "not finite"
+
+    with triton.InferenceServerClient(triton_server.url) as raw, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, [b"hello" if n % 4 == 0 else png(value=n) for n in range(40)]))
+    assert all(answers[n] == "ok" for n in range(40) if n % 4)
+    for bad in answers[::4]:
+        assert bad.startswith("StatusCode.INVALID_ARGUMENT")
+        assert "image: not an image of a known format" in bad
+
+
+def test_the_server_keeps_to_loopback(triton_server: TritonServer) -> None:
+    for process in family(triton_server):
+        for connection in process.net_connections():
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::ffff:127.0.0.1")
+
+
+def test_doors_that_nobody_needs_are_shut(triton_server: TritonServer) -> None:
+    http = f"http://127.0.0.1:{triton_server.ports['http']}/v2"
+    assert urllib.request.urlopen(f"{http}/health/ready").status == 200
+    nested = b"[" * 4_000_000  # this kills the server where HTTP inference is open
+    for path, body in (("models/embed/infer", nested), ("repository/index", b"{}")):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(f"{http}/{path}", data=body)
+        assert refusal.value.code == 403
+        refusal.value.close()
+    with triton.InferenceServerClient(triton_server.url) as raw:
+        for call in (
+            lambda: raw.load_model("embed"),
+            raw.get_model_repository_index,
+            raw.get_system_shared_memory_status,
+            raw.get_trace_settings,
+            raw.get_log_settings,
+        ):
+            with pytest.raises(triton.InferenceServerException, match="restricted"):
+                call()
+    assert triton_server.check() is None
+
+
+def test_a_full_queue_is_waited_for_or_told(exported_bundle: Bundle, tmp_path: Path) -> None:
+    small = RepositoryConfig(max_queue_size=1, max_batch_size=1, threads=1)
+    log = tmp_path / "log"
+    with TritonServer(exported_bundle, **FREE, config=small, log_file=log) as server:
+        with Client(server.url) as patient:
+            assert patient.embed([png()] * 60, concurrency=12).good.all()
+        with Client(server.url, timeout_s=0.001) as hasty, pytest.raises(BusyError):
+            hasty.infer([png()])
+        assert server.check(busy_is_fine=True) is None
+
+
+def test_a_dead_model_process_is_noticed_and_mended(
+    exported_bundle: Bundle, tmp_path: Path
+) -> None:
+    server = TritonServer(exported_bundle, **FREE, log_file=tmp_path / "log")
+    with server, Client(server.start().url) as client:
+        assert client.health() is True
+        ports = dict(server.ports)
+        for stub in (one for one in family(server) if "stub" in one.name()):
+            stub.kill()
+        assert client.health() is False
+        assert "failed" in (client.diagnose() or "")
+        assert server.running()  # which is why running is not health
+        assert server.check() is not None
+        server.restart()
+        assert server.ports == ports
+        assert client.health() is True
+
+
+def test_stopping_leaves_nothing(exported_bundle: Bundle, tmp_path: Path) -> None:
+    before = leftovers(os.getpid())
+    server = TritonServer(exported_bundle, **FREE, log_file=tmp_path / "log")
+    with server:
+        processes = family(server)
+        assert len(processes) >= 4  # guard, server, two models
+        assert leftovers(os.getpid()) > before
+    assert not [one for one in processes if one.is_running()]
+    assert leftovers(os.getpid()) == before
+    server.stop()  # twice does no harm
+
+
+def test_nothing_outlives_a_killed_parent(exported_bundle: Bundle, tmp_path: Path) -> None:
+    parent = serve(exported_bundle, tmp_path)
+    processes = psutil.Process(parent.pid).children(recursive=True)
+    assert leftovers(parent.pid)
+    assert len(processes) >= 4
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+    assert not leftovers(parent.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly_on_a_signal(
+    exported_bundle: Bundle, tmp_path: Path, number: signal.Signals
+) -> None:
+    parent = serve(exported_bundle, tmp_path)
+    processes = psutil.Process(parent.pid).children(recursive=True)
+    parent.send_signal(number)
+    _, errors = parent.communicate(timeout=60)
+    assert parent.returncode == 0, errors
+    assert not [one for one in processes if one.is_running()]
+
+
+def serve(bundle: Bundle, folder: Path) -> subprocess.Popen[str]:
+    """`jepack serve` on free ports, ready."""
+    command = [sys.executable, "-m", "jepack", "serve", str(bundle.folder), "--json", "--port", "0"]
+    more = ["--http-port", "0", "--metrics-port", "0", "--log-file", str(folder / "log")]
+    parent = subprocess.Popen(
+        [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    line = parent.stdout.readline()
+    assert bundle.fingerprints["embedding"] in line, parent.communicate()
+    return parent
+
+
+@pytest.mark.parametrize(
+    ("service", "option"),
+    [("grpc", "--port"), ("http", "--http-port"), ("metrics", "--metrics-port")],
+)
+def test_a_taken_port_is_named_with_its_option(
+    exported_bundle: Bundle, service: str, option: str
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        server = TritonServer(exported_bundle, **{**FREE, f"{service}_port": port})
+        with pytest.raises(ServerError, match=rf"port {port} .*{option};"):
+            server.start()
+        assert server.pid is None
+
+
+def test_a_server_with_wrong_weights_is_not_ready(exported_bundle: Bundle, tmp_path: Path) -> None:
+    """Golden embeddings of another encoder: same shapes, other numbers."""
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported_bundle.folder, folder)
+    other = bundles.load(folder)
+    golden = other.golden()
+    with bundles.editing(other) as stage:
+        (stage / "golden.safetensors").unlink()
+        save_file(
+            {**golden, "embedding": golden["embedding"][::-1].copy()}, stage / "golden.safetensors"
+        )
+    server = TritonServer(bundles.load(folder), **FREE, log_file=tmp_path / "log")
+    with pytest.raises(ServerError, match="golden images come back wrong: embedding"):
+        server.start()
+    assert server.pid is None
+
+
+def test_a_server_that_cannot_start_shows_why(exported_bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported_bundle.folder, folder)
+    with bundles.editing(bundles.load(folder)) as stage:
+        (stage / "onnx" / "model.onnx").unlink()
+        (stage / "onnx" / "model.onnx").write_bytes(b"not a graph")
+    server = TritonServer(bundles.load(folder), **FREE, log_file=tmp_path / "log")
+    with pytest.raises(ServerError) as refusal:
+        server.start()
+    assert "InvalidProtobuf" in str(refusal.value)
+    assert str(tmp_path / "log") in str(refusal.value)
+
+
+def test_a_bundle_without_an_export_is_told_before_anything_starts(small_bundle: Bundle) -> None:
+    with pytest.raises(ArtifactError, match="jepack export"):
+        TritonServer(small_bundle, **FREE).start()

@@ -1,0 +1,96 @@
+"""Pictures and bundles that tests make for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from jepack.bundle import Bundle
+
+
+def write_digits(folder: Path, count: int = 60) -> Path:
+    """scikit-learn's handwritten digits as PNGs in class folders, 32 px, grey."""
+    digits = load_digits()
+    for number in range(count):
+        pixels = (digits.images[number] / 16 * 255).astype(np.uint8)
+        target = folder / f"digit-{digits.target[number]}"
+        target.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
+        image.save(target / f"{number:04d}.png")
+    return folder
+
+
+def write_small_bundle(
+    folder: Path,
+    images: Path,
+    *,
+    architecture: str = "resnet10t",
+    channels: int = 1,
+    size: int = 64,
+    surgery: Callable[[Any], None] = lambda encoder: None,
+    pixels: Any = None,
+) -> Bundle:
+    """A bundle of a small real encoder with random weights; `surgery` may change the weights first.
+
+    `pixels` (uint8 [N, H, W, C]) takes the place of the images in the folder.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from jepack import bundle as bundles
+    from jepack import encoder as encoders
+    from jepack import isotropy, preprocess
+    from jepack.files import write_json
+    from jepack.images import find_images
+
+    settings = preprocess.Preprocessing(
+        size=size, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels
+    )
+    if pixels is None:
+        pixels = np.stack([preprocess.load(image.path, settings) for image in find_images(images)])
+    pixels = torch.from_numpy(pixels)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        encoder = encoders.build_encoder(architecture, channels=channels, size=size)
+        settle_batch_norm(encoder, (pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25)
+        surgery(encoder.eval())
+        unchanged = isotropy.Calibration(np.zeros(64), np.eye(64))
+        raw = encoders.EncoderGraph(encoder, settings, unchanged).eval()(pixels)[1]
+        calibration = isotropy.fit_calibration(raw.numpy())
+        graph = encoders.EncoderGraph(encoder, settings, calibration).eval()
+        embedding, projection = (output.contiguous() for output in graph(pixels[:8]))
+    config, backbone, head = encoders.encoder_files(
+        encoder, calibration, settings, architecture=architecture, method="lejepa", license="other"
+    )
+    manifest = {
+        "name": f"small-{architecture}",
+        "preprocessing": settings.to_json(),
+        "dimensions": {"embedding": embedding.shape[1], "projection": projection.shape[1]},
+        "default_output": "embedding",
+        "provenance": {"data": {"folder": str(images)}},
+    }
+    golden = {"images": pixels[:8].contiguous(), "embedding": embedding, "projection": projection}
+    with bundles.writing(folder, manifest) as stage:
+        write_json(stage / "config.json", config)
+        save_file(backbone, stage / "model.safetensors")
+        save_file(head, stage / "projector.safetensors")
+        save_file(golden, stage / "golden.safetensors")
+        write_json(stage / "isotropy.json", {})
+    return bundles.load(folder)
+
+
+def settle_batch_norm(encoder: Any, images: Any) -> None:
+    """Give BatchNorm the statistics of these images: without them a random network says next to nothing."""
+    import torch
+
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = None  # averages over the passes
+    encoder.train()(images)
+    for norm in norms:
+        norm.momentum = 0.1

@@ -1,0 +1,301 @@
+"""The model card: figures as measured, metadata the Hub accepts, and snippets that run as printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import local_hub
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import EvalResult, HfApi, ModelCard, constants
+from PIL import Image
+
+from jepack import bundle as bundles
+from jepack import card, isotropy, preprocess
+from jepack.bundle import Bundle
+from jepack.card_metadata import license_fields
+from jepack.hub_publish import prepare, publish
+
+REPO = "ann/digits"
+PROBE: dict[str, Any] = {
+    "encoder": "runs/digits/bundle", "output": "embedding", "linear": 0.912, "linear_low": 0.88,
+    "linear_high": 0.94, "balanced": 0.9, "knn": 0.87, "few_shot": {"1": 0.4}, "majority": 0.11,
+    "train_images": 400, "test_images": 100,
+}  # fmt: skip
+BASELINE = {**PROBE, "encoder": "timm:resnet18.a1_in1k", "linear": 0.95}
+
+
+@pytest.fixture
+def told(tmp_path: Path, told_once: Bundle) -> Bundle:
+    """A copy to change at will."""
+    return Bundle(shutil.copytree(told_once.folder, tmp_path / "bundle"), told_once.manifest)
+
+
+@pytest.fixture(scope="module")
+def told_once(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
+    """A bundle whose story is told in full: data, recipe, curves, probes, isotropy, gate, exports."""
+    folder = shutil.copytree(small_bundle.folder, tmp_path_factory.mktemp("told") / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").unlink()
+    manifest["provenance"] = {
+        "data": {
+            "folder": "/home/ann/digits",
+            "digest": "ab" * 32,
+            "images": 1797,
+            "held_out": ["a"],
+        },
+        "license": "CC BY-NC-SA 4.0: research only",
+        "recipe": {"encoder": "resnet10t", "epochs": 12, "method": "lejepa", "sigreg_weight": 0.02},
+        "versions": {"jepack": "0.1.0"},
+        "commit": "c0ffee",
+    }
+    manifest["gate"] = {"passed": True, "forced": False, "refusals": [], "warnings": ["few images"]}
+    manifest["card"] = {
+        "story": "Trained on digits for a test.",
+        "limits": "Knows ten digits.",
+        "projection": "principal components",
+    }
+    manifest["promises"] = {"drift": True, "atypicality": False}
+    generator = np.random.default_rng(0)
+    shapes = {"embedding": 512, "raw_projection": 64, "projection": 64}
+    outputs = {
+        name: isotropy.report(generator.standard_normal((300, width))).to_json()
+        for name, width in shapes.items()
+    }
+    parity = {"cosine": 0.99999, "max_abs": 2e-6, "recall_at_10": 1.0}
+    exports = {
+        "onnx/model.onnx": {
+            "format": "onnx", "bytes": 22_000_000, "embedding": parity, "projection": parity,
+            "milliseconds": {"1": 3.2, "32": 60.0}, "speed": {"1": 1.5, "32": 1.25},
+        }
+    }  # fmt: skip
+    images = {"source": "300 images of /home/ann/held-out", "golden": 8, "held_out": 300}
+    measured = {"outputs": outputs, "images": images, "exports": exports}
+    (folder / "isotropy.json").write_text(json.dumps(measured))
+    (folder / "probes.json").write_text(json.dumps([PROBE, BASELINE]))
+    curves = Image.new("RGB", (40, 20), "white")
+    curves.save(folder / "curves.png")
+    card.refresh(folder, manifest)
+    bundles.write_manifest(folder, manifest)
+    return bundles.load(folder)
+
+
+def text_of(bundle: Bundle) -> str:
+    return (bundle.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# small-resnet10t\n\nTrained on digits for a test.\n",
+        "| 64 dimensions, principal components, calibrated towards N(0, I)",
+        "## Limits\n- Knows ten digits.\n",
+        "- Images: 1,797",
+        "- SHA-256 of the images: `" + "ab" * 32 + "`",
+        "binds these weights too: **CC BY-NC-SA 4.0: research only**",
+        "| sigreg weight | 0.02 |",
+        "![Loss, kNN accuracy and effective rank during training](curves.png)",
+        "| runs/digits/bundle | embedding | 0.912 | 0.880 to 0.940 | 0.900 | 0.870 | 0.110 | 100 images |",
+        "| timm:resnet18.a1\\_in1k | embedding | 0.950 |",
+        "Measured on 300 images of held-out.",
+        "(isotropy.png)",
+        "Passed: no collapse",
+        "- Warning: few images",
+        "- drift: kept\n- atypicality: switched off",
+        "| `onnx/model.onnx` | 22.0 | 0.99999 | 2e-06 | 1.000 | 3.2 (1.5x) | 60.0 (1.2x) |",
+        "- Code: commit `c0ffee`",
+    ],
+)
+def test_the_card_tells_what_was_measured(line: str, told: Bundle) -> None:
+    assert line in text_of(told)
+
+
+def test_the_card_names_no_folder_of_this_machine(told: Bundle) -> None:
+    assert "/home" not in text_of(told)
+
+
+def test_the_card_of_a_bundle_that_nobody_measured_says_so(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(small_bundle.folder, tmp_path / "bundle")
+    text = card.make(folder, small_bundle.manifest)
+    assert "## Probes\nNot measured." in text
+    assert "## Isotropy\nNot measured." in text
+    assert "## Gate\nNot judged yet" in text
+    assert ModelCard(text).data.to_dict()["license"] == "unknown"
+
+
+def test_huggingface_hub_reads_the_results_in_the_front_matter(told: Bundle) -> None:
+    data = ModelCard(text_of(told)).data
+    assert data.library_name == "timm"
+    assert data.pipeline_tag == "image-feature-extraction"
+    assert data.license == "cc-by-nc-sa-4.0"
+    results = data.eval_results
+    assert all(isinstance(result, EvalResult) for result in results)
+    found = {(result.metric_type, result.metric_name): result.metric_value for result in results}
+    assert found["accuracy", "Linear probe, embedding"] == 0.912
+    assert len([key for key in found if key[0] == "sliced_epps_pulley"]) == 3
+    assert {result.dataset_name for result in results} == {"digits"}
+
+
+def test_eval_results_are_written_for_data_on_the_hub_only(told: Bundle) -> None:
+    path = told.folder / ".eval_results" / "probes.yaml"
+    assert not path.exists()
+    entries = [{**PROBE, "hub_dataset": "ann/digits"}, {**BASELINE, "hub_dataset": "ann/digits"}]
+    with bundles.editing(told) as stage:
+        (stage / "probes.json").unlink()
+        (stage / "probes.json").write_text(json.dumps(entries))
+        card.refresh(stage, told.manifest)
+    (entry,) = yaml.safe_load(path.read_text())
+    assert entry["dataset"] == {"id": "ann/digits", "task_id": "default"}
+    assert entry["value"] == 0.912
+
+
+def test_notes_below_the_card_outlive_its_renewal_and_a_foreign_readme_is_left_alone(
+    told: Bundle,
+) -> None:
+    with bundles.editing(told) as stage:
+        text = (stage / "README.md").read_text()
+        (stage / "README.md").unlink()
+        (stage / "README.md").write_text(text + "Ask ann before use.\n")
+        card.refresh(stage, {**told.manifest, "name": "renamed"})
+    text = text_of(told)
+    assert "# renamed" in text
+    assert text.endswith(f"{card.NOTES}\nAsk ann before use.\n")
+    with bundles.editing(told) as stage:
+        (stage / "README.md").unlink()
+        (stage / "README.md").write_text("# My own words\n")
+        card.refresh(stage, told.manifest)
+    assert text_of(told) == "# My own words\n"
+
+
+def test_words_from_elsewhere_cannot_break_out_of_the_card(told: Bundle) -> None:
+    manifest = {**told.manifest, "name": "a | b <script> [x](http://y)\n# c"}
+    manifest["provenance"] = {**told.manifest["provenance"], "license": "```\n<img src=x>"}
+    text = card.make(told.folder, manifest)
+    assert "# a \\| b \\<script\\> \\[x\\](http://y) # c\n" in text
+    assert "**\\`\\`\\` \\<img src=x\\>**" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "fields"),
+    [
+        ("CC BY-NC-SA 4.0", {"license": "cc-by-nc-sa-4.0"}),
+        ("MIT License", {"license": "mit"}),
+        ("apache-2.0", {"license": "apache-2.0"}),
+        ("not stated", {"license": "unknown"}),
+        ("Acme internal: do not share", {"license": "other", "license_name": "acme-internal"}),
+    ],
+)
+def test_a_licence_in_words_becomes_the_hubs_name_for_it(
+    words: str, fields: dict[str, str]
+) -> None:
+    assert license_fields(words) == fields
+
+
+RUN = """
+import json, sys
+import numpy as np
+found = {}
+for library, code in json.load(open("snippets.json")).items():
+    names = {}
+    exec(code, names)
+    found[library] = np.asarray(names["embedding"])
+np.savez("embeddings.npz", **found)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+@pytest.mark.parametrize("place", ["hub", "folder"])
+def test_the_loading_snippets_run_as_printed_and_agree(
+    place: str,
+    exported_bundle: Bundle,
+    digits_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From a local server in place of the Hub, and from a folder."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    bundle = with_other_loaders(exported_bundle, tmp_path / "bundle")
+    image = sorted(digits_folder.rglob("*.png"))[3]
+    shutil.copy(image, tmp_path / "image.png")
+    with local_hub.running() as hub:
+        if place == "hub":
+            (tmp_path / "work").mkdir()
+            publication = prepare(bundle, REPO, tmp_path / "work")
+            api = HfApi(endpoint=hub.url, token=local_hub.TOKEN)
+            publish(publication, REPO, api=api)
+            shutil.rmtree(bundle.folder)
+            readme = hub.repos[REPO].commits[-1]["README.md"].decode()
+        else:
+            readme = text_of(bundle)
+        blocks = dict(re.findall(r"### (\S+)\n```python\n(.*?)```", readme, re.DOTALL))
+        assert list(blocks) == [
+            "timm", "transformers", "sentence-transformers", "onnxruntime", "jepack.client"
+        ]  # fmt: skip
+        del blocks["jepack.client"]  # needs a running server: tests/serving calls it
+        (tmp_path / "snippets.json").write_text(json.dumps(blocks))
+        done = subprocess.run(
+            [sys.executable, "-c", RUN],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "HF_ENDPOINT": hub.url,
+                "HF_TOKEN": local_hub.TOKEN,
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_HUB_DISABLE_XET": "1",
+                "OMP_NUM_THREADS": "2",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = embedding_of(exported_bundle, image)
+    found = np.load(tmp_path / "embeddings.npz")
+    for library in blocks:
+        np.testing.assert_allclose(found[library], expected, atol=1e-4, err_msg=library)
+
+
+def embedding_of(bundle: Bundle, image: Path) -> Any:
+    import torch
+
+    from jepack.encoder import serving_graph
+
+    pixels = torch.from_numpy(preprocess.load(image, bundle.preprocessing))[None]
+    with torch.no_grad():
+        return serving_graph(bundle)(pixels)[0].numpy()
+
+
+def with_other_loaders(bundle: Bundle, folder: Path) -> Bundle:
+    """A copy with the files that transformers and sentence-transformers look for."""
+    shutil.copytree(bundle.folder, folder)
+    look = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    processor = {"image_processor_type": "TimmWrapperImageProcessor", "pretrained_cfg": look}
+    output = {"method": "forward", "method_output_name": "pooler_output"}
+    bert = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"image": output},
+        "module_output_name": "sentence_embedding",
+    }
+    kind = "sentence_transformers.base.modules.transformer.Transformer"
+    files = {
+        "preprocessor_config.json": processor,
+        "modules.json": [{"idx": 0, "name": "0", "path": "", "type": kind}],
+        "sentence_bert_config.json": bert,
+    }
+    copy = Bundle(folder, bundle.manifest)
+    with bundles.editing(copy) as stage:
+        for name, content in files.items():
+            if not (stage / name).exists():
+                (stage / name).write_text(json.dumps(content))
+        card.refresh(stage, bundle.manifest)
+    return bundles.load(folder)

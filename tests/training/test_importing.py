@@ -1,0 +1,202 @@
+"""`jepack import`: weights from elsewhere become a bundle like any other."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from jepack import bundle as bundles
+from jepack.cli import app
+from jepack.encoder import serving_graph
+from jepack.errors import ArtifactError, ConfigError, DataError
+from training.bundling import principal_projector
+from training.weights import open_source
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    return timm.create_model("resnet10t", num_classes=5).eval()
+
+
+@pytest.fixture(scope="module")
+def weights(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+def run(*words: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def test_a_weights_file_becomes_a_bundle_that_gives_timms_features(
+    weights: Path, model: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    done = run(
+        "import", weights, "--encoder", "resnet10t", "--data", digits_folder, "--out", out,
+        "--size", "64", "--license", "MIT", "--json",
+    )  # fmt: skip
+    bundle = bundles.load(out)
+    assert json.loads(done.stdout)["fingerprints"] == bundle.fingerprints
+    golden = bundle.golden()
+    look = bundle.preprocessing
+    assert (look.size, look.channels, look.mean[0]) == (64, 3, pytest.approx(0.485))
+    pixels = torch.from_numpy(golden["images"]).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (look.mean, look.std))
+    with torch.no_grad():
+        features = model.forward_head(
+            model.forward_features((pixels - mean) / std), pre_logits=True
+        )
+        embedding, projection = serving_graph(bundle)(torch.from_numpy(golden["images"]))
+    assert np.allclose(embedding, features, atol=1e-4)
+    assert np.allclose(projection, golden["projection"], atol=1e-3)
+    assert bundle.manifest["provenance"]["license"] == "MIT"
+    card = (out / "README.md").read_text()
+    assert "Licence of the weights: MIT" in card
+    assert "principal components" in card
+
+
+def test_the_fitted_projection_is_white_on_the_images_it_was_fitted_on(
+    weights: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    run(
+        "import", weights, "--encoder", "resnet10t", "--data", digits_folder, "--out", out,
+        "--size", "64", "--projection-dims", "4",
+    )  # fmt: skip
+    bundle = bundles.load(out)
+    assert bundle.dimensions["projection"] == 4
+    measured = bundle.isotropy()["projection"]  # on the 15 images held out of 60
+    assert 0.2 < measured["variance"] < 5
+
+
+def test_an_imported_bundle_exports_like_a_trained_one(
+    weights: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    from export.run import export_bundle
+
+    out = tmp_path / "bundle"
+    run(
+        "import", weights, "--encoder", "resnet10t", "--data", digits_folder, "--out", out,
+        "--size", "64",
+    )  # fmt: skip
+    found = export_bundle(bundles.load(out), data=digits_folder, force=True)
+    assert (found.bundle.folder / "onnx" / "model.onnx").is_file()
+
+
+def test_a_folder_in_timms_format_brings_its_own_settings(model: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model("test_vit", img_size=48, class_token=False, global_pool="avg")
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+    config = {
+        "architecture": "test_vit",
+        "model_args": {"img_size": 48, "class_token": False, "global_pool": "avg"},
+        "pretrained_cfg": {"input_size": [3, 48, 48], "mean": [0.1, 0.2, 0.3], "license": "mit"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = open_source(str(tmp_path), None, channels=3, size=0)
+    assert found.model_args == {"class_token": False, "global_pool": "avg"}
+    assert found.stated["license"] == "mit"
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        wanted = vit.eval().forward_head(vit.forward_features(images), pre_logits=True)
+        assert torch.allclose(found.backbone.eval()(images), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "encoder."])
+def test_a_checkpoint_of_another_trainer_is_understood(
+    model: Any, tmp_path: Path, prefix: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, path)
+    found = open_source(str(path), "resnet10t", channels=3, size=64)
+    assert found.left_out == (f"{prefix}fc.bias", f"{prefix}fc.weight")
+    assert torch.equal(
+        found.backbone.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"]
+    )
+
+
+class Boom:
+    def __reduce__(self) -> Any:
+        return (print, ("this must not run",))
+
+
+def test_a_file_that_holds_code_is_refused_and_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"state_dict": Boom()}))
+    with pytest.raises(ArtifactError, match="state_dict, best as safetensors"):
+        open_source(str(path), "resnet10t", channels=3, size=64)
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    with pytest.raises(ArtifactError, match="do not fit the architecture"):
+        open_source(str(weights), "resnet18", channels=3, size=64)
+
+
+@pytest.mark.parametrize(
+    ("source", "encoder", "words"),
+    [
+        ("nowhere.safetensors", "resnet10t", "neither timm:NAME"),
+        ("timm:resnet10tt", None, "timm has no model"),
+    ],
+)
+def test_sources_that_name_nothing_are_refused(
+    source: str, encoder: str | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        open_source(source, encoder, channels=3, size=64)
+
+
+def test_a_file_needs_the_name_of_its_architecture(weights: Path) -> None:
+    with pytest.raises(ConfigError, match="--encoder NAME"):
+        open_source(str(weights), None, channels=3, size=64)
+
+
+@pytest.mark.parametrize("source", ["timm:test_resnet.r160_in1k", "hf:someone/something"])
+def test_without_the_hub_the_error_says_what_to_do(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ArtifactError, match="jepack import FILE --encoder NAME"):
+        open_source(source, None, channels=3, size=64)
+
+
+def test_too_few_images_are_refused(weights: Path, digits_folder: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(digits_folder.rglob("*.png"))[:5]:
+        (few / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="5 readable images"):
+        run("import", weights, "--encoder", "resnet10t", "--data", few, "--out", tmp_path / "b")
+
+
+def test_directions_without_variance_do_not_reach_the_projection() -> None:
+    generator = np.random.default_rng(0)
+    flat = generator.normal(size=(500, 6)) @ generator.normal(size=(6, 32)) + 5
+    flat += 1e-6 * generator.normal(size=flat.shape)
+    head = principal_projector(flat, 16)
+    with torch.no_grad():
+        projected = head(torch.from_numpy(flat).float()).numpy()
+    assert projected.shape == (500, 6)
+    assert np.abs(projected.mean(axis=0)).max() < 1e-3
+    covariance = np.cov(projected, rowvar=False)
+    assert np.allclose(covariance, np.diag(np.diag(covariance)), atol=1e-2)
+    assert (np.diff(np.diag(covariance)) <= 0).all()  # widest first

@@ -1,0 +1,43 @@
+"""`jepack probe` with groups and a control column."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def write_scanners(folder: Path) -> Path:
+    """Labels that are chance, scanners that show as a grey level: 4 patients per scanner."""
+    generator = np.random.default_rng(0)
+    rows = ["path,label,patient,scanner"]
+    folder.mkdir()
+    for number in range(96):
+        patient = number % 8
+        scanner = patient % 2
+        pixels = generator.integers(0, 100, (32, 32), dtype=np.uint8) + np.uint8(120 * scanner)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[generator.integers(2)]},p{patient},s{scanner}")
+    (folder / "list.csv").write_text("\n".join(rows))
+    return folder / "list.csv"
+
+
+def test_a_control_column_shows_what_the_features_tell(tmp_path: Path) -> None:
+    manifest = write_scanners(tmp_path / "data")
+    command = [
+        sys.executable, "-m", "jepack", "probe", "random:resnet10t", "--data", str(manifest), "--json",
+        "--size", "32", "--group-by", "patient", "--control", "scanner", "--seeds", "3",
+        "--test-fraction", "0.25", "--device", "cpu",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["seeds"] == 3
+    assert told["control"]["linear"] > 0.95
+    assert told["linear"] < 0.8
+    assert told["test_images"] == 24
+    assert told["copies_across"] == 0

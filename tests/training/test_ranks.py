@@ -1,0 +1,167 @@
+"""Ranks, resuming and stopping, through the command a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import load_newest
+
+CPU = torch.device("cpu")
+TINY = [
+    "--recipe", "quickstart", "--encoder", "test_vit", "--device", "cpu", "--size", "32",
+    "--images-per-step", "16", "--epochs", "17",
+    *(
+        word
+        for setting in (
+            "eval_size=32", "global_views=2", "projector_hidden=32", "projection_dims=16",
+            "slices=32", "minutes=null", "evaluate_epochs=100", "channels=1", "workers=1",
+        )
+        for word in ("--set", setting)
+    ),
+]  # fmt: skip
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "JEPACK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def train(data: Path, out: Path, tmp_path: Path, *words: str, ranks: int = 1) -> None:
+    command = [sys.executable, "-m", "training"]
+    if ranks > 1:
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            f"--nproc-per-node={ranks}", "-m", "training",
+        ]  # fmt: skip
+    done = subprocess.run(
+        [*command, str(data), "--out", str(out), *TINY, *words],
+        env=environment(tmp_path), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = load_newest(run, CPU, print)
+    assert state is not None
+    return {**state["method"], **{f"ema.{k}": v for k, v in state["average"].items()}}
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "test_resnet"])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("fp64", 1e-12), pytest.param("fp32", 1e-5, marks=pytest.mark.slow)],
+)
+def test_ranks_give_the_losses_and_weights_of_one_process(
+    digits_folder: Path, tmp_path: Path, encoder: str, precision: str, tolerance: float
+) -> None:
+    # A gradient that is 0 in exact arithmetic (attention key biases) is rounding noise, which Adam
+    # scales up to the learning rate; a small one keeps it below the tolerance.
+    words = ["--precision", precision, "--encoder", encoder, "--learning-rate", "2e-4"]
+    train(digits_folder, tmp_path / "1", tmp_path, *words)
+    assert len(losses(tmp_path / "1")) == 51
+    for ranks in (2,) if precision == "fp64" and encoder == "test_vit" else (2, 4):
+        run = tmp_path / str(ranks)
+        train(digits_folder, run, tmp_path, *words, ranks=ranks)
+        assert losses(run) == pytest.approx(losses(tmp_path / "1"), abs=tolerance)
+        assert largest_difference(weights(run), weights(tmp_path / "1")) <= tolerance
+
+
+def test_killed_runs_resume_to_the_same_bits(digits_folder: Path, tmp_path: Path) -> None:
+    """kill -9 three times, then let it end: losses and weights equal an undisturbed run's."""
+    often = ["--precision", "fp32", "--set", "checkpoint_minutes=0"]
+    train(digits_folder, tmp_path / "calm", tmp_path, *often)
+    stormy = tmp_path / "stormy"
+    command = [sys.executable, "-m", "training", str(digits_folder), "--out", str(stormy)]
+    for target in (5, 17, 30):
+        child = subprocess.Popen(
+            [*command, *TINY, *often], env=environment(tmp_path), stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        while child.poll() is None and time.monotonic() < deadline:
+            if newest_step(stormy) >= target:
+                break
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert newest_step(stormy) < 51
+    train(digits_folder, stormy, tmp_path, *often)
+    assert losses(stormy) == losses(tmp_path / "calm")
+    assert largest_difference(weights(stormy), weights(tmp_path / "calm")) == 0
+
+
+def newest_step(run: Path) -> int:
+    found = sorted((run / "checkpoints").glob("step-*"))
+    return int(found[-1].name[5:]) if found else 0
+
+
+def test_sigterm_to_one_rank_saves_and_ends_all(digits_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+            "-m", "training", str(digits_folder), "--out", str(run), *TINY, "--epochs", "5000",
+            "--set", "checkpoint_minutes=0",
+        ],
+        env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    import psutil
+
+    while newest_step(run) < 3:
+        assert child.poll() is None
+        time.sleep(0.05)
+    ranks = [p for p in psutil.Process(child.pid).children() if "training" in " ".join(p.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].terminate()
+    child.communicate(timeout=60)
+    assert not any(rank.is_running() for rank in ranks)
+    steps = len(losses(run))
+    assert 3 <= newest_step(run) <= steps
+    assert steps - newest_step(run) <= 1
+
+
+def damage_truncate(folder: Path) -> None:
+    content = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(content[:-100])
+
+
+def damage_flip(folder: Path) -> None:
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(bytes(content))
+
+
+def damage_drop(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_drop])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    from training import checkpoint
+
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step, "w": torch.ones(1000)}, keep=3)
+    damage(checkpoint.folder_of(tmp_path, 2))
+    said: list[str] = []
+    state = load_newest(tmp_path, CPU, said.append)
+    assert state is not None
+    assert state["step"] == 1
+    assert "step-00000002" in said[0]
+    assert "Falling back" in said[0]

@@ -1,0 +1,76 @@
+"""`jepack sweep`: what it refuses, and that its score is the paper's on the same views for all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepack import bundle as bundles
+from jepack.encoder import load_encoder
+from jepack.errors import ConfigError
+from training.config import TrainConfig, recipe
+from training.sweep import Run, combinations, fixed_views, loss_on, run_all
+
+
+def tiny() -> TrainConfig:
+    return replace(
+        recipe("quickstart"), encoder="test_vit", size=32, eval_size=32, global_views=2, slices=32,
+        images_per_step=16, epochs=1, minutes=None, projector_hidden=32, projection_dims=8, workers=1,
+        precision="fp32",
+    )  # fmt: skip
+
+
+def test_a_grid_gives_all_combinations_in_the_fields_own_types() -> None:
+    found = combinations(tiny(), ["sigreg_weight=0.02,0.05", "slices=64,128"])
+    assert len(found) == 4
+    assert {"sigreg_weight": 0.05, "slices": 64} in found
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ("projection_dims=32,64", "cannot be ranked against each other"),
+        ("sigreg_wait=0.1", "no setting called"),
+        ("sigreg_weight=2", "must be in"),
+        ("epochs=many", "epochs takes float"),
+    ],
+)
+def test_a_grid_that_cannot_be_ranked_is_refused(grid: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        combinations(tiny(), [grid])
+
+
+def test_ijepa_runs_have_no_such_score() -> None:
+    with pytest.raises(ConfigError, match="cannot rank ijepa"):
+        combinations(recipe("ijepa"), ["learning_rate=1e-3"])
+
+
+def test_runs_are_ranked_by_loss_over_lambda_to_the_power_of_0_4(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {
+        "device": "cpu", "cache_root": tmp_path / "cache", "say": said.append,
+    }  # fmt: skip
+    changes = combinations(tiny(), ["sigreg_weight=0.02,0.2"])
+    found = run_all(tiny(), changes, digits_folder, tmp_path / "out", **options)
+    assert len(said) == 2
+    assert [run.score for run in found] == sorted(run.score or 0.0 for run in found)
+    views = fixed_views(tiny(), digits_folder, tmp_path / "cache")
+    for run in found:
+        weight = run.changed["sigreg_weight"]
+        encoder, _ = load_encoder(bundles.load(tmp_path / "out" / run.name / "bundle"))
+        loss = loss_on(encoder, views, replace(tiny(), **run.changed), tiny())
+        assert loss == pytest.approx(run.loss, rel=1e-6)
+        assert run.score == pytest.approx(loss / weight**0.4, rel=1e-6)
+        assert run.knn is not None
+    written = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [Run(**entry) for entry in written] == found
+    stamps = [(tmp_path / "out" / run.name / "log.jsonl").stat().st_mtime_ns for run in found]
+    assert run_all(tiny(), changes, digits_folder, tmp_path / "out", **options) == found
+    again = [(tmp_path / "out" / run.name / "log.jsonl").stat().st_mtime_ns for run in found]
+    assert again == stamps  # nothing was trained twice

@@ -1,0 +1,1 @@
+"""Training: data -> views -> encoder -> loss -> checkpoint -> bundle. `train.py` is the plan."""

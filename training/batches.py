@@ -1,0 +1,228 @@
+"""Batches of views, cut ahead of the training step in a background thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.config import TrainConfig
+from training.data import Cache, images_of_step
+from training.photometry import add_noise, photometry
+from training.resample import Pack, cut_on_device, pack_images
+from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a step, uint8 on the CPU: views but for noise, or packs for a GPU to cut."""
+
+    step: int
+    global_views: npt.NDArray[np.uint8] | None  # [Vg, B, S, S, C]
+    local_views: npt.NDArray[np.uint8] | None  # [Vl, B, s, s, C]
+    packs: list[Pack]  # for the device; empty when cut already
+    global_boxes: Boxes
+    local_boxes: Boxes | None
+    numbers: Draw  # [V, B, ..]
+    cut_s: float  # time it took to cut or pack, in its thread
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a method sees: normalised float images on the device, view-major."""
+
+    step: int
+    global_views: Tensor  # [Vg, B, C, S, S]
+    local_views: Tensor | None  # [Vl, B, C, s, s]
+
+    def micro(self, start: int, stop: int) -> Views:
+        """The views of images start..stop-1 of this rank."""
+        local = None if self.local_views is None else self.local_views[:, start:stop]
+        return Views(self.step, self.global_views[:, start:stop], local)
+
+    @property
+    def images(self) -> int:
+        return self.global_views.shape[1]
+
+
+class Cutter:
+    """Cuts one rank's views of any step; with `on_device`, packs the images for a GPU to cut."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        chosen: npt.NDArray[np.int64],
+        config: TrainConfig,
+        look: Preset,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        on_device: bool = False,
+    ) -> None:
+        if config.images_per_step % (world * config.accumulate):
+            raise ValueError(f"{config.images_per_step} images per step do not divide by {world}")
+        self.cache, self.chosen, self.config, self.look = cache, chosen, config, look
+        self.on_device = on_device
+        share = config.images_per_step // world
+        self.share = slice(rank * share, (rank + 1) * share)
+
+    def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
+        started = time.perf_counter()
+        config, look = self.config, self.look
+        order = images_of_step(len(self.chosen), config.images_per_step, step, config.seed)
+        indices = self.chosen[order[self.share]]
+        images = [self.cache[index] for index in indices.tolist()]
+        shapes = self.cache.shapes[indices]
+        regions = None if self.cache.regions is None else self.cache.regions[indices]
+        numbers = draw(config.views, config.images_per_step, seed=config.seed, step=step)
+        numbers = numbers.images(self.share)
+
+        def boxes(views: slice, size: int, scale: tuple[float, float]) -> Boxes:
+            return crop_boxes(shapes, numbers.views(views), size, scale, look, regions)
+
+        global_boxes = boxes(slice(0, config.global_views), config.size, look.global_scale)
+        local_boxes = global_views = local_views = None
+        if config.local_views:
+            rest = slice(config.global_views, config.views)
+            local_boxes = boxes(rest, config.local_size, look.local_scale)
+        packs: list[Pack] = []
+        if self.on_device:
+            packs = pack_images(images, pin=torch.cuda.is_available())
+        else:
+            first = numbers.views(slice(0, config.global_views))
+            global_views = cut_views(images, global_boxes, pool, numbers=first, look=look)
+            if local_boxes is not None:
+                others = numbers.views(slice(config.global_views, config.views))
+                local_views = cut_views(images, local_boxes, pool, numbers=others, look=look)
+        return Batch(
+            step, global_views, local_views, packs, global_boxes, local_boxes, numbers,
+            time.perf_counter() - started,
+        )  # fmt: skip
+
+
+class Prefetcher:
+    """Iterates over the batches of steps first..last-1, in order, cut `ahead` steps early."""
+
+    def __init__(self, cutter: Cutter, first: int, workers: int, ahead: int = 2) -> None:
+        self.cutter, self.first = cutter, first
+        self.pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="views")
+        self.queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+        self.stopping = threading.Event()
+        self.waited_s = 0.0  # how long the last batch was waited for
+        self.thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+
+    def __enter__(self) -> Prefetcher:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        while self.thread.is_alive():  # unblock a put into the full queue
+            try:
+                self.queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self.pool.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            started = time.perf_counter()
+            item = self.queue.get()
+            self.waited_s = time.perf_counter() - started
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        step = self.first
+        while not self.stopping.is_set():
+            try:
+                item: Batch | BaseException = self.cutter.cut(step, self.pool)
+            except BaseException as error:
+                item = error
+            while not self.stopping.is_set():
+                try:
+                    self.queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+            step += 1
+
+
+class Finisher:
+    """uint8 crops -> normalised float views on the device."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        look: Preset,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+    ) -> None:
+        self.config, self.look, self.device = config, look, device
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.took_s = 0.0
+        self.events: tuple[Any, Any] | None = None  # around the last batch, on a GPU
+        if device.type == "cuda":
+            self.events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+    def seconds(self) -> float:
+        """What the last batch took, on a GPU its own time; ask when the step is done."""
+        if self.events is None:
+            return self.took_s
+        self.events[1].synchronize()
+        return float(self.events[0].elapsed_time(self.events[1])) / 1000
+
+    def finish(self, batch: Batch) -> Views:
+        started = time.perf_counter()
+        if self.events is not None:
+            self.events[0].record()
+        views = self._finish(batch)
+        if self.events is not None:
+            self.events[1].record()
+        self.took_s = time.perf_counter() - started
+        return views
+
+    def _finish(self, batch: Batch) -> Views:
+        count = batch.global_boxes.box.shape[0]
+        global_views = self._one_size(
+            batch, batch.global_views, batch.global_boxes, batch.numbers.views(slice(0, count))
+        )
+        local_views = None
+        if batch.local_boxes is not None:
+            local_views = self._one_size(
+                batch, batch.local_views, batch.local_boxes, batch.numbers.views(slice(count, None))
+            )
+        return Views(batch.step, global_views, local_views)
+
+    def _one_size(
+        self, batch: Batch, pixels_VBHWC: npt.NDArray[np.uint8] | None, boxes: Boxes, numbers: Draw
+    ) -> Tensor:
+        views, images = boxes.box.shape[:2]
+        if pixels_VBHWC is None:
+            x = cut_on_device(batch.packs, boxes, self.device).flatten(0, 1) / 255
+            light = numbers.light.reshape(views * images, -1)
+            x = photometry(x, light, self.look, numbers.extra.reshape(views * images, -1))
+        else:
+            pixels = torch.from_numpy(pixels_VBHWC)
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+            x = pixels.flatten(0, 1).permute(0, 3, 1, 2).float() / 255  # channels-last already
+            x = add_noise(x, self.look)
+        x = (x - self.mean) / self.std
+        if self.config.precision == "fp64":
+            x = x.double()
+        return x.unflatten(0, (views, images))

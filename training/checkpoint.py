@@ -1,0 +1,73 @@
+"""Checkpoints: atomic, checksummed, and a previous one to fall back to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepack.errors import ArtifactError
+from jepack.files import new_folder, write_bytes, write_json
+
+
+def folder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write the state after `step` steps; then drop all but the newest `keep` checkpoints."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getvalue()
+    target = folder_of(run, step)
+    with new_folder(target) as stage:
+        write_bytes(stage / "state.pt", content)
+        digest = hashlib.sha256(content).hexdigest()
+        write_json(
+            stage / "checkpoint.json", {"step": step, "sha256": digest, "bytes": len(content)}
+        )
+    for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_newest(
+    run: Path, device: torch.device, warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The newest sound checkpoint of a run; damaged ones are passed over with a warning.
+
+    None when the run has no checkpoint; ArtifactError when it has some and none is sound.
+    """
+    found = sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    for folder in found:
+        try:
+            return load(folder, device)
+        except ArtifactError as error:
+            warn(f"{error} Falling back to the checkpoint before it.")
+    if found:
+        raise ArtifactError(
+            f"{run}: none of its {len(found)} checkpoints is sound. Start again with --fresh."
+        )
+    return None
+
+
+def load(folder: Path, device: torch.device) -> dict[str, Any]:
+    """One checkpoint, verified against its checksum. No code is run while reading it."""
+    try:
+        entry = json.loads((folder / "checkpoint.json").read_text())
+        content = (folder / "state.pt").read_bytes()
+        sound = hashlib.sha256(content).hexdigest() == entry["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: incomplete checkpoint ({error}).") from error
+    if not sound:
+        raise ArtifactError(
+            f"{folder}: damaged checkpoint ({len(content)} bytes, {entry.get('bytes')} written, "
+            "SHA-256 differs)."
+        )
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # type: ignore[no-any-return]

@@ -1,0 +1,321 @@
+"""The resolved settings of a run, and recipes: functions that return one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from jepack.errors import ConfigError
+from training.presets import preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a run. Saved beside the weights as `config.json`."""
+
+    # what is learnt
+    method: str = "lejepa"  # lejepa or ijepa
+    encoder: str = "resnet18"  # timm name
+    pretrained: bool = False  # start from timm's published weights
+    init: str | None = None  # bundle folder to start from
+    global_pool: str | None = None  # timm pooling, None = the model's own
+    patch_size: int | None = None  # px, of a ViT; None = the model's own
+    projection_dims: int = 64
+    projector_hidden: int = 1024
+    projector_layers: int = 3
+    # what it sees
+    preset: str = "natural"  # view preset, see presets.py
+    view_overrides: dict[str, Any] = field(default_factory=dict)  # knobs of the preset: view.blur=0
+    window: str | None = (
+        None  # intensities shown: p1,p99 or lo,hi or dicom; None = 8 bits as they are
+    )
+    tile: int = 0  # px, side of the windows that large TIFFs are cut into; 0 = whole
+    tile_stride: int = 0  # px from window to window; 0 = no overlap
+    channels: int = 0  # 0 = decide from the images
+    size: int = 224  # px, global views
+    local_size: int = 98  # px, local views
+    global_views: int = 2
+    local_views: int = 6
+    cache_side: int = 0  # px, shorter side kept in the decoded cache; 0 = 1.25 * size
+    eval_size: int = 0  # px, the crop evaluation and serving use; 0 = size
+    # how it learns
+    images_per_step: int = 256  # over all ranks and micro-batches, before views
+    accumulate: int = 1  # micro-batches per step; SIGReg sees the whole step either way
+    epochs: float = 100.0
+    minutes: float | None = None  # wall-clock budget; shortens `epochs` after a few timed steps
+    learning_rate: float = 5e-4  # peak
+    final_lr_fraction: float = 1e-3  # of the peak, at the last step
+    warmup_fraction: float = 0.05  # of all steps
+    weight_decay: float = 5e-2  # not on biases and norms
+    weight_decay_end: float | None = None  # reached by a cosine at the last step; None = constant
+    gradient_clip: float = 0.0  # max norm; 0 = off
+    regulariser: str = "sigreg"  # sigreg or visreg
+    sigreg_weight: float = 0.05  # the paper's lambda, in (0, 1)
+    slices: int = 1024
+    ema_decay: float = 0.996  # of the evaluated copy of the weights; 0 = none
+    # I-JEPA only
+    predictor_width: int = 192
+    predictor_depth: int = 6
+    target_ema: tuple[float, float] = (0.996, 1.0)  # start and end of the target's EMA decay
+    # how it runs
+    precision: str = "bf16"  # bf16, fp32, or fp64 for proofs
+    activation_checkpointing: bool = False
+    seed: int = 0
+    workers: int = 2  # threads that cut views
+    # what is kept
+    checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 3
+    evaluate_epochs: float = 1.0
+    max_bad: float = 0.01  # fraction of unreadable images that is skipped
+    validation_fraction: float = 0.2
+    group_by: str | None = None  # manifest column that a split must not cut through
+
+    def __post_init__(self) -> None:
+        for problem in self.problems():
+            raise ConfigError(problem)
+
+    def problems(self) -> list[str]:
+        """Combinations that cannot work, a sentence each."""
+        found = []
+        if not 0 < self.sigreg_weight < 1:
+            found.append(f"sigreg_weight must be in (0, 1), found {self.sigreg_weight}")
+        if self.method not in ("lejepa", "ijepa"):
+            found.append(f"method must be lejepa or ijepa, found {self.method!r}")
+        if self.method == "lejepa" and (self.global_views < 1 or self.views < 2):
+            found.append(
+                f"LeJEPA needs at least 2 views, 1 of them global; found {self.global_views} global "
+                f"and {self.local_views} local"
+            )
+        if self.method == "ijepa" and (self.global_views, self.local_views) != (1, 0):
+            found.append(
+                "I-JEPA sees one crop of an image: global_views=1 and local_views=0 (the recipe ijepa "
+                f"has them); found {self.global_views} global and {self.local_views} local"
+            )
+        if self.precision not in ("bf16", "fp32", "fp64"):
+            found.append(f"precision must be bf16, fp32 or fp64, found {self.precision!r}")
+        if self.images_per_step < 2 or self.images_per_step % self.accumulate:
+            found.append(
+                f"images_per_step must be >= 2 and divide into {self.accumulate} micro-batches, "
+                f"found {self.images_per_step}"
+            )
+        if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.ema_decay < 1:
+            found.append("epochs and learning_rate must be > 0, ema_decay in [0, 1)")
+        if not 0 <= self.final_lr_fraction <= 1:
+            found.append(
+                "final_lr_fraction is a fraction of the peak, in [0, 1]; found "
+                f"{self.final_lr_fraction}"
+            )
+        return found
+
+    def doubts(self) -> list[str]:
+        """Settings that may work but usually do not, with the figure behind each."""
+        found = []
+        if self.method == "lejepa":
+            if self.images_per_step < 32:
+                found.append(
+                    f"{self.images_per_step} images per step: SIGReg's statistic is noisy below 32 "
+                    "samples; raise --images-per-step or --accumulate"
+                )
+            if self.regulariser == "visreg" and self.sigreg_weight < 0.5:
+                found.append(
+                    f"lambda {self.sigreg_weight} with visreg, which does not grow with the batch as "
+                    "sigreg does: its paper uses 0.9 (--sigreg-weight 0.9)"
+                )
+            if self.regulariser == "sigreg" and not 0.005 <= self.sigreg_weight <= 0.2:
+                found.append(
+                    f"lambda {self.sigreg_weight} lies outside [0.005, 0.2], the range that has been "
+                    "seen to work (0.05 for 8 views, 0.02 for 4, 0.01 for 2)"
+                )
+            if self.global_views == 1 and self.local_views:
+                found.append("one global view costs about 10 points (64.5 against 74.2 with two)")
+            if self.local_views and "resnet" in self.encoder and self.local_size != self.size:
+                found.append("small local views hurt ResNets: make all views global")
+        return found
+
+    @property
+    def views(self) -> int:
+        return self.global_views + self.local_views
+
+    @property
+    def serving_size(self) -> int:
+        return self.eval_size or self.size
+
+    @property
+    def encoder_options(self) -> dict[str, Any]:
+        """timm arguments that belong to the architecture; the bundle keeps them."""
+        options: dict[str, Any] = {}
+        if self.global_pool:
+            options["global_pool"] = self.global_pool
+        if self.patch_size:
+            options["patch_size"] = self.patch_size
+        if self.method == "ijepa":
+            # Patches alone, normalised before they are averaged.
+            options |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
+        return options
+
+    def building_options(self) -> dict[str, Any]:
+        """`encoder_options`, and what only training needs. ConfigError where I-JEPA cannot work."""
+        from timm.models import is_model_in_modules
+
+        plain_vit = is_model_in_modules(self.encoder, ["vision_transformer"])
+        if self.method == "ijepa" and not plain_vit:
+            raise ConfigError(
+                f"I-JEPA works on plain ViTs, not on {self.encoder}: take any name that "
+                "timm.list_models(module='vision_transformer') gives, such as vit_tiny_patch16_224, "
+                "or start from --recipe ijepa"
+            )
+        several_sizes = self.local_views > 0 and self.local_size != self.size
+        return self.encoder_options | (
+            {"dynamic_img_size": True} if plain_vit and several_sizes else {}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrainConfig:
+        known = {field.name for field in fields(cls)}
+        unknown = set(value) - known
+        if unknown:
+            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**{**value, "target_ema": tuple(value.get("target_ema", (0.996, 1.0)))})
+
+
+def quickstart() -> TrainConfig:
+    """A small ResNet that learns something visible in minutes on two CPU cores."""
+    return TrainConfig(
+        encoder="resnet10t",
+        size=64,
+        eval_size=96,
+        global_views=4,
+        local_views=0,
+        images_per_step=128,
+        slices=256,
+        projector_hidden=512,
+        learning_rate=2e-3,
+        weight_decay=5e-4,
+        warmup_fraction=0.1,
+        ema_decay=0.95,
+        epochs=12,
+        minutes=6.0,
+        sigreg_weight=0.02,
+        evaluate_epochs=1,
+    )
+
+
+def small_domain() -> TrainConfig:
+    """Thousands of images, one GPU, a few hours at most: ResNet-18, all views global."""
+    return replace(resnet(), encoder="resnet18", size=128, eval_size=160, epochs=200)
+
+
+def resnet() -> TrainConfig:
+    """ResNet-50 as in the paper's ablations: 8 global views, weight decay 5e-4."""
+    return TrainConfig(
+        encoder="resnet50", global_views=8, local_views=0, weight_decay=5e-4, sigreg_weight=0.05
+    )
+
+
+def vit_small() -> TrainConfig:
+    """ViT-S/16, 2 global and 6 local views."""
+    return TrainConfig(encoder="vit_small_patch16_224", local_size=96, projector_hidden=2048)
+
+
+def vit_base() -> TrainConfig:
+    """ViT-B/16, 2 global and 6 local views."""
+    return replace(vit_small(), encoder="vit_base_patch16_224", activation_checkpointing=True)
+
+
+def convnext() -> TrainConfig:
+    """ConvNeXtV2-Nano, the paper's Galaxy10 encoder."""
+    return TrainConfig(encoder="convnextv2_nano", local_size=96, projector_hidden=2048)
+
+
+def ijepa() -> TrainConfig:
+    """I-JEPA with a small ViT: one crop of (.3, 1) of the image, no flip, no colour."""
+    return TrainConfig(
+        method="ijepa",
+        encoder="vit_small_patch16_224",
+        preset="none",
+        global_views=1,
+        local_views=0,
+        learning_rate=1e-3,
+        warmup_fraction=0.13,
+        weight_decay=0.04,
+        weight_decay_end=0.4,
+        ema_decay=0.0,
+        predictor_width=192,
+        predictor_depth=6,
+        epochs=300,
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "quickstart": quickstart,
+    "small-domain": small_domain,
+    "resnet": resnet,
+    "vit_small": vit_small,
+    "vit_base": vit_base,
+    "convnext": convnext,
+    "ijepa": ijepa,
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def override(config: TrainConfig, settings: list[str]) -> TrainConfig:
+    """Apply `field=value` strings; values are JSON where they parse as such, else text."""
+    changes: dict[str, Any] = {}
+    knobs = dict(config.view_overrides)
+    types = {field.name: field for field in fields(TrainConfig)}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ConfigError(f"--set needs field=value, found {setting!r}")
+        if name.startswith("view."):
+            knobs[name.removeprefix("view.")] = parsed(text)
+            continue
+        if name not in types:
+            near = difflib.get_close_matches(name, types, 3)
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise ConfigError(f"no setting called {name!r}.{hint}")
+        value = parsed(text)
+        changes[name] = checked_type(name, value, getattr(config, name), str(types[name].type))
+    changed = replace(config, **{"view_overrides": knobs, **changes})
+    preset(changed.preset, changed.view_overrides)  # an unknown knob is told before training starts
+    return changed
+
+
+def parsed(text: str) -> Any:
+    """JSON where the text is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def checked_type(name: str, value: Any, current: Any, wanted: str) -> Any:
+    """The value in the field's own type, or ConfigError."""
+    if value is None and "None" in wanted:
+        return None
+    base = wanted.replace(" | None", "")
+    if base == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if base == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if base == "bool" and isinstance(value, bool):
+        return value
+    if base.startswith("dict") and isinstance(value, dict):
+        return value
+    if base == "str":
+        return value if isinstance(value, str) else json.dumps(value)
+    if base.startswith("tuple") and isinstance(value, list) and len(value) == len(current):
+        return tuple(float(item) for item in value)
+    raise ConfigError(f"{name} takes {base}, found {value!r}")

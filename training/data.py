@@ -1,0 +1,235 @@
+"""Images decoded once into a memory-mapped cache of uint8 pixels; building.py fills it.
+
+N images, C channels. Each image keeps its aspect ratio; its shorter side is at most `side` px.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack import preprocess
+from jepack.errors import ConfigError, DataError
+from jepack.files import cache_root, canonical_json
+from jepack.images import ImageFile, find_images
+from jepack.intensity import Window
+from jepack.preprocess import Pixels
+from training.building import FORMAT, Progress, build, only_one
+from training.splits import split, training_split
+
+__all__ = [
+    "Cache",
+    "guess_channels",
+    "images_of_step",
+    "measure_window",
+    "open_cache",
+    "split",
+    "training_split",
+]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Decoded images on disk, ready to be cut into views."""
+
+    folder: Path
+    pixels: npt.NDArray[np.uint8]  # every image's bytes, one after the other, memory-mapped
+    offsets: npt.NDArray[np.int64]  # [N] first byte of each image
+    shapes: npt.NDArray[np.int64]  # [N, 2] height and width, px
+    channels: int
+    digest: str  # SHA-256 over the readable images' bytes, in order
+    files: tuple[ImageFile, ...]
+    regions: npt.NDArray[np.int64] | None  # [N, 4] top, left, height, width, px; None without boxes
+    bad: tuple[tuple[str, str], ...]  # (path, reason) of images that were skipped
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """Image `index` as [H, W, C]; a view of the map, no copy."""
+        height, width = self.shapes[index]
+        start = self.offsets[index]
+        flat = self.pixels[start : start + height * width * self.channels]
+        return flat.reshape(height, width, self.channels)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(file.path for file in self.files)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        return tuple(file.label for file in self.files)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({label for label in self.labels if label is not None}))
+
+    def class_ids(self) -> npt.NDArray[np.int64]:
+        """[N] index into `classes`, -1 where an image has no label."""
+        lookup = {name: number for number, name in enumerate(self.classes)}
+        return np.array([lookup.get(label, -1) if label else -1 for label in self.labels])
+
+
+def some(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
+    """About `count` files, evenly spread."""
+    return files[:: max(1, len(files) // count)]
+
+
+def guess_channels(files: Sequence[ImageFile], sample: int = 32) -> int:
+    """1 when a sample of the images holds no colour, else 3, or what the files have. Reads up to `sample`."""
+    for file in some(files, sample):
+        try:
+            values = preprocess.read_raw(file.read()).values
+        except DataError:
+            continue
+        if values.shape[2] not in (1, 3):
+            return int(values.shape[2])
+        if values.shape[2] == 3:
+            rgb = values.astype(np.float32)
+            limit = 8 if values.dtype == np.uint8 else 0  # JPEG rounds grey by a few levels
+            if np.abs(rgb - rgb[..., :1]).max() > limit:
+                return 3
+    return 1
+
+
+def measure_window(
+    files: Sequence[ImageFile], text: str | None, channels: int, sample: int = 64
+) -> Window:
+    """`p1,p99` (percentiles over a sample), `lo,hi`, `dicom` or None -> the window to store.
+
+    Percentiles are taken per channel where the files have the encoder's channels, else over all.
+    """
+    if text is None or text == "dicom":
+        return text
+    words = text.replace(" ", "").split(",")
+    try:
+        low, high = (float(word.removeprefix("p")) for word in words)
+    except ValueError:
+        raise ConfigError(f"--window takes p1,p99 or lo,hi or dicom; found {text!r}") from None
+    if not low < high:
+        raise ConfigError(f"--window needs low < high, found {text!r}")
+    if not words[0].startswith("p"):
+        return ((low, high),)
+    if not 0 <= low < high <= 100:
+        raise ConfigError(f"--window: percentiles lie in 0..100, found {text!r}")
+    found: list[Any] = []
+    for file in some(files, sample):
+        try:
+            flat = preprocess.read_raw(file.read()).values
+        except DataError:
+            continue
+        flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)
+        found.append(flat[:: max(1, len(flat) // 4096)])
+    if not found:
+        raise DataError("--window: none of the images looked at can be read")
+    if {part.shape[1] for part in found} != {channels}:
+        found = [part.reshape(-1, 1) for part in found]
+    values = np.concatenate(found)
+    ends = np.nanpercentile(np.where(np.isfinite(values), values, np.nan), [low, high], axis=0)
+    return tuple((float(a), float(b) if b > a else float(a) + 1) for a, b in ends.T)
+
+
+def open_cache(
+    data: Path,
+    *,
+    side: int,
+    channels: int,
+    window: Window = None,
+    tile: int = 0,
+    stride: int = 0,
+    root: Path | None = None,
+    max_bad: float = 0.01,
+    workers: int = 2,
+    on_progress: Progress | None = None,
+) -> Cache:
+    """The cache of a data set (see find_images), built on first use.
+
+    Raises DataError when there are no images or more than `max_bad` of them cannot be read.
+    `on_progress(done, total)` is called while building.
+    """
+    files = find_images(data, parts=True, tile=tile, stride=stride)
+    folder = (root or cache_root()) / f"images-{identity(files, side, channels, window)}"
+    if not (folder / "index.json").is_file():
+        with only_one(folder):
+            if not (folder / "index.json").is_file():  # another process may have built it meanwhile
+                build(folder, files, side, channels, window, max_bad, workers, on_progress)
+    return read(folder)
+
+
+def identity(files: Sequence[ImageFile], side: int, channels: int, window: Window) -> str:
+    """16 hex digits that change when a file appears, goes, or is written again."""
+    entries: list[Any] = [FORMAT, side, channels, window]
+    state: dict[Path, Any] = {}
+    for file in files:
+        if file.path not in state:
+            state[file.path] = state_of(file.path)
+        entries.append([str(file.path.absolute()), file.part, file.label, file.columns, file.box])
+    entries.append(list(state.values()))
+    return hashlib.sha256(canonical_json(entries)).hexdigest()[:16]
+
+
+def state_of(path: Path) -> list[int]:
+    """Size and time of a file, or of everything below a folder; zeros when it is missing."""
+    try:
+        members = (
+            [path.stat()] if not path.is_dir() else [p.stat() for p in sorted(path.rglob("*"))]
+        )
+    except OSError:
+        return [0, 0]  # a manifest may name it; decoding says that it is missing
+    return [sum(m.st_size for m in members), max((m.st_mtime_ns for m in members), default=0)]
+
+
+def read(folder: Path) -> Cache:
+    index = json.loads((folder / "index.json").read_text())
+    shapes = np.array(index["shapes"], dtype=np.int64).reshape(-1, 2)
+    sizes = shapes.prod(axis=1) * index["channels"]
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
+    if len(pixels) != sizes.sum():
+        raise DataError(f"{folder}: damaged cache; remove it and it is built again")
+    columns = (index[name] for name in ("paths", "labels", "parts", "columns"))
+    return Cache(
+        folder=folder,
+        pixels=pixels,
+        offsets=offsets.astype(np.int64),
+        shapes=shapes,
+        channels=index["channels"],
+        digest=index["digest"],
+        files=tuple(
+            ImageFile(Path(path), label, part, told)
+            for path, label, part, told in zip(*columns, strict=True)
+        ),
+        regions=regions_of(index["boxes"], shapes),
+        bad=tuple((path, reason) for path, reason in index["bad"]),
+    )
+
+
+def regions_of(boxes: list[Any], shapes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """Each image's box, the whole image where it has none; None when no image has one."""
+    if all(box is None for box in boxes):
+        return None
+    return np.array(
+        [box or [0, 0, *shape] for box, shape in zip(boxes, shapes.tolist(), strict=True)],
+        dtype=np.int64,
+    )
+
+
+def images_of_step(count: int, images_per_step: int, step: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of one step: the stream of shuffled epochs, cut every `images_per_step`.
+
+    A pure function of (seed, step): resuming at a step needs no sampler state.
+    """
+    first = step * images_per_step
+    epochs = range(first // count, (first + images_per_step - 1) // count + 1)
+    stream = np.concatenate(
+        [np.random.default_rng([seed, 1, e]).permutation(count) for e in epochs]
+    )
+    start = first - epochs[0] * count
+    return stream[start : start + images_per_step]

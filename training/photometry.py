@@ -1,0 +1,149 @@
+"""Light, colour and focus of whole batches, every image with its own numbers.
+
+B images, C channels, H x W pixels; float images in 0..1, on any device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.presets import Preset
+
+Floats = npt.NDArray[np.float32]
+
+LIGHT_NUMBERS = 9
+EXTRA_NUMBERS = 9
+LUMA = (0.299, 0.587, 0.114)
+# Optical density of haematoxylin, eosin and DAB per colour. Ruifrok and Johnston, 2001.
+STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+
+
+def photometry(
+    images_BCHW: Tensor, light: Floats, look: Preset, extra: Floats | None = None
+) -> Tensor:
+    """Change float images in 0..1; `light` [B, 9] and `extra` [B, 9] are uniform numbers.
+
+    Columns of `light`: jitter?, brightness, contrast, saturation, hue, gray?, blur?, sigma, solarise?
+    Columns of `extra`: angle (see views.py), six for stains, drop a band?, which band
+    """
+    u = torch.from_numpy(light).to(images_BCHW)
+    x = images_BCHW
+    colour = x.shape[1] == 3
+    if look.stain > 0 and colour and extra is not None:
+        x = restain(x, torch.from_numpy(extra[:, 1:7]).to(x), look.stain)
+    if look.jitter > 0:
+        x = torch.where(picked(u[:, 0] < look.jitter), jitter(x, u, look), x)
+    if colour and look.gray > 0:
+        x = torch.where(picked(u[:, 5] < look.gray), luma(x).expand_as(x), x)
+    if look.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
+        x = drop_band(x, torch.from_numpy(extra[:, 7:9]).to(x), look.band_dropout)
+    if look.blur > 0:
+        low, high = look.blur_sigma
+        # Chosen on the CPU, where the numbers are: asking the device would wait for it.
+        chosen = torch.from_numpy(np.flatnonzero(light[:, 6] < look.blur)).to(x.device)
+        if len(chosen):
+            sigma = low + u[chosen, 7] * (high - low)
+            x = x.index_copy(0, chosen, blur(x[chosen], sigma, high))
+    if look.solarise > 0:
+        x = torch.where(picked(u[:, 8] < look.solarise) & (x >= 0.5), 1 - x, x)
+    return add_noise(x, look)
+
+
+def add_noise(x: Tensor, look: Preset) -> Tensor:
+    if look.noise > 0:
+        x = (x + torch.randn_like(x) * look.noise).clamp(0, 1)
+    return x
+
+
+def jitter(x: Tensor, u: Tensor, look: Preset) -> Tensor:
+    def factor(column: int, strength: float) -> Tensor:
+        return (1 + (2 * u[:, column] - 1) * strength)[:, None, None, None]
+
+    x = (x * factor(1, look.brightness)).clamp(0, 1)
+    mean = (luma(x) if x.shape[1] == 3 else x).mean(dim=(1, 2, 3), keepdim=True)
+    x = (mean + (x - mean) * factor(2, look.contrast)).clamp(0, 1)
+    if x.shape[1] == 3 and (look.saturation > 0 or look.hue > 0):
+        saturation = 1 + (2 * u[:, 3] - 1) * look.saturation
+        turns = (2 * u[:, 4] - 1) * look.hue
+        x = mix_channels(x, hue_matrix(turns) @ saturation_matrix(saturation)).clamp(0, 1)
+    return x
+
+
+def saturation_matrix(factor: Tensor) -> Tensor:
+    """[B, 3, 3]: colours drawn towards (below 1) or away from their own grey."""
+    gray = torch.tensor(LUMA, device=factor.device, dtype=factor.dtype).expand(3, 3)
+    same = torch.eye(3, device=factor.device, dtype=factor.dtype)
+    return factor[:, None, None] * same + (1 - factor[:, None, None]) * gray
+
+
+def hue_matrix(turns: Tensor) -> Tensor:
+    """[B, 3, 3]: colours turned about the grey axis by `turns` of a full circle."""
+    angle = turns * 2 * math.pi
+    cos, sin = angle.cos(), angle.sin() / math.sqrt(3)
+    third = (1 - cos) / 3
+    same, after, before = cos + third, third - sin, third + sin
+    rows = [
+        torch.stack([same, after, before], -1),
+        torch.stack([before, same, after], -1),
+        torch.stack([after, before, same], -1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def mix_channels(x_B3HW: Tensor, matrix_B33: Tensor) -> Tensor:
+    return torch.bmm(matrix_B33, x_B3HW.flatten(2)).view(x_B3HW.shape)
+
+
+def restain(x_B3HW: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Change each stain's amount: a factor in 1 +- strength and a shift a tenth of that.
+
+    Colour is unmixed into haematoxylin, eosin and a rest by optical density and mixed again.
+    """
+    stains = torch.tensor(STAINS, device=x_B3HW.device, dtype=torch.float32)
+    stains = F.normalize(stains, dim=1)
+    unmix = torch.linalg.inv(stains)
+    density = -torch.log(x_B3HW.float().clamp(min=1 / 255)).flatten(2)  # [B, 3, HW]
+    amount = unmix.T @ density
+    factor = 1 + (2 * u[:, :3, None] - 1) * strength
+    shift = (2 * u[:, 3:, None] - 1) * strength / 10
+    density = stains.T @ (amount * factor + shift)
+    return torch.exp(-density).clamp(0, 1).to(x_B3HW.dtype).view(x_B3HW.shape)
+
+
+def drop_band(x_BCHW: Tensor, u: Tensor, probability: float) -> Tensor:
+    """Replace one channel of some images by its own mean."""
+    channels = x_BCHW.shape[1]
+    band = (u[:, 1] * channels).long().clamp(max=channels - 1)
+    dropped = F.one_hot(band, channels).bool() & (u[:, :1] < probability)
+    mean = x_BCHW.mean(dim=(2, 3), keepdim=True)
+    return torch.where(dropped[:, :, None, None], mean, x_BCHW)
+
+
+def blur(x_BCHW: Tensor, sigma: Tensor, most: float) -> Tensor:
+    """Gaussian blur with a sigma per image, px; `most` is the largest sigma that can occur."""
+    batch, channels, height, width = x_BCHW.shape
+    radius = max(1, min(math.ceil(3 * most), (min(height, width) - 1) // 2))
+    offsets = torch.arange(-radius, radius + 1, device=x_BCHW.device, dtype=x_BCHW.dtype)
+    kernel = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    flat = x_BCHW.reshape(1, batch * channels, height, width)
+    flat = F.pad(flat, (radius, radius, radius, radius), mode="reflect")
+    groups = batch * channels
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=groups)
+    flat = F.conv2d(flat, kernel[:, None, None, :], groups=groups)
+    return flat.reshape(x_BCHW.shape)
+
+
+def luma(x_B3HW: Tensor) -> Tensor:
+    weights = torch.tensor(LUMA, device=x_B3HW.device, dtype=x_B3HW.dtype)
+    return (x_B3HW * weights[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def picked(mask: Tensor) -> Tensor:
+    return mask[:, None, None, None]

@@ -1,0 +1,141 @@
+"""`jepack views`: a picture of what the encoder will be told is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from jepack import preprocess
+from jepack.errors import ConfigError, DataError
+from jepack.images import ImageFile, find_images
+from jepack.preprocess import Pixels
+from training.building import shrink
+from training.config import TrainConfig, override
+from training.data import guess_channels, measure_window
+from training.photometry import add_noise
+from training.presets import PRESETS, Preset, preset
+from training.views import crop_boxes, cut_views, draw
+
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", help="Any knob of the preset: --set view.blur=0")
+]
+
+
+def views(
+    data: Annotated[Path, typer.Argument(help="Folder of images, manifest, shards or other data.")],
+    preset_name: Annotated[
+        str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")
+    ] = "natural",
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("views.png"),
+    images: Annotated[int, typer.Option(help="Images shown, a row each.")] = 5,
+    global_views: Annotated[int, typer.Option(help="Large views per image.")] = 4,
+    local_views: Annotated[int, typer.Option(help="Small views per image.")] = 3,
+    size: Annotated[int, typer.Option(help="Side of a large view, px.")] = 128,
+    window: Annotated[
+        str | None, typer.Option(help="Intensities shown: p1,p99 or lo,hi or dicom.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the images and views.")] = 0,
+    settings: Setting = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw the views of a few images, so that who knows the domain sees what is called "the same".
+
+    Example: jepack views photos/ --preset industrial --out views.png
+    """
+    if images < 1 or global_views < 1 or local_views < 0 or size < 16:
+        raise ConfigError("--images and --global-views must be at least 1, --size at least 16 px")
+    config = override(TrainConfig(preset=preset_name), settings or [])
+    look = preset(config.preset, config.view_overrides)
+    files = find_images(data, parts=True)
+    channels = guess_channels(files)
+    span = measure_window(files, window, channels)
+    order = np.random.default_rng([seed, 5]).permutation(len(files))
+    chosen: list[tuple[ImageFile, Pixels]] = []
+    refused: list[str] = []
+    for number in order.tolist():
+        if len(chosen) == images or len(refused) > 20:
+            break
+        try:
+            whole = preprocess.decode(files[number].read(), channels, span)
+            chosen.append((files[number], shrink(whole, round(1.25 * size))))
+        except DataError as error:
+            refused.append(str(error))
+    if not chosen:
+        raise DataError(f"{data}: none of the images tried can be read: {refused[0]}")
+    pictures = [picture for _, picture in chosen]
+    large = make(pictures, look, global_views, size, look.global_scale, seed)
+    small = make(pictures, look, local_views, round(size * 0.44), look.local_scale, seed + 1)
+    draw_grid(out, chosen, large, small, config.preset, look, config.view_overrides)
+    facts = {"out": str(out), "preset": config.preset, "reason": look.reason, "images": len(chosen)}
+    if as_json:
+        print(json.dumps(facts))
+        return
+    Console().print(
+        f"[green]✓[/] {out}\n[bold]{config.preset}[/]: {look.reason}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def make(
+    pictures: list[Pixels],
+    look: Preset,
+    views: int,
+    size: int,
+    scale: tuple[float, float],
+    seed: int,
+) -> Any:
+    """[V, B, S, S, C] uint8, as training on the CPU cuts them, noise included."""
+    numbers = draw(views, len(pictures), seed=seed, step=0)
+    shapes = np.array([picture.shape[:2] for picture in pictures])
+    boxes = crop_boxes(shapes, numbers, size, scale, look)
+    found = cut_views(pictures, boxes, numbers=numbers, look=look)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        noisy = add_noise(torch.from_numpy(found).float() / 255, look)
+    return (noisy * 255).round().byte().numpy()
+
+
+def shown(picture_HWC: Any) -> Any:
+    """[H, W, 3] of any number of channels: grey, the colours, or the first three bands."""
+    channels = picture_HWC.shape[2]
+    if channels == 3:
+        return picture_HWC
+    return np.repeat(picture_HWC[..., :1], 3, axis=2) if channels < 3 else picture_HWC[..., :3]
+
+
+def draw_grid(
+    out: Path, chosen: Any, large: Any, small: Any, name: str, look: Preset, changed: dict[str, Any]
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns = len(chosen), 1 + len(large) + len(small)
+    figure = Figure(figsize=(1.55 * columns + 0.2, 1.75 * rows + 1.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    title = f"{name}: {look.reason}"
+    if changed:
+        title += "\nchanged: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
+    figure.suptitle(title, fontsize=11, wrap=True)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for row, (file, picture) in enumerate(chosen):
+        cells = [picture, *(view[row] for view in large), *(view[row] for view in small)]
+        names = ["original", *(f"large {n + 1}" for n in range(len(large)))]
+        names += [f"small {n + 1}" for n in range(len(small))]
+        for axes, cell, caption in zip(grid[row], cells, names, strict=True):
+            axes.imshow(shown(cell), interpolation="nearest", vmin=0, vmax=255)
+            axes.set(xticks=[], yticks=[])
+            for side in axes.spines.values():
+                side.set_color("#2563eb" if caption == "original" else "#d1d5db")
+            if row == 0:
+                axes.set_title(caption, fontsize=9)
+        label = file.path.name if file.part is None else file.part
+        grid[row][0].set_xlabel(label if len(label) < 22 else f"…{label[-20:]}", fontsize=7)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)

@@ -1,0 +1,296 @@
+"""`jepack probe`: how much simple models get out of frozen features.
+
+N images, E dims. One protocol for every encoder: features are standardised on the training part;
+the linear probe's strength is chosen by cross-validation inside the training part alone.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from jepack import bundle as bundles
+from jepack import preprocess
+from jepack.encoder import (
+    Encoder,
+    Projector,
+    ProjectorConfig,
+    build_backbone,
+    embedding_dims,
+    load_encoder,
+)
+from jepack.errors import ConfigError, DataError
+from jepack.images import ImageFile, find_images
+from jepack.preprocess import Pixels, Preprocessing
+from training.evaluate import features, knn_accuracy
+from training.monitor import counter
+from training.splits import column, copies_across, training_split
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+SHOTS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracies on the test part, 0..1; few-shot figures are means over 20 draws."""
+
+    linear: float
+    linear_low: float  # 95 % bootstrap interval over test images
+    linear_high: float
+    balanced: float  # mean recall over classes, of the linear probe
+    knn: float
+    few_shot: dict[int, float]  # labelled images per class -> accuracy
+    majority: float
+    train_images: int
+    test_images: int
+
+
+def score(x: Floats, y: Ints, train: Ints, test: Ints, seed: int = 0) -> Score:
+    """Probe features x [N, E] with labels y [N] on index arrays train and test."""
+    if len(np.unique(y[train])) < 2:
+        raise DataError("a probe needs at least two classes in its training part")
+    scaler = StandardScaler().fit(x[train])
+    z = scaler.transform(x).astype(np.float32)
+    answer = fit_linear(z[train], y[train], seed).predict(z[test])
+    right = answer == y[test]
+    generator = np.random.default_rng(seed)
+    draws = right[generator.integers(0, len(right), (1000, len(right)))].mean(axis=1)
+    return Score(
+        linear=float(right.mean()),
+        linear_low=float(np.quantile(draws, 0.025)),
+        linear_high=float(np.quantile(draws, 0.975)),
+        balanced=float(balanced_accuracy_score(y[test], answer)),
+        knn=knn_accuracy(x[train], y[train], x[test], y[test]),
+        few_shot={shots: few_shot(z, y, train, test, shots, seed) for shots in SHOTS},
+        majority=float(np.bincount(y[test]).max() / len(test)),
+        train_images=len(train),
+        test_images=len(test),
+    )
+
+
+def fit_linear(z: Floats, y: Ints, seed: int) -> LogisticRegression:
+    """Logistic regression whose strength does best in 3-fold cross-validation."""
+    folds = min(3, int(np.bincount(y)[np.unique(y)].min()))
+    best = STRENGTHS[2]
+    if folds >= 2:
+        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(z, y))
+        found = []
+        for strength in STRENGTHS:
+            parts = [logistic(z[a], y[a], strength).score(z[b], y[b]) for a, b in splits]
+            found.append(np.mean(parts))
+        best = STRENGTHS[int(np.argmax(found))]
+    return logistic(z, y, best)
+
+
+def logistic(z: Floats, y: Ints, strength: float) -> LogisticRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are plenty for a probe
+        return LogisticRegression(C=strength, max_iter=300).fit(z, y)
+
+
+def few_shot(z: Floats, y: Ints, train: Ints, test: Ints, shots: int, seed: int) -> float:
+    """Nearest class mean from `shots` labelled images per class, mean over 20 draws."""
+    generator = np.random.default_rng([seed, shots])
+    classes = np.unique(y[train])
+    found = []
+    for _ in range(20):
+        means = []
+        for label in classes:
+            members = train[y[train] == label]
+            chosen = generator.choice(members, min(shots, len(members)), replace=False)
+            means.append(z[chosen].mean(axis=0))
+        distance = ((z[test][:, None] - np.stack(means)[None]) ** 2).sum(axis=2)
+        found.append((classes[distance.argmin(axis=1)] == y[test]).mean())
+    return float(np.mean(found))
+
+
+def open_encoder(source: str, channels: int, size: int) -> tuple[Encoder, Preprocessing]:
+    """A bundle's folder, `timm:NAME` (published weights) or `random:NAME` (untrained)."""
+    kind, _, name = source.partition(":")
+    if kind not in ("timm", "random") or not name:
+        bundle = bundles.load(Path(source))
+        return load_encoder(bundle)[0], bundle.preprocessing
+    torch.manual_seed(0)
+    backbone = build_backbone(name, channels=channels, size=size, pretrained=kind == "timm")
+    known: Any = backbone
+    mean, std = known.pretrained_cfg.get("mean", (0.5,)), known.pretrained_cfg.get("std", (0.5,))
+    if len(mean) != channels:
+        mean, std = (float(np.mean(mean)),) * channels, (float(np.mean(std)),) * channels
+    width = embedding_dims(backbone, channels, size)
+    head = Projector(ProjectorConfig(in_features=width, hidden=8, out_features=8, layers=1))
+    look = Preprocessing(size=size, channels=channels, mean=tuple(mean), std=tuple(std))
+    return Encoder(backbone, head).eval(), look
+
+
+def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
+    images = []
+    with counter("read") as show:
+        for number, file in enumerate(files, start=1):
+            try:
+                images.append(preprocess.load(file.read(), look))
+            except DataError as error:
+                raise DataError(f"{file.name}: {str(error).removeprefix('image: ')}") from error
+            show(number, len(files))
+    return np.stack(images)
+
+
+def splits_of(
+    files: Sequence[ImageFile], fraction: float, seed: int, seeds: int, group_by: str | None
+) -> list[tuple[Ints, Ints]]:
+    """(train, test) of each seed; a manifest's own `split` column is one split and stays as it is."""
+    found = []
+    for number in range(seed, seed + seeds):
+        own = group_by is None and not any(file.columns.get("split") for file in files)
+        if own:  # the order that earlier versions drew
+            order = np.random.default_rng([number, 11]).permutation(len(files))
+            cut = round(len(files) * fraction)
+            found.append((order[cut:], order[:cut]))
+        else:
+            found.append(training_split(files, fraction, number, group_by))
+    return found
+
+
+def probe_column(
+    x: Floats, values: Sequence[str], parts: list[tuple[Ints, Ints]]
+) -> dict[str, Any]:
+    """How well the features tell the control column: far above its majority means that it can leak."""
+    names = sorted(set(values))
+    y = np.array([names.index(value) for value in values])
+    if len(names) < 2:
+        return {"values": 1, "linear": 1.0, "majority": 1.0}
+    linear, majority = [], []
+    for train, test in parts:
+        if len(np.unique(y[train])) < 2:
+            continue
+        scaler = StandardScaler().fit(x[train])
+        z = scaler.transform(x).astype(np.float32)
+        answer = fit_linear(z[train], y[train], 0).predict(z[test])
+        linear.append(float((answer == y[test]).mean()))
+        majority.append(float(np.bincount(y[test]).max() / len(test)))
+    if not linear:
+        raise DataError("--control: no split leaves two of its values in the training part")
+    return {
+        "values": len(names), "linear": float(np.mean(linear)), "majority": float(np.mean(majority)),
+    }  # fmt: skip
+
+
+def probe(
+    encoder: Annotated[str, typer.Argument(help="Bundle folder, timm:NAME or random:NAME.")],
+    data: Annotated[Path, typer.Option(help="Folder with one subfolder per class.")],
+    classes: Annotated[
+        str | None, typer.Option(help="Comma-separated classes to use; default all.")
+    ] = None,
+    output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
+    size: Annotated[int, typer.Option(help="Side for timm: and random: encoders, px.")] = 224,
+    test_fraction: Annotated[float, typer.Option(help="Share of images tested on.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Splits, counted from --seed; the mean is told.")] = 1,
+    group_by: Annotated[
+        str | None, typer.Option(help="Manifest column no split may cut through, such as patient.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Manifest column probed beside the label, such as scanner.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Linear, kNN and few-shot probes on frozen features; the same protocol for every encoder.
+
+    Examples:
+      jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
+      jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
+    """
+    if output not in bundles.OUTPUTS:
+        raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
+    if seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, found {seeds}")
+    files = [file for file in find_images(data, parts=True) if file.label]
+    wanted = classes.split(",") if classes else sorted({str(file.label) for file in files})
+    files = [file for file in files if file.label in wanted]
+    if len(files) < 20 or len(wanted) < 2:
+        raise DataError(f"{data}: {len(files)} labelled images of {wanted}; a probe needs 20 of 2")
+    y = np.array([wanted.index(str(file.label)) for file in files])
+    model, look = open_encoder(encoder, 3, size)
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    parts = splits_of(files, test_fraction, seed, seeds, group_by)
+    controls = column(files, control) if control else []
+    images = read_images(files, look)
+    both = features(model.to(target), images, look)
+    x = both[bundles.OUTPUTS.index(output)]
+    scores = [score(x, y, *part, seed + n) for n, part in enumerate(parts)]
+    found = mean_of(scores)
+    more: dict[str, Any] = {
+        "seeds": seeds,
+        "linear_std": float(np.std([one.linear for one in scores])),
+        "copies_across": float(
+            np.mean([copies_across(list(images), *part).share for part in parts])
+        ),
+    }
+    if control:
+        more["control"] = {"column": control, **probe_column(x, controls, parts)}
+    if as_json:
+        told = {"encoder": encoder, "output": output, **asdict(found), **more}
+        print(json.dumps(told))
+        return
+    show(encoder, output, found, more)
+
+
+def mean_of(scores: Sequence[Score]) -> Score:
+    """Means over splits; the interval spans the splits' own intervals' means."""
+    if len(scores) == 1:
+        return scores[0]
+    values: dict[str, Any] = {}
+    for name, first in asdict(scores[0]).items():
+        every = [asdict(one)[name] for one in scores]
+        if isinstance(first, dict):
+            values[name] = {key: float(np.mean([one[key] for one in every])) for key in first}
+        else:
+            values[name] = type(first)(np.mean(every))
+    return Score(**values)
+
+
+def show(encoder: str, output: str, found: Score, more: dict[str, Any]) -> None:
+    table = Table(title=f"{encoder} · {output}", title_justify="left", box=None)
+    for heading in ("probe", "accuracy", ""):
+        table.add_column(heading)
+    interval = f"95 % interval {found.linear_low:.3f} to {found.linear_high:.3f}"
+    if more["seeds"] > 1:
+        interval += f"; {more['seeds']} splits, standard deviation {more['linear_std']:.3f}"
+    table.add_row("linear", f"{found.linear:.3f}", interval)
+    table.add_row("linear, balanced", f"{found.balanced:.3f}", "mean recall over classes")
+    table.add_row("kNN", f"{found.knn:.3f}", "k = 20, cosine")
+    for shots, value in found.few_shot.items():
+        table.add_row(f"{shots}-shot", f"{value:.3f}", "nearest class mean, 20 draws")
+    table.add_row("majority", f"{found.majority:.3f}", f"{found.test_images} test images")
+    if "control" in more:
+        told = more["control"]
+        table.add_row(
+            f"control: {told['column']}",
+            f"{told['linear']:.3f}",
+            f"majority {told['majority']:.3f}; far above it, the features tell {told['column']}",
+        )
+    if more["copies_across"]:
+        table.add_row(
+            "copies",
+            f"{more['copies_across']:.3f}",
+            "of the test images look like a training image",
+        )
+    Console().print(table)

@@ -1,0 +1,169 @@
+"""Cutting views on the device: the boxes of views.py as two batched matrix products.
+
+V views, B images, S pixels a side, H x W pixels of the largest image, C channels. Interpolation is
+linear in the pixels, so a view is rows @ image @ columns: the row matrix holds each output row's weights
+on the image's rows. Half precision on GPUs keeps them to an eighth of a grey level; float32 elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepack.preprocess import Pixels
+from training.views import Boxes, Ints
+
+PACK_BYTES = 64 << 20  # of padded pixels in one pack
+WORK_ELEMENTS = 1 << 26  # of the largest temporary
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Some images of a step, padded to a common shape, and where they stand in the step."""
+
+    pixels: Tensor  # [b, H, W, C] uint8, pinned when a GPU will take it
+    shapes: Ints  # [b, 2]
+    numbers: Ints  # [b] index of each image among the B
+
+
+def pack_images(images: Sequence[Pixels], *, pin: bool) -> list[Pack]:
+    """Images of like shape together, so that padding wastes little."""
+    shapes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+    order = np.lexsort((shapes[:, 1], shapes[:, 0]))
+    channels = images[0].shape[2]
+    packs = []
+    for chosen in groups(shapes, order, channels):
+        height, width = shapes[chosen].max(axis=0)
+        pixels = torch.empty(
+            (len(chosen), height, width, channels), dtype=torch.uint8, pin_memory=pin
+        )
+        target = pixels.numpy()
+        for place, number in enumerate(chosen.tolist()):
+            image = images[number]
+            target[place, : image.shape[0], : image.shape[1]] = image
+        packs.append(Pack(pixels, shapes[chosen], chosen))
+    return packs
+
+
+def groups(shapes: Ints, order: Ints, channels: int) -> list[Ints]:
+    """`order` cut where a pack would grow too large or be mostly padding."""
+    result: list[list[int]] = []
+    most = np.zeros(2, dtype=np.int64)
+    used = 0
+    for number in order.tolist():
+        shape = shapes[number]
+        wider = np.maximum(most, shape)
+        if result:
+            padded = int(wider.prod()) * (len(result[-1]) + 1)
+            wasteful = padded > 1.6 * (used + int(shape.prod())) and len(result[-1]) >= 8
+            if padded * channels <= PACK_BYTES and not wasteful:
+                result[-1].append(number)
+                most, used = wider, used + int(shape.prod())
+                continue
+        result.append([number])
+        most, used = shape, int(shape.prod())
+    return [np.array(numbers, dtype=np.int64) for numbers in result]
+
+
+def cut_on_device(packs: Sequence[Pack], boxes: Boxes, device: torch.device) -> Tensor:
+    """Views [V, B, C, S, S], float32 in 0..255, of packed images."""
+    views, images = boxes.box.shape[:2]
+    channels, size = packs[0].pixels.shape[3], boxes.size
+    result = torch.empty((views, images, channels, size, size), device=device)
+    for pack in packs:
+        pixels = pack.pixels.to(device, non_blocking=True)
+        room = views * boxes.cut_size * max(pixels.shape[1], channels * pixels.shape[2])
+        each = max(1, WORK_ELEMENTS // room)
+        for start in range(0, len(pack.numbers), each):
+            part = slice(start, start + each)
+            chosen = pack.numbers[part]
+            cut = cut_part(pixels[part], pack.shapes[part], boxes, chosen)
+            result[:, torch.from_numpy(chosen).to(device)] = cut
+    return result
+
+
+def cut_part(pixels_bHWC: Tensor, shapes: Ints, boxes: Boxes, chosen: Ints) -> Tensor:
+    """[V, b, C, S, S] of some images."""
+    device = pixels_bHWC.device
+    number, height, width, channels = pixels_bHWC.shape
+    views, side = boxes.box.shape[0], boxes.cut_size
+    kind = torch.float16 if device.type == "cuda" else torch.float32
+    rows = weights(boxes, chosen, shapes[:, 0], 0, height, device, kind)  # [b, V * side, H]
+    columns = weights(boxes, chosen, shapes[:, 1], 1, width, device, kind)  # [b, V * side, W]
+    image = pixels_bHWC.permute(0, 1, 3, 2).to(kind).reshape(number, height, channels * width)
+    tall = torch.bmm(rows, image).view(number * views, side * channels, width)
+    wide = columns.view(number * views, side, width).transpose(1, 2)
+    cut = torch.bmm(tall, wide).view(number, views, side, channels, side)
+    cut = cut.permute(1, 0, 3, 2, 4).float()
+    if boxes.angle is not None:
+        cut = rotate(cut, boxes.angle[:, chosen], boxes.size)
+    return flip_and_transpose(cut, boxes, chosen)
+
+
+def weights(
+    boxes: Boxes,
+    chosen: Ints,
+    extents: Ints,
+    axis: int,
+    padded: int,
+    device: torch.device,
+    kind: torch.dtype,
+) -> Tensor:
+    """[b, V * side, padded]: what each output row (axis 0) or column takes of each input one."""
+    scale = 1 << boxes.level[:, chosen]
+    start = boxes.box[:, chosen, axis] // scale
+    length = boxes.box[:, chosen, 2 + axis] // scale
+    extent = np.maximum(1, extents[None] // scale)
+    table = np.stack([start, length, extent, scale, boxes.fine[:, chosen]], axis=-1)
+    values = torch.from_numpy(table.transpose(1, 0, 2).astype(np.float32)).to(device)  # [b, V, 5]
+    first, size, limit, step, fine = (value[..., None] for value in values.unbind(-1))
+    place = torch.arange(boxes.cut_size, device=device, dtype=torch.float32) + 0.5
+    spread = size / boxes.cut_size
+    outside = boxes.angle is not None
+    source = torch.arange(padded, device=device, dtype=torch.float32)
+    position = (source / step).floor()[:, :, None]  # [b, V, 1, padded]: the halved pixel it is in
+    inside = (position < limit[..., None]).float() / step[..., None]
+    result = torch.zeros((), device=device)
+    for offset in (-0.25, 0.25):  # the two fine samples; both fall on one point when not fine
+        centre = (place + offset * fine) * spread - 0.5
+        centre = torch.minimum(centre.clamp(min=0), size - 1) + first
+        if outside:
+            centre = centre.abs()
+            centre = torch.minimum(centre, (2 * (limit - 1) - centre).abs())
+        result = result + (1 - (position - centre[..., None]).abs()).clamp(min=0)
+    return (result * (inside / 2)).to(kind).flatten(1, 2)
+
+
+def rotate(cut_VBCSS: Tensor, degrees: npt.NDArray[np.float32], size: int) -> Tensor:
+    """The middle size x size of larger squares, each turned counter-clockwise by its own angle."""
+    views, number, channels, side, _ = cut_VBCSS.shape
+    angle = torch.from_numpy(degrees.astype(np.float32)).to(cut_VBCSS.device) * (math.pi / 180)
+    cos, sin = angle.cos().flatten(), angle.sin().flatten()
+    share = size / side
+    nothing = torch.zeros_like(cos)
+    rows = [torch.stack([cos, -sin, nothing], -1), torch.stack([sin, cos, nothing], -1)]
+    matrix = torch.stack(rows, dim=1) * share
+    shape = [views * number, channels, size, size]
+    grid = F.affine_grid(matrix, shape, align_corners=False)
+    turned = F.grid_sample(cut_VBCSS.flatten(0, 1), grid, align_corners=False)
+    return turned.view(views, number, channels, size, size)
+
+
+def flip_and_transpose(cut_VBCSS: Tensor, boxes: Boxes, chosen: Ints) -> Tensor:
+    for flags, turn in (
+        (boxes.flip_rows, lambda x: x.flip(-2)),
+        (boxes.flip_columns, lambda x: x.flip(-1)),
+        (boxes.transpose, lambda x: x.transpose(-1, -2)),
+    ):
+        some = flags[:, chosen]
+        if some.any():
+            mask = torch.from_numpy(some).to(cut_VBCSS.device)[:, :, None, None, None]
+            cut_VBCSS = torch.where(mask, turn(cut_VBCSS), cut_VBCSS)
+    return cut_VBCSS

@@ -1,0 +1,162 @@
+"""Splits that do not leak: whole groups stay together, and copies across a split are found.
+
+N images. A group is what must not be on both sides: a patient, a slide, a scene, a block of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack.errors import DataError
+from jepack.images import ImageFile
+from jepack.preprocess import Pixels
+
+Ints = npt.NDArray[np.int64]
+HELD_OUT = ("val", "valid", "validation", "test", "held-out", "held_out")
+MOST_HELD_OUT = 2048
+TRIES = 50
+HASH_BITS = 3
+SAME_COSINE = 0.999
+
+
+def split(count: int, validation_fraction: float, seed: int) -> tuple[Any, Any]:
+    """Shuffled (training, validation) indices; validation is at most 2,048 images."""
+    order = np.random.default_rng([seed, 77]).permutation(count)
+    held_out = min(MOST_HELD_OUT, max(1, round(count * validation_fraction))) if count > 1 else 0
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def training_split(
+    files: Sequence[ImageFile], validation_fraction: float, seed: int, group_by: str | None = None
+) -> tuple[Any, Any]:
+    """(training, validation) indices: by the manifest's `split` column if it has one, else by group."""
+    told = [file.columns.get("split", "").lower() for file in files]
+    held = np.array([word in HELD_OUT for word in told])
+    if held.any() and not held.all():
+        if group_by:
+            check_groups(
+                column(files, group_by), np.flatnonzero(~held), np.flatnonzero(held), group_by
+            )
+        return np.flatnonzero(~held), np.flatnonzero(held)
+    if group_by:
+        return grouped_split(column(files, group_by), validation_fraction, seed)
+    return split(len(files), validation_fraction, seed)
+
+
+def column(files: Sequence[ImageFile], name: str) -> list[str]:
+    """A manifest column, one value for each image. Raises DataError when images lack it."""
+    if name == "label":
+        return [file.label or "" for file in files]
+    values = [file.columns.get(name, "") for file in files]
+    missing = sum(not value for value in values)
+    if missing:
+        known = sorted({key for file in files for key in file.columns})
+        raise DataError(
+            f"{missing} of {len(files)} images have no {name!r}; the manifest's columns are "
+            f"{', '.join(known) or 'none (is there a manifest.csv?)'}"
+        )
+    return values
+
+
+def grouped_split(groups: Sequence[str], test_fraction: float, seed: int) -> tuple[Ints, Ints]:
+    """(training, test) indices that share no group; the test part is as near to its share as groups allow."""
+    names, of = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"one group ({names[0]!r}) holds all images; a split needs at least two")
+    counts = np.bincount(of)
+    wanted = min(MOST_HELD_OUT, len(groups) * test_fraction)
+    best: tuple[float, Any] = (np.inf, None)
+    generator = np.random.default_rng([seed, 78])
+    for _ in range(TRIES if len(names) < 50 else 1):  # few, uneven groups: look for a good draw
+        order = generator.permutation(len(names))
+        total = np.cumsum(counts[order])
+        take = int(np.argmin(np.abs(total[:-1] - wanted))) + 1
+        off = abs(float(total[take - 1]) - wanted)
+        if off < best[0]:
+            best = (off, order[:take])
+    test = np.isin(of, best[1])
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def check_groups(groups: Sequence[str], train: Ints, test: Ints, name: str) -> None:
+    both = {groups[i] for i in train} & {groups[i] for i in test}
+    if both:
+        shown = ", ".join(sorted(both)[:5])
+        raise DataError(f"{len(both)} values of {name!r} lie on both sides of the split: {shown}")
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Test images that look like a training image."""
+
+    pairs: tuple[tuple[int, int], ...]  # (test, training) indices
+    share: float  # of the test images
+
+
+def copies_across(images: Sequence[Pixels], train: Ints, test: Ints) -> Copies:
+    """Near duplicates: copies that were brightened, recompressed or resized, not other shots of a thing.
+
+    Candidates share all but 3 bits of a gradient hash; small pictures of both then decide. On solar
+    cells, which all look alike, copies reach a cosine of .9994 and more, strangers .9988 at most.
+    Flat images have no gradients and are left out.
+    """
+    prints = [print_of(image) for image in images]
+    hashes = np.array([found.hash for found in prints], dtype=np.uint64)
+    plain = np.array([found.plain for found in prints])
+    known, asked = train[~plain[train]], test[~plain[test]]
+    pairs = []
+    for start in range(0, len(asked), 256):
+        block = asked[start : start + 256]
+        bits = popcount(np.bitwise_xor(hashes[block][:, None], hashes[known][None]))
+        for row, place in zip(*np.nonzero(bits <= HASH_BITS), strict=True):
+            one, other = int(block[row]), int(known[place])
+            if prints[one].same_as(prints[other]):
+                pairs.append((one, other))
+    touched = {pair[0] for pair in pairs}
+    return Copies(tuple(pairs), len(touched) / max(1, len(test)))
+
+
+@dataclass(frozen=True)
+class Print:
+    """What two copies of a picture share."""
+
+    hash: int  # 64 bits: whether each of 8 x 9 cells is brighter than its right neighbour
+    detail: npt.NDArray[
+        np.float32
+    ]  # [1024], unit length: what a 32 x 32 picture shows beyond its blur
+    plain: bool  # nothing to be seen
+
+    def same_as(self, other: Print) -> bool:
+        return float(self.detail @ other.detail) > SAME_COSINE
+
+
+def print_of(image_HWC: Pixels) -> Print:
+    import cv2
+
+    grey = np.ascontiguousarray(image_HWC.mean(axis=2, dtype=np.float32))
+
+    def small(size: tuple[int, int]) -> Any:
+        shrinks = grey.shape[0] > size[1] and grey.shape[1] > size[0]
+        return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    cells, picture = small((9, 8)), small((32, 32))
+    bits = (cells[:, 1:] > cells[:, :-1]).flatten()
+    detail = (picture - cv2.blur(picture, (5, 5))).flatten()
+    detail -= detail.mean()
+    length = float(np.linalg.norm(detail))
+    return Print(
+        hash=int(np.packbits(bits).view(np.uint64)[0]),
+        detail=(detail / max(length, 1e-6)).astype(np.float32),
+        plain=float(grey.max() - grey.min()) < 8,
+    )
+
+
+def popcount(values: npt.NDArray[np.uint64]) -> Ints:
+    """Bits that are set in each value. (NumPy has bitwise_count from 2.0 on only.)"""
+    table = np.array([bin(n).count("1") for n in range(256)], dtype=np.uint8)
+    return table[values[..., None].view(np.uint8)].sum(axis=-1, dtype=np.int64)

@@ -1,0 +1,149 @@
+"""What a run is made of before its first step: settled settings, encoder, method, optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from jepack import bundle as bundles
+from jepack.encoder import Encoder, build_encoder, load_encoder
+from jepack.errors import ConfigError, DataError
+from training import methods
+from training.config import TrainConfig
+from training.distributed import Ranks
+from training.evaluate import Evaluation
+from training.methods import Method
+
+
+@dataclass
+class State:
+    """What changes while training, and is checkpointed."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    step: int = 0  # steps done
+    total: int = 0
+    last_checkpoint: Path | None = None
+    bad_steps: int = 0
+    evaluation: Evaluation | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def best(self) -> Encoder:
+        """The encoder to evaluate and keep: the EMA copy when there is one."""
+        chosen = self.average.module if self.average is not None else self.method.encoder
+        assert isinstance(chosen, Encoder)
+        return chosen
+
+
+def settle(config: TrainConfig) -> TrainConfig:
+    """The settings a run really has: a bundle it starts from names its encoder, and an encoder that
+    takes one image size is evaluated and served at the size it trains at.
+
+    Raises ConfigError where the bundle of `init` and the settings contradict each other.
+    """
+    if config.init:
+        config = inherit(config, bundles.load(config.init))
+    known = timm.get_pretrained_cfg(config.encoder) if timm.is_model(config.encoder) else None
+    if known is not None and known.fixed_input_size and config.serving_size != config.size:
+        return replace(config, eval_size=config.size)
+    return config
+
+
+def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
+    """The settings with the architecture of the bundle they start from."""
+    channels = start.preprocessing.channels
+    if config.channels not in (0, channels):
+        raise ConfigError(
+            f"{start.folder} takes {channels} channel(s), {config.channels} are asked. Leave "
+            "--set channels out, or start from another bundle"
+        )
+    arguments = start.config().get("model_args", {})
+    size = arguments.get("img_size", config.size)
+    if size != config.size:
+        raise ConfigError(
+            f"{start.folder} was trained at {size} px and takes no other size, {config.size} is asked. "
+            f"Use --size {size}"
+        )
+    return replace(
+        config,
+        encoder=start.config()["architecture"],
+        channels=channels,
+        global_pool=arguments.get("global_pool", config.global_pool),
+        patch_size=arguments.get("patch_size", config.patch_size),
+        projection_dims=start.dimensions["projection"],
+    )
+
+
+def steps_of(config: TrainConfig, images: int) -> int:
+    return max(1, round(config.epochs * images / config.images_per_step))
+
+
+def check_sizes(config: TrainConfig, images: int, here: Ranks) -> None:
+    share = here.world * config.accumulate
+    if images < 16:
+        raise DataError(f"{images} training images; self-supervised training needs at least 16")
+    if config.images_per_step > images:
+        raise ConfigError(
+            f"images_per_step is {config.images_per_step} but there are {images} training images. "
+            f"Use --images-per-step {max(2, images // 2 // share * share)}"
+        )
+    if config.images_per_step % share:
+        raise ConfigError(
+            f"{config.images_per_step} images per step do not divide by {here.world} ranks x "
+            f"{config.accumulate} micro-batches"
+        )
+
+
+def build(config: TrainConfig, here: Ranks) -> State:
+    if config.init:
+        encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
+        encoder.train()
+    else:
+        encoder = build_encoder(
+            config.encoder, channels=config.channels, size=config.size,
+            projection_dims=config.projection_dims, hidden=config.projector_hidden,
+            layers=config.projector_layers, pretrained=config.pretrained, **config.building_options(),
+        )  # fmt: skip
+    if config.activation_checkpointing:
+        backbone: Any = encoder.backbone
+        backbone.set_grad_checkpointing(True)
+    if config.precision == "fp64":
+        encoder.double()
+    method = methods.build(config, encoder, here)
+    average = None
+    if config.ema_decay > 0 and not method.has_teacher:
+        rule = averaging(config.ema_decay)
+        average = AveragedModel(method.encoder, multi_avg_fn=rule, use_buffers=True)
+    return State(method, optimizer_for(method.trained, config), average)
+
+
+def averaging(decay: float) -> Any:
+    """EMA update whose decay grows from 0.1, so that a young average forgets the initial weights."""
+
+    @torch.no_grad()
+    def update(average: Any, current: Any, count: Any) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, share)
+        else:  # BatchNorm's counters
+            torch._foreach_copy_(average, current)
+
+    return update
+
+
+def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; biases, norms and other vectors are not decayed."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [  # the first is the one whose decay is scheduled
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999))

@@ -1,0 +1,186 @@
+"""Opening encoders that were trained elsewhere: timm, the Hub, weights files, folders in timm's format."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import load_model_config_from_hf
+from torch import Tensor, nn
+
+from jepack.encoder import build_backbone, load_strictly
+from jepack.errors import ArtifactError, ConfigError, JepackError
+from jepack.files import sha256_of
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format
+PREFIXES = ("", "module.", "backbone.", "module.backbone.", "encoder.", "model.", "_orig_mod.")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A backbone with its weights, on the CPU, and what is known of it."""
+
+    backbone: nn.Module
+    architecture: str  # timm name without tag
+    origin: str  # for the card and the manifest
+    stated: dict[str, Any]  # timm's pretrained_cfg: input size, mean, std, licence
+    sha256: str | None = None  # of a weights file
+    model_args: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()  # tensors of the file that the backbone does not have
+
+
+def open_source(source: str, encoder: str | None, channels: int, size: int) -> Source:
+    """The encoder that `source` names, built for crops of `size` px (0 = its own)."""
+    kind, _, name = source.partition(":")
+    if kind == "timm" and name:
+        return from_timm(name, channels, size)
+    if kind == "hf" and name:
+        return from_hub(name, channels, size)
+    path = Path(source)
+    if (path / "config.json").is_file():
+        return from_folder(path, channels, size)
+    if path.is_file():
+        if encoder is None:
+            raise ConfigError(f"{path}: say whose weights these are: --encoder NAME (a timm name)")
+        return from_file(path, encoder, stated_by_timm(encoder), {}, channels, size)
+    raise ConfigError(
+        f"{source}: neither timm:NAME, hf:OWNER/REPO, a file, nor a folder in timm's format"
+    )
+
+
+def from_timm(name: str, channels: int, size: int) -> Source:
+    stated = stated_by_timm(name)
+    size = size or side_of(stated)
+    build_backbone(name, channels=channels, size=size)  # an unknown name fails before the download
+    with fetching(f"timm:{name}"):
+        backbone = build_backbone(name, channels=channels, size=size, pretrained=True)
+    architecture = name.split(".")[0]
+    return Source(backbone, architecture, f"timm, {architecture}.{stated.get('tag', '')}", stated)
+
+
+def from_hub(name: str, channels: int, size: int) -> Source:
+    """A repository in timm's own format."""
+    with fetching(f"hf:{name}"):
+        stated, architecture, arguments = load_model_config_from_hf(name)
+        arguments = own_arguments(arguments)
+        backbone = build_backbone(
+            architecture, channels=channels, size=size or side_of(stated), pretrained=True,
+            pretrained_cfg=stated, **arguments,
+        )  # fmt: skip
+    return Source(backbone, architecture, f"the Hub, {name}", stated, model_args=arguments)
+
+
+def from_folder(folder: Path, channels: int, size: int) -> Source:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        architecture = config["architecture"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}/config.json is not timm's: {error!r}") from error
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if not files:
+        raise ArtifactError(f"{folder}: holds none of {', '.join(WEIGHTS)}")
+    # Older files keep what is stated at the top level.
+    stated = {**stated_by_timm(architecture), **config, **config.get("pretrained_cfg", {})}
+    arguments = own_arguments(config.get("model_args"))
+    return from_file(files[0], architecture, stated, arguments, channels, size)
+
+
+def from_file(
+    path: Path,
+    encoder: str,
+    stated: dict[str, Any],
+    arguments: dict[str, Any],
+    channels: int,
+    size: int,
+) -> Source:
+    state = read_state(path)
+    backbone = build_backbone(encoder, channels=channels, size=size or side_of(stated), **arguments)
+    fitting, left_out = strip_prefix(state, backbone)
+    load_strictly(backbone, fitting, path)
+    return Source(
+        backbone, encoder.split(".")[0], path.name, stated, sha256_of(path), arguments,
+        tuple(sorted(left_out)),
+    )  # fmt: skip
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a PyTorch checkpoint, which is read without running code."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about pickle protocols; what matters is an error below
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{path}: this is no checkpoint of tensors alone, and loading it could run code. Save the "
+            "state_dict, best as safetensors."
+        ) from error
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{path}: holds no readable weights ({reason})") from error
+    for wrapper in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+            break
+    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise ArtifactError(f"{path}: holds no state_dict but {type(state).__name__}")
+    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def strip_prefix(
+    state: dict[str, Tensor], backbone: nn.Module
+) -> tuple[dict[str, Tensor], set[str]]:
+    """(the backbone's tensors under its own names, names of the others), by the prefix that fits best."""
+    wanted = set(backbone.state_dict())
+    best = max(PREFIXES, key=lambda prefix: sum(prefix + name in state for name in wanted))
+    fitting = {name: state[best + name] for name in wanted if best + name in state}
+    return fitting, {name for name in state if name.removeprefix(best) not in fitting}
+
+
+def own_arguments(arguments: dict[str, Any] | None) -> dict[str, Any]:
+    """Model arguments without those that follow from the data."""
+    return {k: v for k, v in (arguments or {}).items() if k not in ("in_chans", "img_size")}
+
+
+def stated_by_timm(name: str) -> dict[str, Any]:
+    """timm's pretrained_cfg of a model name; {} when it has none."""
+    try:
+        config: Any = timm.models.get_pretrained_cfg(name)
+    except (RuntimeError, KeyError):
+        config = None  # build_backbone explains unknown names
+    return config.to_dict() if config is not None else {}
+
+
+def side_of(stated: dict[str, Any]) -> int:
+    """The input side that goes with the weights, px."""
+    return int(stated.get("input_size", (3, 224, 224))[1])
+
+
+class fetching:
+    """Turns whatever a download or its cache raises into one clear error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, JepackError):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ArtifactError(
+                f"{self.name}: its weights could not be had ({lines[0][:200]}). Without the Hub, fetch "
+                "the file elsewhere and run: jepack import FILE --encoder NAME"
+            ) from error
