@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -126,20 +127,48 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
 
 
 def swap_folder(stage: Path, target: Path) -> None:
-    """Rename `stage` to `target`; what was there is removed only after the new one is in place."""
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-        os.replace(target, old / "was")
+    """Rename `stage` to `target`; what was there is removed only after the new one is in place.
+
+    On Linux the two names are exchanged at once, so `target` names a whole folder at every instant.
+    Where the system or the file system cannot do that, the old folder steps aside first.
+    """
+    if not target.exists():
+        os.replace(stage, target)
+        fsync_folder(target.parent)
+        return
+    if exchange(stage, target):
+        fsync_folder(target.parent)
+        remove(stage)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = aside / "was"
+    os.replace(target, old)
     try:
         os.replace(stage, target)
     except BaseException:
-        if old is not None:
-            os.replace(old / "was", target)
+        os.replace(old, target)
         raise
     fsync_folder(target.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, renameat2(2); False where that cannot be done."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # Linux 3.15, glibc 2.28
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    code = rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(swap))
+    return bool(code == 0)
+
+
+def remove(folder: Path) -> None:
+    """A folder, or the link that stood for one."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_or_copy(source: str, target: str) -> str:

@@ -1,0 +1,84 @@
+"""Replacing a folder: whole before, whole after, and never away in between."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from jepack import files
+
+
+def fill(folder: Path, text: str) -> None:
+    with files.new_folder(folder) as stage:
+        (stage / "a.txt").write_text(text)
+
+
+@pytest.fixture(params=["exchange", "fallback"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "fallback":
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    return str(request.param)
+
+
+def test_a_folder_is_replaced_and_nothing_is_left_beside_it(way: str, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    for text in ("one", "two"):
+        fill(target, text)
+        assert (target / "a.txt").read_text() == text
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_writer_that_fails_leaves_the_folder_as_it_was(way: str, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    fill(target, "one")
+
+    def fail() -> None:
+        with files.new_folder(target) as stage:
+            (stage / "a.txt").write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (target / "a.txt").read_text() == "one"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_the_folder_it_named_is_kept(
+    way: str, tmp_path: Path
+) -> None:
+    fill(tmp_path / "first", "one")
+    (tmp_path / "latest").symlink_to("first")
+    fill(tmp_path / "latest", "two")
+    assert (tmp_path / "latest" / "a.txt").read_text() == "two"
+    assert (tmp_path / "first" / "a.txt").read_text() == "one"
+    assert sorted(os.listdir(tmp_path)) == ["first", "latest"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_a_reader_finds_the_folder_at_every_instant(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    fill(target, "0")
+    (tmp_path / "probe").mkdir()
+    if not files.exchange(target, tmp_path / "probe"):
+        pytest.skip("this file system cannot exchange names")
+    files.exchange(target, tmp_path / "probe")
+    missing, reads, done = [], [], threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            reads.append(1)
+            if not os.path.isdir(target):
+                missing.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        fill(target, str(number))
+    done.set()
+    reader.join()
+    assert len(reads) > 100
+    assert not missing
