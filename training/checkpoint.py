@@ -21,18 +21,28 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write the state after `step` steps; then drop all but the newest `keep` checkpoints."""
+    """Write the state after `step` steps; then drop all but the newest `keep` checkpoints.
+
+    Raises ArtifactError when it cannot be written; the checkpoints before it are then untouched.
+    """
     stream = io.BytesIO()
     torch.save(state, stream)
     content = stream.getvalue()
     target = folder_of(run, step)
-    with new_folder(target) as stage:
-        write_bytes(stage / "state.pt", content)
-        digest = hashlib.sha256(content).hexdigest()
-        write_json(
-            stage / "checkpoint.json", {"step": step, "sha256": digest, "bytes": len(content)}
-        )
-    for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
+    for leftover in target.parent.glob(".step-*"):  # a kill came while one was written
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        with new_folder(target) as stage:
+            write_bytes(stage / "state.pt", content)
+            digest = hashlib.sha256(content).hexdigest()
+            write_json(
+                stage / "checkpoint.json", {"step": step, "sha256": digest, "bytes": len(content)}
+            )
+    except ArtifactError as error:
+        before = sorted(target.parent.glob("step-*"))
+        kept = f"The last checkpoint is {before[-1]}" if before else "There is no checkpoint yet"
+        raise ArtifactError(f"{error} {kept}; the same command continues the run.") from error
+    for old in sorted(target.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

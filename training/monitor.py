@@ -50,9 +50,11 @@ class Monitor:
         from torch.utils.tensorboard import SummaryWriter
 
         run.mkdir(parents=True, exist_ok=True)
-        trim(run / "log.jsonl", first_step)
+        again = trim(run / "log.jsonl", first_step)
         self.log = (run / "log.jsonl").open("a", buffering=1)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        for name, value in again.items():  # it purges this step's evaluation too
+            self.board.add_scalar(f"evaluation/{name}", value, first_step)
         self.progress = Progress(
             TextColumn("[bold]train[/]"),
             BarColumn(),
@@ -131,18 +133,28 @@ class Monitor:
             )
 
 
-def trim(log: Path, first_step: int) -> None:
-    """Drop lines of steps that will be done again after a resume."""
+def trim(log: Path, first_step: int) -> dict[str, float]:
+    """Drop lines of steps that will be done again after a resume.
+
+    Steps count from 0, evaluations from the steps done before them: the one made just before the
+    checkpoint bears its number and stays. Returns its figures, {} when there is none.
+    """
+    last: dict[str, float] = {}
     if not log.is_file():
-        return
+        return last
     kept = []
     for line in log.read_text().splitlines():
         try:
-            if json.loads(line)["step"] < first_step:
-                kept.append(line)
+            entry = json.loads(line)
+            done = entry["step"] + ("evaluation" not in entry)
         except (ValueError, KeyError):
             continue  # a line cut short by a crash
+        if done <= first_step:
+            kept.append(line)
+            if "evaluation" in entry and done == first_step:
+                last = entry["evaluation"]
     write_bytes(log, "".join(line + "\n" for line in kept).encode())
+    return last
 
 
 def read_log(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
