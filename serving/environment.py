@@ -16,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,14 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MARKER = "jepack-environment.json"
 SERVER = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51.0; its Python API is not used
 MINIMUM_GLIBC = (2, 35)
+# Decoders beyond Pillow: the server gets those that are installed here, in the versions that still go
+# with NumPy 1, so that it takes the formats training takes.
+FORMATS = {
+    "tifffile": "tifffile=={}",
+    "imagecodecs": "imagecodecs",
+    "pydicom": "pydicom=={}",
+    "astropy": "astropy<8",
+}
 # The wheel has backend stubs for 3.8-3.13; NumPy 1.26 has wheels up to 3.12, jepack starts at 3.10.
 PYTHONS = ((3, 10), (3, 11), (3, 12))
 OTHERWISE = "Elsewhere, serve the repository in the NGC container: see docs/serving.md"
@@ -116,7 +124,15 @@ def pins() -> list[str]:
         runtime = f"onnxruntime=={version('onnxruntime')}"
     except PackageNotFoundError:
         runtime = "onnxruntime>=1.20"
-    return [SERVER, "numpy==1.26.4", runtime, f"pillow=={PIL.__version__}"]
+    return [SERVER, "numpy==1.26.4", runtime, f"pillow=={PIL.__version__}", *format_pins()]
+
+
+def format_pins() -> list[str]:
+    found = []
+    for library, requirement in FORMATS.items():
+        with suppress(PackageNotFoundError):
+            found.append(requirement.format(version(library)))
+    return found
 
 
 def wanted() -> dict[str, object]:
@@ -204,7 +220,7 @@ def clear(folder: Path) -> None:
 
 def build(folder: Path, console: Console) -> None:
     console.print(
-        f"Making the Triton server's environment in {folder} (about 100 MB to download, once)",
+        f"Making the Triton server's environment in {folder} (about 150 MB to download, once)",
         highlight=False,
         soft_wrap=True,
     )

@@ -19,6 +19,11 @@ def test_pixels_agree_because_pillow_is_the_same_and_numpy_is_below_2() -> None:
     assert any(pin.startswith("numpy==1.") for pin in pins())
 
 
+def test_the_server_gets_the_decoders_that_training_has() -> None:
+    pytest.importorskip("pydicom")
+    assert [pin for pin in pins() if pin.startswith("pydicom==3")]
+
+
 @pytest.mark.triton
 def test_a_complete_environment_is_used_as_it_is() -> None:
     made = ensure_server_environment()
