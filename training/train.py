@@ -20,10 +20,10 @@ from jepack.preprocess import Preprocessing
 from training import bundling, checkpoint, monitor
 from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
+from training.checking import Checker, last_good, told
 from training.config import TrainConfig
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, any_rank, barrier, broadcast, ranks
-from training.evaluate import Evaluation, crops, evaluate
 from training.monitor import Monitor
 from training.regularisers import FLOORS
 from training.schedule import learning_rate, weight_decay
@@ -32,10 +32,8 @@ from training.starting import State, build, check_sizes, settle, steps_of
 from training.stopping import Stop, stop_signals
 from training.views import preset
 
-EVALUATED_IMAGES = 1024
 TIMED_STEPS = 8
 MAX_BAD_STEPS = 3
-YOUNG_STEPS = 30
 
 
 def train(
@@ -216,54 +214,6 @@ def one_step(
     state.step += 1
     state.seconds = figures
     return figures | {"learning_rate": rate, "gradient_norm": norm}
-
-
-class Checker:
-    """Evaluates on fixed images and stops a run that collapsed."""
-
-    def __init__(
-        self, config: TrainConfig, cache: Cache, parts: Split, preprocessing: Preprocessing
-    ) -> None:
-        self.config = config
-        self.preprocessing = replace(preprocessing, size=config.size)
-        ids = cache.class_ids()
-        generator = np.random.default_rng([config.seed, 3])
-
-        def some(indices: Any) -> Any:
-            chosen = generator.permutation(indices)[:EVALUATED_IMAGES]
-            return crops(cache, chosen, self.preprocessing), ids[chosen]
-
-        self.reference, self.held_out = some(parts.train), some(parts.held_out)
-
-    def check(self, state: State, figures: dict[str, float], watcher: Monitor) -> Evaluation:
-        found = evaluate(state.best(), self.preprocessing, self.reference, self.held_out)
-        watcher.evaluation(state.step, found.figures())
-        report = found.projection
-        young = state.step < max(YOUNG_STEPS, self.config.warmup_fraction * state.total)
-        if young:  # the projections of the first steps look collapsed in every run
-            return found
-        if report.variance < 1e-8 or (report.effective_rank < 1.2 and report.dimensions > 4):
-            raise TrainingError(
-                f"step {state.step}: the projections have collapsed (effective rank "
-                f"{report.effective_rank:.2f} of {report.dimensions}, variance {report.variance:.2g}; "
-                f"{told(figures)}). {last_good(state, watcher.run)} Try a larger --sigreg-weight, "
-                "more --images-per-step, or a lower --learning-rate."
-            )
-        return found
-
-
-def told(figures: dict[str, float]) -> str:
-    return ", ".join(
-        f"{name} {figures[name]:.4g}"
-        for name in ("loss", "prediction", "regulariser")
-        if name in figures
-    )
-
-
-def last_good(state: State, out: Path) -> str:
-    if state.last_checkpoint is None:
-        return "There is no checkpoint yet."
-    return f"The last good checkpoint is {state.last_checkpoint}."
 
 
 def fit_budget(

@@ -1,0 +1,156 @@
+"""What is looked at while a run goes: figures on fixed images, and whether it has collapsed.
+
+V views, B images, D projection dims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from jepack import isotropy
+from jepack.encoder import Encoder
+from jepack.errors import TrainingError
+from jepack.preprocess import Preprocessing
+from training.batches import Cutter, Finisher
+from training.bundling import Split
+from training.config import TrainConfig
+from training.data import Cache
+from training.evaluate import Evaluation, crops, evaluate
+from training.lejepa import Embedder
+from training.monitor import Monitor
+from training.starting import State
+from training.views import preset
+
+EVALUATED_IMAGES = 1024
+SCORED_IMAGES = 256  # SIGReg grows with the batch, and the power 0.4 holds for a few hundred
+SCORED_SLICES = 256
+LAMBDA_POWER = 0.4
+YOUNG_STEPS = 30
+
+
+class Checker:
+    """Evaluates on fixed images and stops a run that collapsed. Lives on the first rank only."""
+
+    def __init__(
+        self, config: TrainConfig, cache: Cache, parts: Split, preprocessing: Preprocessing
+    ) -> None:
+        self.config = config
+        self.preprocessing = replace(preprocessing, size=config.size)
+        self.score = LabelFreeScore(config, cache, parts.train, preprocessing)
+        ids = cache.class_ids()
+        generator = np.random.default_rng([config.seed, 3])
+
+        def some(indices: Any) -> Any:
+            chosen = generator.permutation(indices)[:EVALUATED_IMAGES]
+            return crops(cache, chosen, self.preprocessing), ids[chosen]
+
+        self.reference, self.held_out = some(parts.train), some(parts.held_out)
+
+    def check(self, state: State, figures: dict[str, float], watcher: Monitor) -> Evaluation:
+        encoder = state.best()
+        found = evaluate(encoder, self.preprocessing, self.reference, self.held_out)
+        watcher.evaluation(state.step, found.figures() | self.score.figures(encoder))
+        report = found.projection
+        young = state.step < max(YOUNG_STEPS, self.config.warmup_fraction * state.total)
+        if young:  # the projections of the first steps look collapsed in every run
+            return found
+        if report.variance < 1e-8 or (report.effective_rank < 1.2 and report.dimensions > 4):
+            raise TrainingError(
+                f"step {state.step}: the projections have collapsed (effective rank "
+                f"{report.effective_rank:.2f} of {report.dimensions}, variance {report.variance:.2g}; "
+                f"{told(figures)}). {last_good(state, watcher.run)} Try a larger --sigreg-weight, "
+                "more --images-per-step, or a lower --learning-rate."
+            )
+        return found
+
+
+class LabelFreeScore:
+    """loss / lambda^0.4 on images, views and directions that stay the same for the whole run.
+
+    Lower is better; compares moments of a run, and runs that differ in nothing that the score depends on
+    (projection dims, images per step, views). Source: arXiv:2511.08544, section 6. LeJEPA with SIGReg only.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        cache: Cache,
+        train: npt.NDArray[np.int64],
+        preprocessing: Preprocessing,
+    ) -> None:
+        self.config = replace(
+            config, images_per_step=min(config.images_per_step, SCORED_IMAGES), accumulate=1
+        )
+        self.preprocessing = preprocessing
+        self.look = preset(config.preset, config.view_overrides)
+        self.cutter = Cutter(cache, train, self.config, self.look)
+
+    def figures(self, encoder: Encoder) -> dict[str, float]:
+        """{"score": ...}, empty where the method has no such loss."""
+        if self.config.method != "lejepa" or self.config.regulariser != "sigreg":
+            return {}
+        return {"score": self.loss(encoder) / self.config.sigreg_weight**LAMBDA_POWER}
+
+    @torch.no_grad()
+    def loss(self, encoder: Encoder) -> float:
+        config, device = self.config, next(encoder.parameters()).device
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        finisher = Finisher(config, self.look, mean, std, torch.device("cpu"))
+        with torch.random.fork_rng(), batch_statistics(encoder):
+            torch.manual_seed(config.seed)  # some presets add noise
+            views = finisher.finish(self.cutter.cut(0))
+            local = None if views.local_views is None else views.local_views.to(device)
+            embedding = Embedder(encoder.backbone)(views.global_views.to(device), local)
+            z = encoder.projector(embedding.flatten(0, 1)).unflatten(0, embedding.shape[:2])
+        z_VBD = z.double().cpu().numpy()
+        prediction = np.square(z_VBD - z_VBD[: config.global_views].mean(axis=0)).mean()
+        directions = isotropy.random_directions(z_VBD.shape[2], SCORED_SLICES, config.seed)
+        statistic = np.mean([isotropy.sliced_statistic(z_BD, directions) for z_BD in z_VBD])
+        return float((1 - config.sigreg_weight) * prediction + config.sigreg_weight * statistic)
+
+
+class batch_statistics:
+    """Evaluation in which BatchNorm normalises by the batch, as in training, and learns nothing.
+
+    With its running figures the projections of a short run are far from N(0, I) (SIGReg 138 against 49
+    on digits). Dropout is off, and a BatchNorm over all ranks waits for nobody.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.norms: list[Any] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.was_training = self.module.training
+        self.module.eval()
+        self.kept = [(norm.running_mean, norm.running_var) for norm in self.norms]
+        for norm in self.norms:
+            norm.running_mean = norm.running_var = None
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (mean, variance) in zip(self.norms, self.kept, strict=True):
+            norm.running_mean, norm.running_var = mean, variance
+        self.module.train(self.was_training)
+
+
+def told(figures: dict[str, float]) -> str:
+    """The parts of a loss in words."""
+    return ", ".join(
+        f"{name} {figures[name]:.4g}"
+        for name in ("loss", "prediction", "regulariser")
+        if name in figures
+    )
+
+
+def last_good(state: State, out: Path) -> str:
+    if state.last_checkpoint is None:
+        return "There is no checkpoint yet."
+    return f"The last good checkpoint is {state.last_checkpoint}."
