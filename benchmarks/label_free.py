@@ -26,8 +26,8 @@ from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.images import find_images
 from training.config import TrainConfig, recipe
+from training.curves import read_log
 from training.evaluate import features
-from training.monitor import read_log
 from training.probe import read_images, score
 from training.splits import training_split
 from training.sweep import Run, combinations, run_all

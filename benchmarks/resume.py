@@ -5,9 +5,9 @@
 
 Every step writes a checkpoint, so that many kills come while one is being written. A try: start the run
 afresh in its own process, kill it at a moment drawn between its first step and its end (the writing of
-the bundle included), give the same command again, let it end. Equal means: every loss in the log, every tensor of
-the last checkpoint (weights, their average, the optimizer's moments) and the bundle's fingerprints.
-The images of a step are a function of (seed, step); other images would give other losses.
+the bundle included), give the same command again, let it end. Equal means: every loss and evaluation in
+the log, every tensor of the last checkpoint (weights, their average, the optimizer's moments) and the
+bundle's fingerprints. The images of a step are a function of (seed, step); others would give other losses.
 With --ranks, one rank of torchrun is killed instead and torchrun restarts all of them by itself.
 """
 

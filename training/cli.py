@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from training import trackers
 from training.config import RECIPES, override, recipe
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
@@ -56,6 +57,9 @@ def train(
     license: Annotated[
         str, typer.Option(help="Licence of the data, kept in the card.")
     ] = "not stated",
+    log: Annotated[
+        list[str] | None, typer.Option("--log", help="wandb or trackio, beside TensorBoard.")
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Ignore checkpoints in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -76,9 +80,12 @@ def train(
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     config = override(config, settings or [])
 
+    trackers.check(log or [])
     from training import train as stage  # torch is imported only when training starts
 
-    bundle = stage.train(config, data, out, device=device, fresh=fresh, license=license)
+    bundle = stage.train(
+        config, data, out, device=device, fresh=fresh, license=license, log=log or ()
+    )
     if bundle is None:
         return
     if as_json:

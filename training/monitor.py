@@ -1,10 +1,10 @@
-"""What a run shows and keeps while it goes: rich progress, JSONL, TensorBoard, a picture."""
+"""What a run shows and keeps while it goes: rich progress, JSONL, TensorBoard, other trackers."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,27 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
-from jepack.files import write_bytes
+from jepack.files import disk_error, write_bytes
 from jepack.sigreg import NULL_MEAN
+from training.curves import read_log
+from training.trackers import Tracker
 
 LINE_EVERY_S = 15.0
+# What the table at the end of a run shows, and what each figure means.
+SHOWN = {
+    "knn": "accuracy of the 20 nearest, held-out images",
+    "linear": "accuracy of ridge regression on frozen features",
+    "score": "loss / lambda^0.4 on fixed views; lower is better",
+    "projection_rank": "effective rank",
+    "embedding_rank": "effective rank",
+    "patch_rank": "effective rank of the last feature map's places",
+    "rankme": "RankMe of the embedding",
+    "projection_statistic": "sliced distance from N(0, I)",
+    "embedding_statistic": "the same, centred and scaled",
+    "patch_statistic": "the same, centred and scaled",
+}
 
 
 class Monitor:
@@ -37,12 +53,14 @@ class Monitor:
         *,
         active: bool,
         floor: float | None = NULL_MEAN,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.run, self.total, self.active, self.floor = run, total, active, floor
+        self.trackers = trackers
         self.console = Console(stderr=True, quiet=not active)
         self.started = time.monotonic()
         self.last_line = 0.0
-        self.knn = ""
+        self.quality = ""
         self.log: Any = None
         self.board: Any = None
         if not active:
@@ -77,6 +95,8 @@ class Monitor:
             self.progress.stop()
             self.log.close()
             self.board.close()
+            for tracker in self.trackers:
+                tracker.close()
 
     def set_total(self, total: int) -> None:
         self.total = total
@@ -87,16 +107,14 @@ class Monitor:
         """Figures of step `step` (counted from 0): loss, prediction, regulariser, images_per_s, ..."""
         if not self.active:
             return
-        self.log.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self.board.add_scalar(f"train/{name}", value, step)
+        self.keep({"step": step, **figures}, "train", step, figures)
         regulariser = ""
         if "regulariser" in figures:
             regulariser = f"  prediction {figures['prediction']:.3f}  "
             regulariser += f"regulariser {figures['regulariser']:.2f}"
             regulariser += f" (floor {self.floor:.2f})" if self.floor is not None else ""
         shown = (
-            f"loss {figures['loss']:.3f}{regulariser}{self.knn}  "
+            f"loss {figures['loss']:.3f}{regulariser}{self.quality}  "
             f"{figures['images_per_s']:.0f} images/s  views {figures['cut_share']:.0%} of the step"
         )
         self.progress.update(self.task, completed=step + 1, figures=shown)
@@ -116,11 +134,38 @@ class Monitor:
     def evaluation(self, step: int, figures: dict[str, float]) -> None:
         if not self.active:
             return
-        self.log.write(json.dumps({"step": step, "evaluation": figures}) + "\n")
-        for name, value in figures.items():
-            self.board.add_scalar(f"evaluation/{name}", value, step)
+        self.keep({"step": step, "evaluation": figures}, "evaluation", step, figures)
+        self.quality = ""
         if "knn" in figures:
-            self.knn = f"  kNN {figures['knn']:.3f} (majority {figures['majority']:.3f})"
+            self.quality = f"  kNN {figures['knn']:.3f} linear {figures['linear']:.3f}"
+            self.quality += f" (majority {figures['majority']:.3f})"
+        if "score" in figures:
+            self.quality += f"  score {figures['score']:.3f}"
+
+    def keep(self, line: dict[str, Any], group: str, step: int, figures: dict[str, float]) -> None:
+        try:
+            self.log.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise disk_error(error, self.run / "log.jsonl") from error
+        named = {f"{group}/{name}": value for name, value in figures.items()}
+        for name, value in named.items():
+            self.board.add_scalar(name, value, step)
+        for tracker in self.trackers:
+            tracker.log(step, named)
+
+    def table(self) -> None:
+        """First and last of every evaluated figure."""
+        if not self.active:
+            return
+        found = [entry["evaluation"] for entry in read_log(self.run)[1]]
+        table = Table(title="On held-out images", title_justify="left", box=None)
+        for column in ("", "first", "last", ""):
+            table.add_column(column)
+        for name, meaning in SHOWN.items():
+            if found and name in found[-1]:
+                values = [f"{entry[name]:.3f}" for entry in (found[0], found[-1])]
+                table.add_row(name.replace("_", " "), *values, f"[dim]{meaning}[/]")
+        self.console.print(table)
 
     def say(self, text: str) -> None:
         if self.active:
@@ -155,58 +200,6 @@ def trim(log: Path, first_step: int) -> dict[str, float]:
                 last = entry["evaluation"]
     write_bytes(log, "".join(line + "\n" for line in kept).encode())
     return last
-
-
-def read_log(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(steps, evaluations) of a run, oldest first."""
-    steps: list[dict[str, Any]] = []
-    evaluations: list[dict[str, Any]] = []
-    for line in (run / "log.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        (evaluations if "evaluation" in entry else steps).append(entry)
-    return steps, evaluations
-
-
-def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
-    """`curves.png`: loss parts with the regulariser's floor, kNN accuracy, effective ranks."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    steps, evaluations = read_log(run)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
-    x = [entry["step"] + 1 for entry in steps]
-    for name, colour in (
-        ("loss", "#1f2937"),
-        ("prediction", "#2563eb"),
-        ("regulariser", "#d97706"),
-    ):
-        if name in steps[0]:
-            left.plot(x, [entry[name] for entry in steps], label=name, color=colour, lw=1.3)
-    if "regulariser" in steps[0] and floor is not None:
-        left.axhline(floor, color="#d97706", ls=":", lw=1, label=f"floor {floor:.2f}")
-    left.set(title="Loss", xlabel="step", yscale="log")
-    left.legend(frameon=False, fontsize=8)
-    at = [entry["step"] for entry in evaluations]
-    figures = [entry["evaluation"] for entry in evaluations]
-    if figures and "knn" in figures[0]:
-        middle.plot(at, [entry["knn"] for entry in figures], "o-", color="#059669", lw=1.3, ms=3)
-        middle.axhline(figures[0]["majority"], color="#9ca3af", ls=":", label="majority class")
-        middle.legend(frameon=False, fontsize=8)
-    else:
-        middle.text(0.5, 0.5, "no labels", ha="center", transform=middle.transAxes, color="#9ca3af")
-    middle.set(title="kNN accuracy, held-out images", xlabel="step")
-    for name, colour in (("projection_rank", "#7c3aed"), ("embedding_rank", "#db2777")):
-        values = [entry[name] for entry in figures]
-        right.plot(at, values, "o-", label=name.replace("_rank", ""), color=colour, lw=1.3, ms=3)
-    right.set(title="Effective rank", xlabel="step", ylim=(0, None))
-    right.legend(frameon=False, fontsize=8)
-    for axes in (left, middle, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-    figure.savefig(run / "curves.png", dpi=120)
-    return run / "curves.png"
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from jepack.files import write_json
 from training import regularisers
 from training.batches import Cutter, Finisher, Views
 from training.config import RECIPES, TrainConfig, override, recipe
+from training.curves import read_log
 from training.distributed import Ranks
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
-from training.monitor import read_log
 from training.splits import training_split
 from training.starting import check_sizes
 from training.train import prepare_data, serving_preprocessing, train

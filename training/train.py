@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
 from training.checking import Checker, last_good, told
 from training.config import TrainConfig
+from training.curves import draw_curves
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, any_rank, barrier, broadcast, ranks
 from training.monitor import Monitor
@@ -30,6 +32,7 @@ from training.schedule import learning_rate, weight_decay
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
 from training.stopping import Stop, stop_signals
+from training.trackers import open_trackers
 from training.views import preset
 
 TIMED_STEPS = 8
@@ -46,9 +49,11 @@ def train(
     license: str = "not stated",
     cache_root: Path | None = None,
     stop_after: int | None = None,
+    log: Sequence[str] = (),
 ) -> Bundle | None:
     """Train on a folder of images and write `out`/bundle. Continues a run found in `out`.
 
+    `log` names trackers beside TensorBoard: wandb, trackio.
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
     with ranks(device) as here, stop_signals() as stop:
@@ -63,7 +68,10 @@ def train(
         state.total = steps_of(config, len(parts.train))
         resume(state, out, config, here, fresh)
         floor = FLOORS.get(config.regulariser)
-        watcher = Monitor(out, state.total, state.step, active=here.first, floor=floor)
+        trackers = open_trackers(log, out, config.to_json()) if here.first else []
+        watcher = Monitor(
+            out, state.total, state.step, active=here.first, floor=floor, trackers=trackers
+        )
         if here.first:
             announce(watcher, config, cache, state, data)
             write_json(out / "config.json", config.to_json())
@@ -79,7 +87,8 @@ def train(
         if not done or not here.first:
             barrier()
             return None
-        monitor.draw_curves(out, floor)
+        watcher.table()
+        draw_curves(out, floor)
         source = bundling.provenance(config, cache, parts.held_out, data, license)
         watcher.say("calibrating and writing the bundle ...")
         result = bundling.write(
