@@ -16,13 +16,15 @@ from rich.table import Table
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError
-from jepack.images import find_images
+from jepack.images import ImageFile, base_of, find_images, is_address
 
 UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
 
 
 def index(
-    data: Annotated[Path, typer.Argument(help="Folder of images; class folders become labels.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
+    ],
     out: Annotated[Path, typer.Option(help="Index folder to write (replaced when it exists).")],
     url: UrlOption = DEFAULT_URL,
     output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
@@ -35,6 +37,8 @@ def index(
     data_license: Annotated[
         str | None, typer.Option("--license", help="Licence of the images, shown on the page.")
     ] = None,
+    tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
+    tile_stride: Annotated[int, typer.Option(help="From window to window, px; 0 = --tile.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build a vector index of a folder of images, with small pictures for the page.
@@ -48,10 +52,10 @@ def index(
 
     if output not in OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
-    data = data.absolute()
-    images = find_images(data)
+    data = data if is_address(data) else data.absolute()
+    images, base = find_images(data, parts=True, tile=tile, stride=tile_stride), base_of(data)
     started = time.monotonic()
-    skipped: dict[Path, str] = {}
+    skipped: dict[ImageFile, str] = {}
     with ExitStack() as stack, progress(as_json) as bar:
         task = bar.add_task("Indexing", total=len(images))
 
@@ -62,7 +66,7 @@ def index(
         if embeddings is not None:
             source = indexing.read_file(embeddings, output)
             fingerprint = source.fingerprint
-            parts = indexing.from_file(images, data, source, skipped, advance)
+            parts = indexing.from_file(images, base, source, skipped, advance)
         else:
             client = stack.enter_context(Client(url))
             endpoint = client.endpoint()
@@ -70,11 +74,11 @@ def index(
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
-            name=name or data.name,
+            name=name or (data.name if data.is_dir() else data.stem),
             output=output,
             dimension=0,
             fingerprint=fingerprint,
-            data=str(data),
+            data=str(base),
             bundle=bundle,
             data_license=data_license,
         )

@@ -20,7 +20,7 @@ import numpy as np
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import make_thumbnail
-from jepack.client import Embeddings, Endpoint
+from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError
 from jepack.images import ImageFile
 
@@ -37,7 +37,7 @@ class Embedder(Protocol):
 
     def diagnose(self) -> str | None: ...
 
-    def embed(self, items: Sequence[Path | bytes], *, skip_bad: bool = False) -> Embeddings: ...
+    def embed(self, items: Sequence[Item], *, skip_bad: bool = False) -> Embeddings: ...
 
     def close(self) -> None: ...
 
@@ -57,15 +57,16 @@ def from_endpoint(
     images: Sequence[ImageFile],
     output: str,
     embedder: Embedder,
-    skipped: dict[Path, str],
+    skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
 ) -> Iterator[Part]:
     """Embed `images` through the endpoint; those it refuses are noted in `skipped`."""
     for start in range(0, len(images), PART):
         part = list(images[start : start + PART])
-        result = embedder.embed([image.path for image in part], skip_bad=True)
+        items = [image.path if image.part is None else image for image in part]
+        result = embedder.embed(items, skip_bad=True)
         vectors = getattr(result, output)
-        skipped.update({part[number].path: reason for number, reason in result.errors.items()})
+        skipped.update({part[number]: reason for number, reason in result.errors.items()})
         yield [(part[number], vectors[number]) for number in np.flatnonzero(result.good)]
         on_progress(len(part))
 
@@ -96,18 +97,18 @@ def read_file(path: Path, output: str) -> EmbeddingsFile:
 
 def from_file(
     images: Sequence[ImageFile],
-    data: Path,
+    base: Path,
     source: EmbeddingsFile,
-    skipped: dict[Path, str],
+    skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
 ) -> Iterator[Part]:
     """Pair `images` with the rows of a file; images it does not hold are noted in `skipped`."""
     for start in range(0, len(images), PART):
         part: Part = []
         for image in images[start : start + PART]:
-            vector = source.vectors.get(image.path.relative_to(data).as_posix())
+            vector = source.vectors.get(image.name_below(base))
             if vector is None:
-                skipped[image.path] = "not in the file of embeddings"
+                skipped[image] = "not in the file of embeddings"
             else:
                 part.append((image, vector))
         yield part
@@ -118,7 +119,7 @@ def write_index(
     out: Path,
     info: IndexInfo,
     parts: Iterator[Part],
-    skipped: dict[Path, str],
+    skipped: dict[ImageFile, str],
 ) -> Indexed:
     """Fill a new index at `out`; `info.dimension` is taken from the vectors.
 
@@ -138,18 +139,18 @@ def write_index(
                 if isinstance(row, Row):
                     rows.append(row)
                 else:
-                    skipped[image.path] = row
+                    skipped[image] = row
             store.upsert(rows, fingerprint=info.fingerprint)
-    names = {image_id(path, info): reason for path, reason in skipped.items()}
+    names = {image_id(image, info): reason for image, reason in skipped.items()}
     return Indexed(open_index(out).info, names)
 
 
 def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
     """The row of one image, or why it has none."""
-    name = image_id(image.path, info)
+    name = image_id(image, info)
     try:
         name.encode()
-        thumbnail = make_thumbnail(image.path)
+        thumbnail = make_thumbnail(image.path if image.part is None else image.read())
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename it"
     except DataError as error:
@@ -157,8 +158,8 @@ def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
     return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector))
 
 
-def image_id(path: Path, info: IndexInfo) -> str:
-    return path.relative_to(info.data).as_posix()
+def image_id(image: ImageFile, info: IndexInfo) -> str:
+    return image.name_below(Path(info.data))
 
 
 def fingerprint_of(fingerprints: dict[str, str], output: str, source: str) -> str:

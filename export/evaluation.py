@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jepack import images as image_files
 from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.errors import DataError
+from jepack.images import ImageFile, base_of, find_images
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from
@@ -49,20 +49,23 @@ class Evaluation:
 def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evaluation:
     """Golden images and up to `max_images` of `data`, else of the folder the manifest names.
 
-    The manifest's provenance["data"] is a folder, or {"folder": ..., "held_out": [names]}; the names
-    are the images kept out of training. Unreadable images are passed over.
+    The manifest's provenance["data"] is a folder, or {"folder": ..., "source": a file of it that lists or
+    holds the images, "held_out": [names]}; the names are the images kept out of training. Unreadable
+    images are passed over.
     """
     golden = bundle.golden()["images"]
-    recorded = bundle.manifest.get("provenance", {}).get("data")
+    provenance = bundle.manifest.get("provenance", {})
+    recorded = provenance.get("data")
     if isinstance(recorded, str):
         recorded = {"folder": recorded}
     recorded = recorded if isinstance(recorded, dict) else {}
-    if data is None and recorded.get("folder") and Path(recorded["folder"]).is_dir():
-        data = Path(recorded["folder"])
-        named = [data / name for name in recorded.get("held_out") or []]
-    else:
-        named = []
-    judging, others = divide(data, named, max_images)
+    named: set[str] = set()
+    if data is None and recorded.get("folder") and Path(recorded["folder"]).exists():
+        data = Path(recorded["folder"]) / recorded.get("source", "")
+        named = set(recorded.get("held_out") or [])
+    recipe = provenance.get("recipe") or {}
+    cut = {"tile": recipe.get("tile", 0), "stride": recipe.get("tile_stride", 0)}
+    judging, others = divide(data, named, cut)
     pixels = load_some(judging, bundle, max_images)
     calibration = load_some(others, bundle, CALIBRATION)
     if not len(calibration):
@@ -80,31 +83,33 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
     return Evaluation(golden, len(golden), source, calibration)
 
 
-def divide(data: Path | None, named: list[Path], max_images: int) -> tuple[list[Path], list[Path]]:
+def divide(
+    data: Path | None, named: set[str], cut: dict[str, int]
+) -> tuple[list[ImageFile], list[ImageFile]]:
     """(images to judge by, other images): the named ones judge, else four fifths do at most."""
     if data is None:
         return [], []
-    everything = [image.path for image in image_files.find_images(data)]
-    named = [path for path in named if path.is_file()]
-    if named:
-        chosen = set(named)
-        return named, [path for path in everything if path not in chosen]
+    everything, base = find_images(data, parts=True, **cut), base_of(data)
+    held_out = [image for image in everything if image.name_below(base) in named] if named else []
+    if held_out:
+        chosen = set(held_out)
+        return held_out, [image for image in everything if image not in chosen]
     order = np.random.default_rng(1).permutation(len(everything))
     aside = min(CALIBRATION, len(everything) // 5)
     shuffled = [everything[index] for index in order]
     return shuffled[aside:], shuffled[:aside]
 
 
-def load_some(paths: list[Path], bundle: Bundle, max_images: int) -> npt.NDArray[np.uint8]:
+def load_some(images: list[ImageFile], bundle: Bundle, max_images: int) -> npt.NDArray[np.uint8]:
     """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array."""
-    order = np.random.default_rng(0).permutation(len(paths))
+    order = np.random.default_rng(0).permutation(len(images))
     preprocessing = bundle.preprocessing
     found: list[npt.NDArray[np.uint8]] = []
     for index in order:
         if len(found) == max_images:
             break
         try:
-            found.append(preprocess.load(paths[index], preprocessing))
+            found.append(preprocess.load(images[index].read(), preprocessing))
         except DataError:
             continue
     side = preprocessing.size

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,18 @@ DEFAULT_URL = "127.0.0.1:8001"
 REQUEST_BYTES = 32 * 1024 * 1024
 
 Rows = npt.NDArray[np.float32]
+
+
+class Readable(Protocol):
+    """Anything that gives an image's bytes when its turn comes, such as jepack.images.ImageFile."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes: ...
+
+
+Item = Path | bytes | Readable
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ class Client:
 
     def embed(
         self,
-        items: Sequence[Path | bytes],
+        items: Sequence[Item],
         *,
         batch_size: int = 16,
         on_progress: Callable[[int], None] | None = None,
@@ -190,7 +202,7 @@ class Client:
         return {output: answer.as_numpy(output) for output in ("embedding", "projection")}
 
     def _answers(
-        self, items: Sequence[Path | bytes], batch_size: int, concurrency: int
+        self, items: Sequence[Item], batch_size: int, concurrency: int
     ) -> Iterator[tuple[list[int], dict[str, Rows], dict[int, str]]]:
         """(item numbers, rows of the good ones, reasons of the bad ones) per batch, as they finish."""
         batches = batches_of(items, batch_size)
@@ -253,12 +265,12 @@ class Batch:
     unread: dict[int, str]  # files that could not be read
 
 
-def batches_of(items: Sequence[Path | bytes], batch_size: int) -> Iterator[Batch]:
+def batches_of(items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
     """Read files into batches bounded in number and bytes, lazily."""
     batch, weight = Batch({}, {}), 0
     for number, item in enumerate(items):
         try:
-            data = item if isinstance(item, bytes) else read(Path(item))
+            data = bytes_of(item)
         except DataError as error:
             batch.unread[number] = str(error)
             continue
@@ -271,6 +283,14 @@ def batches_of(items: Sequence[Path | bytes], batch_size: int) -> Iterator[Batch
         yield batch
 
 
+def bytes_of(item: Item) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, (Path, str)):
+        return read(Path(item))
+    return item.read()
+
+
 def read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
@@ -281,8 +301,10 @@ def read(path: Path) -> bytes:
         raise DataError(f"cannot be read ({error.strerror})") from error
 
 
-def name_of(item: Path | bytes, number: int) -> str:
-    return f"item {number}" if isinstance(item, bytes) else str(item)
+def name_of(item: Item, number: int) -> str:
+    if isinstance(item, (Path, str)):
+        return str(item)
+    return f"item {number}" if isinstance(item, bytes) else item.name
 
 
 def grey_png() -> bytes:

@@ -48,6 +48,11 @@ class ImageFile:
     def name(self) -> str:
         return str(self.path) if self.part is None else f"{self.path}#{self.part}"
 
+    def name_below(self, base: Path) -> str:
+        """`cat/a.png`, `../b.png`, `scan.h5#slice=/x:3`: the name counted from `base` (see base_of)."""
+        path = Path(os.path.relpath(self.path, base)).as_posix()
+        return path if self.part is None else f"{path}#{self.part}"
+
 
 def find_images(
     data: Path | str, *, parts: bool = False, tile: int = 0, stride: int = 0
@@ -61,7 +66,9 @@ def find_images(
     """
     from jepack import containers
 
-    text = re.sub(r"^(https?):/(?!/)", r"\1://", str(data))  # a Path halves the slashes
+    text = str(data)
+    if is_address(data):
+        text = re.sub(r":/(?!/)", "://", text, count=1)  # a Path halves the slashes
     if parts and SHARDS.search(text):
         from jepack.shards import find_shards
 
@@ -93,6 +100,19 @@ def find_images(
             + (f" or {', '.join(containers.SUFFIXES)}" if parts else "")
         )
     return found
+
+
+def is_address(data: Path | str) -> bool:
+    """Whether it says where on the web shards are; also after a Path has halved the slashes."""
+    return re.match(r"https?:/", str(data)) is not None
+
+
+def base_of(data: Path | str) -> Path:
+    """The folder that names of its images count from: the data folder, or that of a manifest or file."""
+    from jepack import containers
+
+    data = Path(data)
+    return data if data.is_dir() and not containers.is_folder(data) else data.parent
 
 
 def walk(folder: Path, parts: bool) -> Iterator[ImageFile]:

@@ -20,7 +20,7 @@ from jepack import bundle as bundles
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError
 from jepack.files import write_bytes
-from jepack.images import ImageFile, find_images
+from jepack.images import ImageFile, base_of, find_images
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import SERVICES, TritonServer
 
@@ -145,12 +145,16 @@ def welcome(server: TritonServer) -> Panel:
 
 
 def embed(
-    data: Annotated[Path, typer.Argument(help="Folder of images; subfolders name the class.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of images (subfolders name the class), manifest, ...")
+    ],
     out: Annotated[Path, typer.Option(help="File to write: .npz or .parquet.")],
     url: Annotated[str, typer.Option(help="gRPC address of the endpoint.")] = DEFAULT_URL,
     batch_size: Annotated[int, typer.Option(help="Images per request.")] = 16,
     concurrency: Annotated[int, typer.Option(help="Requests on their way at once.")] = 2,
     timeout_s: Annotated[float, typer.Option(help="Limit of one request, seconds.")] = 30.0,
+    tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
+    tile_stride: Annotated[int, typer.Option(help="From window to window, px; 0 = --tile.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Embed a folder of images through a running endpoint. Bad images are listed and left out.
@@ -159,7 +163,7 @@ def embed(
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
-    files = find_images(data)
+    files = find_images(data, parts=True, tile=tile, stride=tile_stride)
     console = Console(stderr=True)
     start = time.monotonic()
     with Client(url, timeout_s=timeout_s) as client, progress_bar(console) as bar:
@@ -171,14 +175,14 @@ def embed(
             )
 
         found = client.embed(
-            [file.path for file in files],
+            [file.path if file.part is None else file for file in files],
             batch_size=batch_size,
             concurrency=concurrency,
             on_progress=show,
             skip_bad=True,
         )
     seconds = time.monotonic() - start
-    bad = {str(files[number].path): reason for number, reason in found.errors.items()}
+    bad = {files[number].name: reason for number, reason in found.errors.items()}
     if len(bad) == len(files):
         raise DataError(f"{data}: none of {len(files)} images can be used.\n{listing(bad)}")
     write_bytes(out, WRITERS[out.suffix](data, files, found))
@@ -223,10 +227,11 @@ def listing(bad: dict[str, str]) -> str:
 
 
 def columns_of(data: Path, files: list[ImageFile], found: Embeddings) -> dict[str, Any]:
-    """Rows of the good images: paths relative to `data`, labels ("" for none) and the two outputs."""
+    """Rows of the good images: names (see base_of), labels ("" for none) and the two outputs."""
     kept = [file for file, good in zip(files, found.good, strict=True) if good]
+    base = base_of(data)
     return {
-        "path": [file.path.relative_to(data).as_posix() for file in kept],
+        "path": [file.name_below(base) for file in kept],
         "label": [file.label or "" for file in kept],
         "embedding": found.embedding[found.good],
         "projection": found.projection[found.good],

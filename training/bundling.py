@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from jepack import __version__, bundle, card, isotropy, preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
+from jepack.images import base_of, is_address
 from jepack.preprocess import Pixels, Preprocessing
 from training.config import TrainConfig
 from training.data import Cache
@@ -222,16 +222,14 @@ def provenance(
     config: TrainConfig, cache: Cache, held_out: Any, data: Path, license: str
 ) -> dict[str, Any]:
     """Where an encoder came from: code, data, versions."""
-    folder = data if data.is_dir() else data.parent  # a manifest's names count from its folder
+    base = base_of(data)
     return {
         "data": {
-            "folder": str(folder.absolute()),
+            "folder": str(data if is_address(data) else base.absolute()),
+            **({} if base == data or is_address(data) else {"source": data.name}),
             "digest": cache.digest,
             "images": len(cache),
-            "held_out": [
-                Path(os.path.relpath(cache.paths[int(i)], folder)).as_posix()
-                for i in held_out[:512]
-            ],
+            "held_out": [cache.files[int(i)].name_below(base) for i in held_out[:512]],
         },
         "license": license,
         "commit": commit(),

@@ -129,3 +129,26 @@ def test_promises_are_switched_off_when_too_few_images_speak_for_them(
     exported_bundle: Bundle,
 ) -> None:
     assert exported_bundle.manifest["promises"] == {"drift": False, "atypicality": False}
+
+
+def test_the_held_out_pages_of_a_stack_are_what_an_export_is_judged_on(
+    tmp_path: Path, small_bundle: Bundle
+) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+    import tifffile
+
+    from export.evaluation import find_evaluation
+    from jepack.preprocess import crop
+
+    pages = np.random.default_rng(0).integers(0, 256, (20, 64, 64), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
+    (tmp_path / "other.png").write_bytes(b"not of this data set")
+    named = [f"stack.tif#page={page}" for page in range(0, 20, 2)]
+    data = {"folder": str(tmp_path), "source": "stack.tif", "held_out": named}
+    bundle = replace(small_bundle, manifest={**small_bundle.manifest, "provenance": {"data": data}})
+    found = find_evaluation(bundle, None, 512)
+    assert (found.held_out_count, len(found.calibration)) == (10, 10)
+    judged = {image.tobytes() for image in found.images[found.judged]}
+    assert judged == {crop(page[..., None], bundle.preprocessing).tobytes() for page in pages[::2]}

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jepack.bundle import Bundle
 from jepack.images import find_images
@@ -92,3 +94,41 @@ def test_serve_can_write_just_the_repository(exported_bundle: Bundle, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["fingerprints"] == exported_bundle.fingerprints
     assert (folder / "encoder" / "1" / "model.onnx").is_file()
+
+
+@pytest.mark.triton
+def test_a_manifest_is_embedded_and_indexed_by_its_names(
+    triton_server: Any, digits_folder: Path, tmp_path: Path
+) -> None:
+    """Images beside, above and absolute; and one of a stack of pages."""
+    import tifffile
+
+    chosen = find_images(digits_folder)[:30:10]
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "in.png").write_bytes(chosen[0].path.read_bytes())
+    (tmp_path / "above.png").write_bytes(chosen[1].path.read_bytes())
+    pages = np.stack([np.asarray(Image.open(image.path)) for image in chosen])
+    tifffile.imwrite(tmp_path / "lists" / "stack.tif", pages, photometric="minisblack")
+    paths = ["in.png", "../above.png", str(chosen[2].path), "stack.tif"]
+    manifest, table = tmp_path / "lists" / "m.csv", tmp_path / "out.npz"
+    labels = ["a", "b", "c", "d"]
+    rows = zip(paths, labels, strict=True)
+    manifest.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    pq.write_table(pa.table({"path": paths, "label": labels}), manifest.with_suffix(".parquet"))
+    done = jepack(
+        "embed", manifest.with_suffix(".parquet"), "--url", triton_server.url, "--out", table
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(table, allow_pickle=False) as found:
+        names = found["path"].tolist()
+        assert found["label"].tolist() == ["a", "b", "c", "d", "d", "d"]
+        np.testing.assert_allclose(found["embedding"][:3], found["embedding"][3:], atol=1e-5)
+    assert names[:2] == ["in.png", "../above.png"]
+    assert names[3:] == ["stack.tif#page=0", "stack.tif#page=1", "stack.tif#page=2"]
+    index = tmp_path / "index"
+    done = jepack("index", manifest, "--out", index, "--embeddings", table, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["count"], told["skipped"], told["name"]) == (6, {}, "m")
+    found = json.loads(jepack("search", index, "stack.tif#page=1", "--k", 2, "--json").stdout)
+    assert Path(found["neighbours"][1]["path"]).resolve() == tmp_path / "above.png"
