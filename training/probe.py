@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,6 @@ import numpy.typing as npt
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from jepack import bundle as bundles
 from jepack import preprocess
+from jepack.card import PROBES
 from jepack.encoder import (
     Encoder,
     Projector,
@@ -40,12 +41,15 @@ from jepack.images import ImageFile, find_images
 from jepack.preprocess import Pixels, Preprocessing
 from training.evaluate import features, knn_accuracy
 from training.monitor import counter
+from training.probe_table import keep, show
 from training.splits import column, copies_across, training_split
+from training.weights import fetching
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = (1, 5, 10)
+KINDS = ("timm:", "random:")
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,24 @@ def open_encoder(source: str, channels: int, size: int) -> tuple[Encoder, Prepro
     return Encoder(backbone, head).eval(), look
 
 
+def opened(
+    source: str, bundle: bundles.Bundle | None, size: int
+) -> tuple[Encoder, Preprocessing, str]:
+    """The encoder of `source`, how it wants its images, and its name in tables.
+
+    `random` alone is the bundle's own network, untrained, at the bundle's size and channels.
+    """
+    if source == "random":
+        if bundle is None:
+            raise ConfigError("--baseline random needs a bundle; else name one: random:resnet18")
+        name = f"random:{bundle.config()['architecture']}"
+        model, look = open_encoder(name, bundle.preprocessing.channels, bundle.preprocessing.size)
+        return model, look, name
+    with fetching(source) if source.startswith("timm:") else nullcontext():
+        model, look = open_encoder(source, 3, size)
+    return model, look, source if source.startswith(KINDS) else bundles.load(source).name
+
+
 def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
     images = []
     with counter("read") as show:
@@ -209,6 +231,16 @@ def probe(
     control: Annotated[
         str | None, typer.Option(help="Manifest column probed beside the label, such as scanner.")
     ] = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            help="Also probe timm:NAME, random:NAME, or random (the same network untrained).",
+        ),
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep the results in the bundle and its card.")
+    ] = True,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -217,6 +249,7 @@ def probe(
     Examples:
       jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
       jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
+      jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
     """
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
@@ -228,29 +261,37 @@ def probe(
     if len(files) < 20 or len(wanted) < 2:
         raise DataError(f"{data}: {len(files)} labelled images of {wanted}; a probe needs 20 of 2")
     y = np.array([wanted.index(str(file.label)) for file in files])
-    model, look = open_encoder(encoder, 3, size)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
-    images = read_images(files, look)
-    both = features(model.to(target), images, look)
-    x = both[bundles.OUTPUTS.index(output)]
-    scores = [score(x, y, *part, seed + n) for n, part in enumerate(parts)]
-    found = mean_of(scores)
-    more: dict[str, Any] = {
-        "seeds": seeds,
-        "linear_std": float(np.std([one.linear for one in scores])),
-        "copies_across": float(
-            np.mean([copies_across(list(images), *part).share for part in parts])
-        ),
-    }
-    if control:
-        more["control"] = {"column": control, **probe_column(x, controls, parts)}
+    bundle = None if encoder.startswith(KINDS) else bundles.load(Path(encoder))
+    rows: list[dict[str, Any]] = []
+    for source in (encoder, *(baselines or ())):
+        # A baseline has no trained projection; its embedding is what there is to compare with.
+        kind = output if source == encoder else "embedding"
+        model, look, name = opened(source, bundle, size)
+        images = read_images(files, look)
+        x = features(model.to(target), images, look)[bundles.OUTPUTS.index(kind)]
+        scores = [score(x, y, *part, seed + n) for n, part in enumerate(parts)]
+        row: dict[str, Any] = {
+            "encoder": name, "output": kind, **asdict(mean_of(scores)), "seeds": seeds,
+            "linear_std": float(np.std([one.linear for one in scores])),
+            "copies_across": float(
+                np.mean([copies_across(list(images), *part).share for part in parts])
+            ),
+            "data": data.stem, "classes": wanted, "size": look.size,
+        }  # fmt: skip
+        if control:
+            row["control"] = {"column": control, **probe_column(x, controls, parts)}
+        rows.append(row)
     if as_json:
-        told = {"encoder": encoder, "output": output, **asdict(found), **more}
-        print(json.dumps(told))
-        return
-    show(encoder, output, found, more)
+        print(json.dumps({**rows[0], **({"baselines": rows[1:]} if baselines else {})}))
+    else:
+        show(rows)
+    if bundle is not None and save:
+        keep(bundle, rows)
+        console = Console(stderr=True)
+        console.print(f"kept in {bundle.folder / PROBES} and its card", highlight=False)
 
 
 def mean_of(scores: Sequence[Score]) -> Score:
@@ -265,32 +306,3 @@ def mean_of(scores: Sequence[Score]) -> Score:
         else:
             values[name] = type(first)(np.mean(every))
     return Score(**values)
-
-
-def show(encoder: str, output: str, found: Score, more: dict[str, Any]) -> None:
-    table = Table(title=f"{encoder} · {output}", title_justify="left", box=None)
-    for heading in ("probe", "accuracy", ""):
-        table.add_column(heading)
-    interval = f"95 % interval {found.linear_low:.3f} to {found.linear_high:.3f}"
-    if more["seeds"] > 1:
-        interval += f"; {more['seeds']} splits, standard deviation {more['linear_std']:.3f}"
-    table.add_row("linear", f"{found.linear:.3f}", interval)
-    table.add_row("linear, balanced", f"{found.balanced:.3f}", "mean recall over classes")
-    table.add_row("kNN", f"{found.knn:.3f}", "k = 20, cosine")
-    for shots, value in found.few_shot.items():
-        table.add_row(f"{shots}-shot", f"{value:.3f}", "nearest class mean, 20 draws")
-    table.add_row("majority", f"{found.majority:.3f}", f"{found.test_images} test images")
-    if "control" in more:
-        told = more["control"]
-        table.add_row(
-            f"control: {told['column']}",
-            f"{told['linear']:.3f}",
-            f"majority {told['majority']:.3f}; far above it, the features tell {told['column']}",
-        )
-    if more["copies_across"]:
-        table.add_row(
-            "copies",
-            f"{more['copies_across']:.3f}",
-            "of the test images look like a training image",
-        )
-    Console().print(table)
