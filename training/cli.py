@@ -46,7 +46,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Wall-clock budget of the steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak.")] = None,
     sigreg_weight: Annotated[float | None, typer.Option(help="Lambda, in (0, 1).")] = None,
-    precision: Annotated[str | None, typer.Option(help="bf16 or fp32.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
     init: Annotated[str | None, typer.Option(help="Bundle to start from.")] = None,
     max_bad: Annotated[float | None, typer.Option(help="Unreadable images allowed, 0..1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,

@@ -11,6 +11,8 @@ from typing import Any
 from jepack.errors import ConfigError
 from training.presets import preset
 
+PRECISIONS = ("auto", "bf16", "fp32", "fp64")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -61,7 +63,9 @@ class TrainConfig:
     predictor_depth: int = 6
     target_ema: tuple[float, float] = (0.996, 1.0)  # start and end of the target's EMA decay
     # how it runs
-    precision: str = "bf16"  # bf16, fp32, or fp64 for proofs
+    precision: str = (
+        "auto"  # bf16, fp32, fp64 for proofs; auto = bf16 where the device computes in it
+    )
     activation_checkpointing: bool = False
     seed: int = 0
     workers: int = 2  # threads that cut views
@@ -94,8 +98,8 @@ class TrainConfig:
                 "I-JEPA sees one crop of an image: global_views=1 and local_views=0 (the recipe ijepa "
                 f"has them); found {self.global_views} global and {self.local_views} local"
             )
-        if self.precision not in ("bf16", "fp32", "fp64"):
-            found.append(f"precision must be bf16, fp32 or fp64, found {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            found.append(f"precision must be {', '.join(PRECISIONS)}, found {self.precision!r}")
         if self.images_per_step < 2 or self.images_per_step % self.accumulate:
             found.append(
                 f"images_per_step must be >= 2 and divide into {self.accumulate} micro-batches, "

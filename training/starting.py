@@ -16,7 +16,7 @@ from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
 from training import methods
 from training.config import TrainConfig
-from training.distributed import Ranks
+from training.distributed import Ranks, broadcast
 from training.evaluate import Evaluation
 from training.methods import Method
 
@@ -42,18 +42,29 @@ class State:
         return chosen
 
 
-def settle(config: TrainConfig) -> TrainConfig:
-    """The settings a run really has: a bundle it starts from names its encoder, and an encoder that
-    takes one image size is evaluated and served at the size it trains at.
+def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
+    """The settings a run really has: a bundle it starts from names its encoder, an encoder that takes
+    one image size is evaluated and served at the size it trains at, and the device names the precision.
 
     Raises ConfigError where the bundle of `init` and the settings contradict each other.
     """
     if config.init:
         config = inherit(config, bundles.load(config.init))
+    if config.precision == "auto":  # the first rank decides for all
+        native = broadcast(computes_bf16(here.device))
+        config = replace(config, precision="bf16" if native else "fp32")
     known = timm.get_pretrained_cfg(config.encoder) if timm.is_model(config.encoder) else None
     if known is not None and known.fixed_input_size and config.serving_size != config.size:
         return replace(config, eval_size=config.size)
     return config
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; emulated, it is several times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    told: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16") or told.get("bf16"))
 
 
 def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:

@@ -57,7 +57,7 @@ def train(
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
     with ranks(device) as here, stop_signals() as stop:
-        config, window, cache = prepare_data(settle(config), data, here, cache_root)
+        config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
         preprocessing = serving_preprocessing(config, cache, window)
         parts = Split(
             *training_split(cache.files, config.validation_fraction, config.seed, config.group_by)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import psutil
 import pytest
@@ -304,12 +305,14 @@ def test_a_server_that_cannot_start_shows_why(exported_bundle: Bundle, tmp_path:
     folder = tmp_path / "bundle"
     shutil.copytree(exported_bundle.folder, folder)
     with bundles.editing(bundles.load(folder)) as stage:
+        graph = onnx.load(stage / "onnx" / "model.onnx")
+        graph.graph.node[0].op_type = "NoSuchOperator"
         (stage / "onnx" / "model.onnx").unlink()
-        (stage / "onnx" / "model.onnx").write_bytes(b"not a graph")
+        onnx.save(graph, stage / "onnx" / "model.onnx")
     server = TritonServer(bundles.load(folder), **FREE, log_file=tmp_path / "log")
     with pytest.raises(ServerError) as refusal:
         server.start()
-    assert "InvalidProtobuf" in str(refusal.value)
+    assert "NoSuchOperator" in str(refusal.value)
     assert str(tmp_path / "log") in str(refusal.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,3 +50,12 @@ def test_a_bundle_of_other_channels_is_no_start(digits_folder: Path, tmp_path: P
     first = run(replace(SHORT, encoder="test_resnet"), digits_folder, tmp_path / "first")
     with pytest.raises(ConfigError, match="1 channel"):
         run(replace(SHORT, init=str(first.folder), channels=3), digits_folder, tmp_path / "second")
+
+
+def test_the_device_names_the_precision(digits_folder: Path, tmp_path: Path) -> None:
+    """bfloat16 only where the processor has instructions for it; the run says which it was."""
+    run(replace(SHORT, encoder="test_resnet", epochs=0.1), digits_folder, tmp_path)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    native = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    settled = json.loads((tmp_path / "config.json").read_text())["precision"]
+    assert settled == ("bf16" if native else "fp32")
