@@ -43,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--data", type=Path, help="folder of Earth tiles; made when not given")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--encoder", help="a bundle, timm:NAME or random:NAME to add")
+    parser.add_argument(
+        "--encoder", action="append", default=[], help="a bundle or timm:NAME to add"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(2)
@@ -60,9 +62,9 @@ def main() -> None:
         "mean colour": pixels.reshape(len(files), -1, 3).mean(axis=1),
         "raw pixels, 7 x 7": cells.reshape(len(files), -1),
     }  # fmt: skip
-    if options.encoder:
-        model, look = open_encoder(options.encoder, 3, 64)
-        found[options.encoder] = features(model, read_images(files, look), look)[0]
+    for encoder in ("random:resnet10t", *options.encoder):
+        model, look = open_encoder(encoder, 3, 64)
+        found[encoder] = features(model, read_images(files, look), look)[0]
     rows = []
     for name, x in found.items():
         x = np.asarray(x, np.float32)
