@@ -149,8 +149,10 @@ def trained(
     if kept.is_file():
         had = json.loads(kept.read_text())
         # The run wrote down the channels it found in the images; tuples come back as lists.
-        wanted = replace(config, channels=config.channels or had["channels"]).to_json()
-        if had == json.loads(json.dumps(wanted)):
+        wanted = replace(config, channels=config.channels or had["channels"])
+        if config.precision == "auto":  # settled by the device
+            wanted = replace(wanted, precision=had["precision"])
+        if had == json.loads(json.dumps(wanted.to_json())):
             return load_encoder(bundles.load(folder / "bundle"))[0]
     bundle = train(config, data, folder, device=device, cache_root=cache_root, fresh=kept.is_file())
     assert bundle is not None
