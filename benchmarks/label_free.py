@@ -68,8 +68,8 @@ def main() -> None:
     runs = run_all(base, [dict(one) for one in changes], data, folder)
     rows = [{**vars(run), **probed(run, folder, data, base)} for run in runs if run.score]
     result = {
-        "data": data.name, "runs": len(rows), "failed": len(runs) - len(rows), "epochs": base.epochs, "encoder": base.encoder,
-        "spearman": correlations(rows), "rows": rows,
+        "data": data.name, "runs": len(rows), "failed": len(runs) - len(rows),
+        "epochs": base.epochs, "encoder": base.encoder, "spearman": correlations(rows), "rows": rows,
     }  # fmt: skip
     show(result)
     write_json(chosen.json or folder / "label_free.json", result)
