@@ -34,6 +34,8 @@ from jepack.preprocess import Preprocessing
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"  # signs the manifest too, so it is no line of it; see signing.py
+MAX_SIGNATURE = 16_000_000  # bytes
 OUTPUTS = ("embedding", "projection")
 ONNX_NAMES = {"embedding": "pooler_output", "projection": "projection"}
 REQUIRED = (
@@ -116,7 +118,7 @@ def verify(folder: Path | str) -> list[str]:
     except ArtifactError as error:
         return [str(error)]
     problems = manifest_problems(manifest, OUTPUTS) or differences(folder, manifest)
-    return problems or content_problems(folder, manifest)
+    return problems or signature_problems(folder) or content_problems(folder, manifest)
 
 
 def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -143,6 +145,16 @@ def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
     for name in sorted(set(present) - set(listed)):
         problems.append(f"{name}: not listed in the manifest")
     return problems
+
+
+def signature_problems(folder: Path) -> list[str]:
+    """Whether model.sig may be looked at; who made it is checked with a key, `jepack verify`."""
+    path = folder / SIGNATURE
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return [f"{SIGNATURE}: a link or not a plain file"]
+    if path.is_file() and path.stat().st_size > MAX_SIGNATURE:
+        return [f"{SIGNATURE}: {path.stat().st_size} bytes, at most {MAX_SIGNATURE}"]
+    return []
 
 
 def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -214,6 +226,7 @@ def editing(bundle: Bundle, changes: dict[str, Any] | None = None) -> Iterator[P
     """
     with new_folder(bundle.folder, start_from=bundle.folder) as stage:
         (stage / MANIFEST).unlink()
+        (stage / SIGNATURE).unlink(missing_ok=True)  # it was of the bundle as it was
         yield stage
         write_manifest(stage, {**bundle.manifest, **(changes or {})})
 
@@ -250,12 +263,12 @@ def write_manifest(stage: Path, manifest: dict[str, Any]) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file below `folder` that belongs to the bundle, except the manifest."""
+    """Every file below `folder` that belongs to the bundle, except the manifest and its signature."""
     return sorted(
         path
         for path in folder.rglob("*")
         if (path.is_symlink() or not path.is_dir())
-        and path != folder / MANIFEST
+        and path not in (folder / MANIFEST, folder / SIGNATURE)
         and not path.relative_to(folder).as_posix().startswith((".cache/", ".git"))
     )
 

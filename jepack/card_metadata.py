@@ -107,6 +107,9 @@ def eval_results_yaml(probes: list[dict[str, Any]]) -> str:
     Only for data that is on the Hub: an entry names it by `hub_dataset` ("user/name") and, where the
     data set has several, `hub_task`. Empty when none does.
     """
+    found = [entry for entry in own(probes) if entry.get("hub_dataset")]
+    if not found:
+        return ""
     from huggingface_hub import EvalResultEntry
     from huggingface_hub._eval_results import eval_result_entries_to_yaml
     from huggingface_hub.utils import yaml_dump
@@ -118,10 +121,9 @@ def eval_results_yaml(probes: list[dict[str, Any]]) -> str:
             value=round(entry["linear"], 4),
             notes=f"linear probe on frozen features, {entry.get('output', 'embedding')}",
         )
-        for entry in own(probes)
-        if entry.get("hub_dataset")
+        for entry in found
     ]
-    return str(yaml_dump(eval_result_entries_to_yaml(entries))) if entries else ""
+    return str(yaml_dump(eval_result_entries_to_yaml(entries)))
 
 
 def slug(text: str) -> str:

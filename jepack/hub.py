@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import hub_fetch
+from jepack import hub_fetch, signing
 from jepack.errors import ConfigError
 from jepack.hub_errors import LOGIN, Patience
 from jepack.hub_fetch import REVISION, already_there, fetch, look
@@ -44,6 +44,9 @@ def push(
         bool, typer.Option("--force", help="Publish although the gate was overridden.")
     ] = False,
     message: Annotated[str | None, typer.Option("-m", "--message", help="Of the commit.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Private key (PEM) that signs what is published.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Publish a bundle to the Hugging Face Hub in one commit; private unless --public.
@@ -58,7 +61,7 @@ def push(
     bundle = bundles.load(folder)
     refuse_overridden(bundle, force)
     with TemporaryDirectory(prefix="jepack-push-") as work:
-        publication = prepare(bundle, repo, Path(work))
+        publication = prepare(bundle, repo, Path(work), key=key)
         if not as_json:
             list_files(bundle, publication, repo, public)
         if dry_run:
@@ -88,6 +91,9 @@ def pull(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle at --out that came from elsewhere.")
     ] = False,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Refuse what this key (PEM) did not sign.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fetch a bundle from the Hub at one commit, verify it, and write it to --out.
@@ -108,8 +114,13 @@ def pull(
     if not there:
         offer = look(repo, revision, api=api, patience=patience, say=say)
         with downloading(console, sum(offer.sizes.values())) as advance:
-            fetch(offer, out, api=api, force=force, patience=patience, say=say, advance=advance)
+            fetch(
+                offer, out, api=api, force=force, public_key=public_key, patience=patience, say=say,
+                advance=advance,
+            )  # fmt: skip
     bundle = bundles.load(out)
+    if there and public_key is not None:
+        signing.check(bundle, public_key)
     report(
         as_json,
         {
@@ -152,6 +163,13 @@ def list_files(bundle: bundles.Bundle, publication: Publication, repo: str, publ
         table.add_row(name, f"{size / 1e6:.3f}", note)
     table.add_row("total", f"{sum(publication.sizes.values()) / 1e6:.3f}", "")
     console.print(table)
+    if (bundle.folder / bundles.SIGNATURE).exists() and bundles.SIGNATURE not in publication.files:
+        console.print(
+            "[yellow]warning:[/] the bundle's signature does not fit what is published, so it stays "
+            "here. Sign what is published: --key KEY",
+            highlight=False,
+            soft_wrap=True,
+        )
     if "gate" not in bundle.manifest:
         console.print(
             f"[yellow]warning:[/] no gate has judged this encoder yet: jepack export {bundle.folder}",

@@ -15,7 +15,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.utils import tqdm
 
 from jepack import bundle as bundles
-from jepack.bundle import MANIFEST, REQUIRED, SUFFIXES, Bundle
+from jepack import signing
+from jepack.bundle import MANIFEST, MAX_SIGNATURE, REQUIRED, SIGNATURE, SUFFIXES, Bundle
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import existing_parent, new_folder, write_json
 from jepack.hub_errors import Patience, Say, persist
@@ -81,8 +82,9 @@ def look(repo: str, revision: str, *, api: HfApi, patience: Patience, say: Say) 
     ]
     if len(sizes) > MAX_FILES:
         problems = [f"{len(sizes)} files, a bundle has at most {MAX_FILES}"]
-    if sizes.get(MANIFEST, 0) > MAX_MANIFEST_BYTES:
-        problems.append(f"{MANIFEST}: {sizes[MANIFEST]} bytes, at most {MAX_MANIFEST_BYTES}")
+    for name, most in ((MANIFEST, MAX_MANIFEST_BYTES), (SIGNATURE, MAX_SIGNATURE)):
+        if sizes.get(name, 0) > most:
+            problems.append(f"{name}: {sizes[name]} bytes, at most {most}")
     if problems:
         raise unsound(repo, revision, problems, "Nothing was downloaded.")
     return Offer(repo, revision, sizes)
@@ -93,7 +95,7 @@ def refused(name: str) -> str:
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
         return "not a plain relative name"
-    if Path(name).suffix not in SUFFIXES and name != "LICENSE":
+    if Path(name).suffix not in SUFFIXES and name not in ("LICENSE", SIGNATURE):
         return f"only {', '.join(SUFFIXES)} files are accepted"
     return ""
 
@@ -104,16 +106,25 @@ def fetch(
     *,
     api: HfApi,
     force: bool = False,
+    public_key: Path | None = None,
     patience: Patience | None = None,
     say: Say = lambda text: None,
     advance: Advance = lambda count: None,
 ) -> Bundle:
     """Download into a temporary folder beside `out`, verify, and only then take the name `out`.
 
-    Whatever fails, a folder already at `out` stays as it was. `advance` hears of downloaded bytes.
+    Whatever fails, a folder already at `out` stays as it was. With `public_key` a bundle that this key
+    did not sign is refused. `advance` hears of downloaded bytes.
     """
     patience = patience or Patience()
     refuse_target(offer, out, force)
+    if public_key is not None and SIGNATURE not in offer.sizes:
+        raise unsound(
+            offer.repo,
+            offer.revision,
+            [f"not signed ({SIGNATURE} is missing)"],
+            "Nothing was downloaded.",
+        )
     enough_room(offer, out)
     source = Source(
         offer.repo, offer.revision, api.endpoint, datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -127,6 +138,8 @@ def fetch(
         if problems := bundles.verify(stage):
             kept = f"{out} is as it was." if out.exists() else "Nothing was kept."
             raise unsound(offer.repo, offer.revision, problems, kept)
+        if public_key is not None:
+            signing.check(bundles.load(stage), public_key)
         (stage / SOURCE).parent.mkdir(parents=True)
         write_json(stage / SOURCE, asdict(source))
     return bundles.load(out)
@@ -187,7 +200,7 @@ def compare(offer: Offer, stage: Path) -> None:
         for name, size in sorted(listed.items())
         if offer.sizes.get(name) != size
     ]
-    strangers = set(offer.sizes) - set(listed) - {MANIFEST}
+    strangers = set(offer.sizes) - set(listed) - {MANIFEST, SIGNATURE}
     problems += [f"{name}: not listed in the manifest" for name in sorted(strangers)]
     if problems:
         raise unsound(offer.repo, offer.revision, problems, "Only the manifest was downloaded.")

@@ -14,10 +14,10 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from jepack import bundle as bundles
-from jepack import card, privacy
-from jepack.bundle import MANIFEST, Bundle
+from jepack import card, privacy, signing
+from jepack.bundle import MANIFEST, SIGNATURE, Bundle
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
-from jepack.files import sha256_of
+from jepack.files import link_or_copy, sha256_of
 from jepack.hub_errors import Patience, Say, persist
 
 # A repository made by hand may hold these; anything else that we did not put there is not ours to delete.
@@ -46,11 +46,12 @@ class Published:
     changed: bool  # False: that very content was there already
 
 
-def prepare(bundle: Bundle, repo: str, work: Path) -> Publication:
+def prepare(bundle: Bundle, repo: str, work: Path, *, key: Path | None = None) -> Publication:
     """What `push` sends: the bundle without this machine's paths and the names of its data files.
 
     Weights, preprocessing and so the fingerprints are the bundle's own; the manifest's digests are
-    those of the files sent. `work` is a folder for the copies that must differ. Raises ArtifactError
+    those of the files sent. `work` is a folder for the copies that must differ. `key` signs what is
+    sent; without it the bundle's own signature goes along where it still holds. Raises ArtifactError
     when a file still names a folder of this machine.
     """
     files: dict[str, Path | bytes] = {}
@@ -58,7 +59,9 @@ def prepare(bundle: Bundle, repo: str, work: Path) -> Publication:
         files[name] = public_content(bundle.folder / name, work / name)
     manifest = public_manifest(bundle.manifest)
     if card.is_ours(bundle.folder):
-        files["README.md"] = card.make(bundle.folder, manifest, repo=repo).encode()
+        made, own_card = card.make(bundle.folder, manifest, repo=repo).encode(), "README.md"
+        same_card = own_card in files and (bundle.folder / own_card).read_bytes() == made
+        files[own_card] = bundle.folder / own_card if same_card else made
     rewritten = tuple(sorted(n for n, c in files.items() if c != bundle.folder / n))
     known = bundle.manifest["files"]
     manifest["files"] = {
@@ -69,7 +72,28 @@ def prepare(bundle: Bundle, repo: str, work: Path) -> Publication:
         raise ArtifactError(f"{bundle.folder}: publishing would change the fingerprints")
     files[MANIFEST] = json_bytes(manifest)
     refuse_paths(bundle, files)
+    own = bundle.folder / SIGNATURE
+    if key is not None:
+        files[SIGNATURE] = signed(files, work / "signed", key)
+    elif own.is_file() and not rewritten and files[MANIFEST] == manifest_on_disk(bundle):
+        files[SIGNATURE] = own
     return Publication(manifest, files, rewritten)
+
+
+def signed(files: Mapping[str, Path | bytes], folder: Path, key: Path) -> bytes:
+    """The signature of these files, laid out below `folder` as they will be published."""
+    for name, content in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+        else:
+            link_or_copy(str(content), str(target))
+    return signing.signature_of(folder, key)
+
+
+def manifest_on_disk(bundle: Bundle) -> bytes:
+    return (bundle.folder / MANIFEST).read_bytes()
 
 
 def public_content(path: Path, work: Path) -> Path | bytes:

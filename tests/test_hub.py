@@ -17,10 +17,11 @@ import local_hub
 import pytest
 from huggingface_hub import HfApi, constants
 from local_hub import TOKEN, Fault, LocalHub
+from test_signing import key_pair
 
 from jepack import bundle as bundles
-from jepack import privacy
-from jepack.bundle import Bundle
+from jepack import privacy, signing
+from jepack.bundle import SIGNATURE, Bundle
 from jepack.errors import ArtifactError, ConfigError, GateError, JepackError, ServerError
 from jepack.hub_errors import Patience
 from jepack.hub_fetch import fetch, look, resolve, source_of
@@ -93,6 +94,41 @@ def contents(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in found
     }
+
+
+def test_what_is_published_is_what_was_signed(
+    hub: LocalHub, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    private, public = key_pair(tmp_path / "keys")
+    api = HfApi(endpoint=hub.url, token=TOKEN)
+    (tmp_path / "work").mkdir()
+    sent = prepare(small_bundle, REPO, tmp_path / "work", key=private)
+    publish(sent, REPO, api=api, patience=QUICK)
+    pulled = pull(hub, tmp_path / "out", public_key=public)
+    assert (pulled.folder / SIGNATURE).is_file()
+    # The signature travels on while the files stay the same ...
+    (tmp_path / "again").mkdir()
+    assert SIGNATURE in prepare(pulled, REPO, tmp_path / "again").files
+    # ... and one of the bundle on disk, whose paths are not published, does not.
+    folder = Path(shutil.copytree(small_bundle.folder, tmp_path / "local"))
+    (folder / SIGNATURE).write_bytes(signing.signature_of(folder, private))
+    (tmp_path / "third").mkdir()
+    assert SIGNATURE not in prepare(bundles.load(folder), REPO, tmp_path / "third").files
+
+
+def test_a_pull_that_asks_for_a_signature_keeps_nothing_without_it(
+    hub: LocalHub, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    (private, _), (_, stranger) = key_pair(tmp_path / "ours"), key_pair(tmp_path / "theirs")
+    push(small_bundle, hub, tmp_path / "work")
+    with pytest.raises(ArtifactError, match="not signed"):
+        pull(hub, tmp_path / "out", public_key=stranger)
+    (tmp_path / "again").mkdir()
+    sent = prepare(small_bundle, REPO, tmp_path / "again", key=private)
+    publish(sent, REPO, api=HfApi(endpoint=hub.url, token=TOKEN), patience=QUICK)
+    with pytest.raises(ArtifactError, match="not the signature of this bundle"):
+        pull(hub, tmp_path / "out", public_key=stranger)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_pulled_is_what_was_pushed(
