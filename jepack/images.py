@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class ImageFile:
     part: str | None = None  # which image of a file that holds many; see containers.py
     columns: dict[str, str] = field(default_factory=dict, compare=False)  # the manifest's others
     box: Box | None = None  # the region that matters
+    mask: Path | None = None  # a picture of its shape, not 0 where something matters
 
     def read(self) -> bytes:
         """The image's own bytes; npy where it is a slice of something larger. Raises DataError."""
@@ -154,7 +155,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_manifest(path: Path) -> list[ImageFile]:
-    """One image per row: `path` (relative to the manifest), optional `label`, `box`, and others."""
+    """One image per row: `path` (relative to the manifest), optional `label`, `box`, `mask`, and others."""
     rows = read_table(path)
     if not rows:
         raise DataError(f"{path}: the manifest has no rows")
@@ -163,17 +164,19 @@ def read_manifest(path: Path) -> list[ImageFile]:
             f"{path}: a manifest needs a column `path`; found {', '.join(rows[0]) or 'none'}"
         )
     return [
-        from_row(path.parent / row["path"], row, f"{path}, row {n}")
-        for n, row in enumerate(rows, 2)
+        from_row(path.parent, row["path"], row, f"{path}, row {n}") for n, row in enumerate(rows, 2)
     ]
 
 
-def from_row(path: Path, row: dict[str, Any], where: str) -> ImageFile:
+def from_row(base: Path, name: str, row: dict[str, Any], where: str) -> ImageFile:
     label = row.get("label") or None
     if label is not None and label.lower() in NOTHING:
         label = None
-    others = {k: v for k, v in row.items() if k not in ("path", "label", "box", "part")}
-    return ImageFile(path, label, row.get("part") or None, others, parse_box(row.get("box"), where))
+    others = {k: v for k, v in row.items() if k not in ("path", "label", "box", "mask", "part")}
+    box = parse_box(row.get("box"), where)
+    mask = row.get("mask") or ""
+    shape = base / mask if mask.lower() not in NOTHING else None
+    return ImageFile(base / name, label, row.get("part") or None, others, box, shape)
 
 
 def parse_box(text: str | None, where: str) -> Box | None:
@@ -201,6 +204,6 @@ def with_columns(files: list[ImageFile], folder: Path) -> list[ImageFile]:
         if row is None:
             found.append(file)
             continue
-        told = from_row(file.path, row, f"{folder / MANIFEST}, {row['path']}")
-        found.append(ImageFile(file.path, told.label or file.label, None, told.columns, told.box))
+        told = from_row(folder, row["path"], row, f"{folder / MANIFEST}, {row['path']}")
+        found.append(replace(told, path=file.path, label=told.label or file.label, part=None))
     return found

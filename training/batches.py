@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from training.config import TrainConfig
-from training.data import Cache, images_of_step
+from training.content import contents_for
+from training.data import Cache
 from training.photometry import add_noise, photometry
 from training.resample import Pack, cut_on_device, pack_images
 from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
@@ -71,6 +72,7 @@ class Cutter:
         if config.images_per_step % (world * config.accumulate):
             raise ValueError(f"{config.images_per_step} images per step do not divide by {world}")
         self.cache, self.chosen, self.config, self.look = cache, chosen, config, look
+        self.order = cache.order(chosen, config.images_per_step, config.seed)
         self.on_device = on_device
         share = config.images_per_step // world
         self.share = slice(rank * share, (rank + 1) * share)
@@ -78,16 +80,16 @@ class Cutter:
     def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
         started = time.perf_counter()
         config, look = self.config, self.look
-        order = images_of_step(len(self.chosen), config.images_per_step, step, config.seed)
-        indices = self.chosen[order[self.share]]
-        images = [self.cache[index] for index in indices.tolist()]
-        shapes = self.cache.shapes[indices]
-        regions = None if self.cache.regions is None else self.cache.regions[indices]
-        numbers = draw(config.views, config.images_per_step, seed=config.seed, step=step)
+        found = self.cache.fetch(self.order(step)[self.share], self.chosen, pool)
+        images = found.images
+        numbers = draw(config.views, config.images_per_step, seed=config.seed, step=step, look=look)
         numbers = numbers.images(self.share)
+        contents = contents_for(images, found.masks, look)
 
         def boxes(views: slice, size: int, scale: tuple[float, float]) -> Boxes:
-            return crop_boxes(shapes, numbers.views(views), size, scale, look, regions)
+            return crop_boxes(
+                found.shapes, numbers.views(views), size, scale, look, found.regions, found.masks, contents
+            )  # fmt: skip
 
         global_boxes = boxes(slice(0, config.global_views), config.size, look.global_scale)
         local_boxes = global_views = local_views = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from jepack import preprocess
 from jepack.errors import DataError
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
 from jepack.images import ImageFile
 from jepack.intensity import Window
-from jepack.preprocess import Pixels
+from training.content import WHOLE, Grids
+from training.decoding import decode_file
 
-FORMAT = 2
+FORMAT = 3
 BLOCK = 64  # images decoded ahead of the writer
 SPARE_BYTES = 256 << 20  # left free on the disk
 
@@ -65,6 +67,9 @@ def build(
     except DataError:
         shutil.rmtree(partial)
         raise
+    if any("mask" in entry for entry in entries):
+        np.save(partial / "masks.npy", masks_of(entries))
+        fsync_file(partial / "masks.npy")
     write_json(partial / "index.json", index_of(files, entries, side, channels))
     (partial / "done.jsonl").unlink()
     fsync_file(partial / "pixels.bin")
@@ -86,19 +91,15 @@ def decode_all(
 
     def one(file: ImageFile) -> tuple[dict[str, Any], bytes]:
         try:
-            content = file.read()
-            whole = preprocess.decode(content, channels, window)
-            pixels = shrink(whole, side)
-            entry: dict[str, Any] = {
-                "shape": pixels.shape[:2],
-                "sha": hashlib.sha256(content).hexdigest(),
-            }
-            if file.box is not None:
-                entry["box"] = scaled(file, whole.shape[:2], pixels.shape[:2])
-            return entry, pixels.tobytes()
-        except (DataError, OSError) as error:
-            reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
-            return {"bad": reason.removeprefix(f"{file.path}: ")}, b""
+            found = decode_file(file, side, channels, window)
+        except DataError as error:
+            return {"bad": str(error)}, b""
+        entry: dict[str, Any] = {"shape": found.pixels.shape[:2], "sha": found.sha}
+        if found.box is not None:
+            entry["box"] = found.box
+        if found.mask is not None:
+            entry["mask"] = packed(found.mask)
+        return entry, found.pixels.tobytes()
 
     entries, used = done_already(partial, channels)
     with (
@@ -177,6 +178,23 @@ def index_of(
     }
 
 
+def packed(mask: Grids) -> str:
+    """A grid as text for the list of what is done."""
+    return base64.b64encode(zlib.compress(mask.tobytes(), 1)).decode()
+
+
+def masks_of(entries: list[dict[str, Any]]) -> Grids:
+    """[N, G, G] of the readable images; those without a mask count as a whole."""
+
+    def one(entry: dict[str, Any]) -> Grids:
+        if "mask" not in entry:
+            return WHOLE
+        data = zlib.decompress(base64.b64decode(entry["mask"]))
+        return np.frombuffer(data, np.uint8).reshape(WHOLE.shape)
+
+    return np.stack([one(entry) for entry in entries if "bad" not in entry])
+
+
 def refuse_too_many_bad(reasons: list[str], total: int, max_bad: float) -> None:
     if len(reasons) <= max_bad * total and len(reasons) < total:
         return
@@ -185,23 +203,3 @@ def refuse_too_many_bad(reasons: list[str], total: int, max_bad: float) -> None:
         f"{len(reasons)} of {total} images cannot be read, the limit is {max_bad:.1%}:\n{shown}\n"
         "`jepack inspect` lists them all. Mend or remove them, or raise --max-bad."
     )
-
-
-def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
-    """The file's box as top, left, height, width in the cached pixels. DataError when it lies outside."""
-    assert file.box is not None
-    left, top, width, height = file.box
-    if left < 0 or top < 0 or left + width > before[1] + 1 or top + height > before[0] + 1:
-        raise DataError(f"its box {file.box} leaves the picture of {before[1]} x {before[0]} px")
-    y, x = after[0] / before[0], after[1] / before[1]
-    return [round(top * y), round(left * x), max(1, round(height * y)), max(1, round(width * x))]
-
-
-def shrink(pixels_HWC: Pixels, side: int) -> Pixels:
-    """Shorter side down to at most `side` px, antialiased; never enlarged."""
-    height, width = pixels_HWC.shape[:2]
-    scale = side / min(height, width)
-    if scale >= 1:
-        return pixels_HWC
-    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-    return preprocess.resize(pixels_HWC, rows, columns)

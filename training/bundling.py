@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from jepack import __version__, bundle, card, isotropy, preprocess
+from jepack import __version__, bundle, card, isotropy
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
@@ -71,9 +71,7 @@ def write(
     """The bundle of a training run."""
 
     def read(indices: Any) -> Pixels:
-        return np.stack(
-            [preprocess.load(cache.files[int(i)].read(), preprocessing) for i in indices]
-        )
+        return np.stack([cache.original(int(i), indices, preprocessing) for i in indices])
 
     data = provenance["data"]
     content = Content(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
-from jepack.preprocess import Pixels
+from jepack.preprocess import Pixels, Preprocessing
 from training.building import FORMAT, Progress, build, only_one
+from training.content import Grids
 from training.splits import split, training_split
 
 __all__ = [
     "Cache",
+    "Fetched",
     "guess_channels",
     "images_of_step",
     "measure_window",
@@ -33,6 +35,20 @@ __all__ = [
     "split",
     "training_split",
 ]
+
+
+Order = Callable[[int], npt.NDArray[np.int64]]  # step -> indices of its images
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Some images of a data set, ready to be cut."""
+
+    images: list[Pixels]  # B of them, [H, W, C]
+    shapes: npt.NDArray[np.int64]  # [B, 2] height and width, px
+    regions: npt.NDArray[np.int64] | None  # [B, 4] top, left, height, width, px
+    masks: Grids | None  # [B, G, G]
+    indices: npt.NDArray[np.int64]  # [B] which images they are
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Cache:
     files: tuple[ImageFile, ...]
     regions: npt.NDArray[np.int64] | None  # [N, 4] top, left, height, width, px; None without boxes
     bad: tuple[tuple[str, str], ...]  # (path, reason) of images that were skipped
+    masks: Grids | None = None  # [N, G, G] what matters, see content.py; None without masks
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -58,6 +75,25 @@ class Cache:
         start = self.offsets[index]
         flat = self.pixels[start : start + height * width * self.channels]
         return flat.reshape(height, width, self.channels)
+
+    def fetch(self, indices: npt.NDArray[np.int64], among: Any = None, pool: Any = None) -> Fetched:
+        """The images of these indices. `among` and `pool` matter to a stream (stream.py) only."""
+        regions = None if self.regions is None else self.regions[indices]
+        masks = None if self.masks is None else self.masks[indices]
+        images = [self[index] for index in indices.tolist()]
+        return Fetched(images, self.shapes[indices], regions, masks, indices)
+
+    def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
+        """The crop of one image as serving would make it, from the file."""
+        return preprocess.load(self.files[index].read(), look)
+
+    def order(self, chosen: npt.NDArray[np.int64], images_per_step: int, seed: int) -> Order:
+        """Which of the `chosen` images each step sees."""
+
+        def indices(step: int) -> npt.NDArray[np.int64]:
+            return chosen[images_of_step(len(chosen), images_per_step, step, seed)]
+
+        return indices
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -168,9 +204,13 @@ def identity(files: Sequence[ImageFile], side: int, channels: int, window: Windo
     entries: list[Any] = [FORMAT, side, channels, window]
     state: dict[Path, Any] = {}
     for file in files:
-        if file.path not in state:
-            state[file.path] = state_of(file.path)
-        entries.append([str(file.path.absolute()), file.part, file.label, file.columns, file.box])
+        for path in (file.path, file.mask):
+            if path is not None and path not in state:
+                state[path] = state_of(path)
+        mask = None if file.mask is None else str(file.mask.absolute())
+        entries.append(
+            [str(file.path.absolute()), file.part, file.label, file.columns, file.box, mask]
+        )
     entries.append(list(state.values()))
     return hashlib.sha256(canonical_json(entries)).hexdigest()[:16]
 
@@ -194,6 +234,7 @@ def read(folder: Path) -> Cache:
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     if len(pixels) != sizes.sum():
         raise DataError(f"{folder}: damaged cache; remove it and it is built again")
+    masks = folder / "masks.npy"
     columns = (index[name] for name in ("paths", "labels", "parts", "columns"))
     return Cache(
         folder=folder,
@@ -208,6 +249,7 @@ def read(folder: Path) -> Cache:
         ),
         regions=regions_of(index["boxes"], shapes),
         bad=tuple((path, reason) for path, reason in index["bad"]),
+        masks=np.load(masks, mmap_mode="r") if masks.is_file() else None,
     )
 
 

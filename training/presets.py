@@ -12,6 +12,8 @@ from typing import Any
 
 from jepack.errors import ConfigError
 
+BACKGROUNDS = ("dark", "bright", "flat")  # see content.py
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -26,6 +28,8 @@ class Preset:
     flip_vertical: bool = False
     quarter_turns: bool = False
     rotation: float = 0.0  # degrees either way; 180 = any angle
+    min_content: float = 0.0  # share of a crop that must not be background; emptier: drawn again
+    background: str = "dark"  # what counts as empty: dark (no data), bright (glass) or flat
     # light and colour
     jitter: float = 0.8  # probability of the four changes below
     brightness: float = 0.4  # factor in 1 +- this
@@ -80,6 +84,8 @@ PRESETS = {
         global_scale=(0.3, 1.0),
         flip_vertical=True,
         quarter_turns=True,
+        min_content=0.1,
+        background="bright",
         brightness=0.1,
         contrast=0.1,
         saturation=0.0,
@@ -111,6 +117,7 @@ PRESETS = {
         "be missing.",
         flip_vertical=True,
         quarter_turns=True,
+        min_content=0.1,
         brightness=0.2,
         contrast=0.2,
         saturation=0.2,
@@ -153,6 +160,8 @@ def checked_knob(knob: str, value: Any) -> Any:
         return float(value)
     if wanted == "bool" and isinstance(value, (bool, int)) and value in (0, 1):
         return bool(value)
+    if knob == "background" and value not in BACKGROUNDS:
+        raise ConfigError(f"view.background is one of {', '.join(BACKGROUNDS)}, found {value!r}")
     if wanted == "str" and isinstance(value, str):
         return value
     if wanted.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2:

@@ -11,13 +11,12 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack import preprocess
 from jepack.errors import ConfigError, DataError
 from jepack.images import ImageFile, find_images
-from jepack.preprocess import Pixels
-from training.building import shrink
 from training.config import TrainConfig, override
+from training.content import contents_for
 from training.data import guess_channels, measure_window
+from training.decoding import Decoded, decode_file, gathered
 from training.photometry import add_noise
 from training.presets import PRESETS, Preset, preset
 from training.views import crop_boxes, cut_views, draw
@@ -56,19 +55,19 @@ def views(
     channels = guess_channels(files)
     span = measure_window(files, window, channels)
     order = np.random.default_rng([seed, 5]).permutation(len(files))
-    chosen: list[tuple[ImageFile, Pixels]] = []
+    chosen: list[tuple[ImageFile, Decoded]] = []
     refused: list[str] = []
     for number in order.tolist():
         if len(chosen) == images or len(refused) > 20:
             break
         try:
-            whole = preprocess.decode(files[number].read(), channels, span)
-            chosen.append((files[number], shrink(whole, round(1.25 * size))))
+            found = decode_file(files[number], round(1.25 * size), channels, span)
+            chosen.append((files[number], found))
         except DataError as error:
-            refused.append(str(error))
+            refused.append(f"{files[number].name}: {error}")
     if not chosen:
         raise DataError(f"{data}: none of the images tried can be read: {refused[0]}")
-    pictures = [picture for _, picture in chosen]
+    pictures = [found for _, found in chosen]
     large = make(pictures, look, global_views, size, look.global_scale, seed)
     small = make(pictures, look, local_views, round(size * 0.44), look.local_scale, seed + 1)
     draw_grid(out, chosen, large, small, config.preset, look, config.view_overrides)
@@ -84,7 +83,7 @@ def views(
 
 
 def make(
-    pictures: list[Pixels],
+    chosen: list[Decoded],
     look: Preset,
     views: int,
     size: int,
@@ -92,9 +91,12 @@ def make(
     seed: int,
 ) -> Any:
     """[V, B, S, S, C] uint8, as training on the CPU cuts them, noise included."""
-    numbers = draw(views, len(pictures), seed=seed, step=0)
+    pictures = [found.pixels for found in chosen]
+    numbers = draw(views, len(pictures), seed=seed, step=0, look=look)
     shapes = np.array([picture.shape[:2] for picture in pictures])
-    boxes = crop_boxes(shapes, numbers, size, scale, look)
+    regions, masks = gathered(chosen)
+    contents = contents_for(pictures, masks, look)
+    boxes = crop_boxes(shapes, numbers, size, scale, look, regions, masks, contents)
     found = cut_views(pictures, boxes, numbers=numbers, look=look)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -124,8 +126,8 @@ def draw_grid(
         title += "\nchanged: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
     figure.suptitle(title, fontsize=11, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for row, (file, picture) in enumerate(chosen):
-        cells = [picture, *(view[row] for view in large), *(view[row] for view in small)]
+    for row, (file, found) in enumerate(chosen):
+        cells = [found.pixels, *(view[row] for view in large), *(view[row] for view in small)]
         names = ["original", *(f"large {n + 1}" for n in range(len(large)))]
         names += [f"small {n + 1}" for n in range(len(small))]
         for axes, cell, caption in zip(grid[row], cells, names, strict=True):

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.preprocess import Pixels
+from training.content import Grids, centres, shares
 from training.photometry import EXTRA_NUMBERS, LIGHT_NUMBERS, photometry
 from training.presets import PRESETS, Preset, preset
 from training.retouch import retouch
@@ -39,6 +40,7 @@ Ints = npt.NDArray[np.int64]
 cv2.setNumThreads(1)  # parallel over images, not inside one
 MARGIN = math.sqrt(2)  # a square turned by any angle fits into one this much larger
 CHUNK = 16  # images a thread cuts in one go
+TRIES = 4  # more crops drawn where the first shows too little
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,32 @@ class Draw:
     turn: Ints  # [.., 3] horizontal flip, vertical flip, quarter turns
     light: Floats  # [.., 9] uniform numbers for photometry
     extra: Floats  # [.., 9] more of them: the angle, then see `photometry`
+    again: Floats | None = None  # [.., T, 4] as `box`, for crops that show too little
 
     def images(self, chosen: slice) -> Draw:
-        return Draw(
-            self.box[:, chosen], self.turn[:, chosen], self.light[:, chosen], self.extra[:, chosen]
-        )
+        return self._part((slice(None), chosen))
 
     def views(self, chosen: slice) -> Draw:
-        return Draw(self.box[chosen], self.turn[chosen], self.light[chosen], self.extra[chosen])
+        return self._part((chosen,))
+
+    def _part(self, place: tuple[slice, ...]) -> Draw:
+        again = None if self.again is None else self.again[place]
+        return Draw(self.box[place], self.turn[place], self.light[place], self.extra[place], again)
 
 
-def draw(views: int, images: int, *, seed: int, step: int) -> Draw:
-    """All random numbers of a step: a pure function of (seed, step)."""
+def draw(views: int, images: int, *, seed: int, step: int, look: Preset | None = None) -> Draw:
+    """All random numbers of a step: a pure function of (seed, step), and of whether `look` redraws."""
     generator = np.random.default_rng([seed, 2, step])
+    again = None
+    if look is not None and look.min_content > 0:
+        more = np.random.default_rng([seed, 6, step])
+        again = more.random((views, images, TRIES, 4), dtype=np.float32)
     return Draw(
         box=generator.random((views, images, 4), dtype=np.float32),
         turn=generator.integers(0, 4, (views, images, 3)),
         light=generator.random((views, images, LIGHT_NUMBERS), dtype=np.float32),
         extra=generator.random((views, images, EXTRA_NUMBERS), dtype=np.float32),
+        again=again,
     )
 
 
@@ -92,30 +102,35 @@ def crop_boxes(
     scale: tuple[float, float],
     look: Preset,
     regions: Ints | None = None,
+    masks: Grids | None = None,
+    contents: Grids | None = None,
 ) -> Boxes:
     """Boxes of all views at once. `shapes` [B, 2] are heights and widths, px.
 
-    `regions` [B, 4] (top, left, height, width, px) keep every crop's centre inside.
+    `regions` [B, 4] (top, left, height, width, px) keep every crop's centre inside, `masks` [B, G, G]
+    draw it where they count. Of a view whose `contents` (else `masks`) fill less than look.min_content,
+    the first of `numbers.again` that shows enough is taken, else the fullest.
     """
-    unit = numbers.box.astype(np.float64)
     limits = np.asarray(shapes, np.float64)[None]
-    area = limits.prod(axis=-1) * (scale[0] + unit[..., 0] * (scale[1] - scale[0]))
-    low, high = math.log(look.aspect[0]), math.log(look.aspect[1])
-    ratio = np.exp(low + unit[..., 1] * (high - low))
-    lengths = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=-1)
-    lengths = np.clip(np.round(lengths), 1, limits)
+    starts, lengths = placed(numbers.box, limits, scale, look, regions, masks)
+    grids = masks if contents is None else contents
+    if numbers.again is not None and grids is not None:
+        found = [(starts, lengths)]
+        for number in range(numbers.again.shape[2]):
+            found.append(placed(numbers.again[:, :, number], limits, scale, look, regions, masks))
+        every_start, every_length = (np.stack(part) for part in zip(*found, strict=True))
+        share = shares(grids, every_start, every_length, limits[0])
+        enough = share >= look.min_content
+        taken = np.where(enough.any(axis=0), enough.argmax(axis=0), share.argmax(axis=0))
+        starts, lengths = (
+            np.take_along_axis(part, taken[None, ..., None], axis=0)[0]
+            for part in (every_start, every_length)
+        )
     cut_size = size
     angle = None
     if look.rotation > 0:
         angle = (2 * numbers.extra[..., 0] - 1) * look.rotation
         cut_size = math.ceil(size * MARGIN)
-    place = unit[..., 2:4]
-    if regions is None:
-        starts = np.floor(place * (limits - lengths + 1))
-    else:
-        centre = regions[None, :, :2] + place * regions[None, :, 2:]
-        starts = np.round(centre - lengths / 2)
-    starts = np.clip(starts, 0, limits - lengths)
     if angle is not None:
         larger = np.round(lengths * (cut_size / size))
         starts, lengths = starts - np.round((larger - lengths) / 2), larger
@@ -134,6 +149,32 @@ def crop_boxes(
         size=size,
         cut_size=cut_size,
     )
+
+
+def placed(
+    box: Floats,
+    limits: Any,
+    scale: tuple[float, float],
+    look: Preset,
+    regions: Ints | None,
+    masks: Grids | None,
+) -> tuple[Any, Any]:
+    """Where crops start and how large they are, [V, B, 2] px each, from their random numbers [V, B, 4]."""
+    unit = box.astype(np.float64)
+    area = limits.prod(axis=-1) * (scale[0] + unit[..., 0] * (scale[1] - scale[0]))
+    low, high = math.log(look.aspect[0]), math.log(look.aspect[1])
+    ratio = np.exp(low + unit[..., 1] * (high - low))
+    lengths = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=-1)
+    lengths = np.clip(np.round(lengths), 1, limits)
+    place = unit[..., 2:4]
+    if masks is not None:
+        starts = np.round(centres(masks, place) * limits - lengths / 2)
+    elif regions is not None:
+        centre = regions[None, :, :2] + place * regions[None, :, 2:]
+        starts = np.round(centre - lengths / 2)
+    else:
+        starts = np.floor(place * (limits - lengths + 1))
+    return np.clip(starts, 0, limits - lengths), lengths
 
 
 def turns(numbers: Ints, look: Preset) -> dict[str, npt.NDArray[np.bool_]]:

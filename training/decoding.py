@@ -1,0 +1,75 @@
+"""One image of a data set, decoded and shrunk to what training keeps of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jepack import preprocess
+from jepack.errors import DataError
+from jepack.images import ImageFile
+from jepack.intensity import Window
+from jepack.preprocess import Pixels
+from training.content import WHOLE, Grids, mask_of
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels [H, W, C], and where to look in them."""
+
+    pixels: Pixels
+    sha: str  # SHA-256 of the image's bytes, hex
+    box: list[int] | None = None  # top, left, height, width, px of `pixels`
+    mask: Grids | None = None
+
+
+def gathered(found: Sequence[Decoded]) -> tuple[Any, Grids | None]:
+    """Regions [B, 4] and masks [B, G, G] of some images, None where none of them has one."""
+    regions = masks = None
+    if any(one.box is not None for one in found):
+        boxes = [one.box or [0, 0, *one.pixels.shape[:2]] for one in found]
+        regions = np.array(boxes, dtype=np.int64)
+    if any(one.mask is not None for one in found):
+        masks = np.stack([WHOLE if one.mask is None else one.mask for one in found])
+    return regions, masks
+
+
+def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> Decoded:
+    """The image, its shorter side at most `side` px. Raises DataError with the bare reason."""
+    try:
+        content = file.read()
+        whole = preprocess.decode(content, channels, window)
+        pixels = shrink(whole, side)
+        return Decoded(
+            pixels,
+            hashlib.sha256(content).hexdigest(),
+            None if file.box is None else scaled(file, whole.shape[:2], pixels.shape[:2]),
+            None if file.mask is None else mask_of(file, whole.shape[:2]),
+        )
+    except (DataError, OSError) as error:
+        reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
+        raise DataError(reason.removeprefix(f"{file.path}: ")) from error
+
+
+def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
+    """The file's box as top, left, height, width in the kept pixels. DataError when it lies outside."""
+    assert file.box is not None
+    left, top, width, height = file.box
+    if left < 0 or top < 0 or left + width > before[1] + 1 or top + height > before[0] + 1:
+        raise DataError(f"its box {file.box} leaves the picture of {before[1]} x {before[0]} px")
+    y, x = after[0] / before[0], after[1] / before[1]
+    return [round(top * y), round(left * x), max(1, round(height * y)), max(1, round(width * x))]
+
+
+def shrink(pixels_HWC: Pixels, side: int) -> Pixels:
+    """Shorter side down to at most `side` px, antialiased; never enlarged."""
+    height, width = pixels_HWC.shape[:2]
+    scale = side / min(height, width)
+    if scale >= 1:
+        return pixels_HWC
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    return preprocess.resize(pixels_HWC, rows, columns)
