@@ -54,8 +54,10 @@ class Checker:
 
         self.reference, self.held_out = some(parts.train), some(parts.held_out)
 
-    def check(self, state: State, figures: dict[str, float], watcher: Monitor) -> Evaluation:
-        encoder = state.best()
+    def check(
+        self, state: State, encoder: Encoder, figures: dict[str, float], watcher: Monitor
+    ) -> Evaluation:
+        """Evaluate `encoder`, tell the watcher; TrainingError when its projections have collapsed."""
         found = evaluate(encoder, self.preprocessing, self.reference, self.held_out)
         watcher.evaluation(state.step, found.figures() | self.score.figures(encoder))
         report = found.projection

@@ -67,6 +67,8 @@ class TrainConfig:
         "auto"  # bf16, fp32, fp64 for proofs; auto = bf16 where the device computes in it
     )
     activation_checkpointing: bool = False
+    sharding: str = "none"  # fsdp = weights, gradients and optimizer split over ranks (LeJEPA)
+    compile: bool = False  # torch.compile of the backbone (LeJEPA); minutes before the first step
     seed: int = 0
     workers: int = 2  # threads that cut views
     # what is kept
@@ -100,6 +102,10 @@ class TrainConfig:
             )
         if self.precision not in PRECISIONS:
             found.append(f"precision must be {', '.join(PRECISIONS)}, found {self.precision!r}")
+        if self.sharding not in ("none", "fsdp"):
+            found.append(f"sharding must be none or fsdp, found {self.sharding!r}")
+        if self.method == "ijepa" and (self.sharding != "none" or self.compile):
+            found.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
         if self.images_per_step < 2 or self.images_per_step % self.accumulate:
             found.append(
                 f"images_per_step must be >= 2 and divide into {self.accumulate} micro-batches, "

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jepack.encoder import Encoder
 from jepack.sigreg import all_reduce_sum, world_size
-from training import regularisers
+from training import compiling, regularisers, sharding
 from training.batches import Views
 from training.config import TrainConfig
 from training.distributed import Ranks, synchronise_batchnorm
@@ -80,12 +80,17 @@ class LeJEPA:
 
     def __init__(self, encoder: Encoder, config: TrainConfig, here: Ranks) -> None:
         self.config, self.here = config, here
-        self.encoder = encoder.to(here.device).to(memory_format=torch.channels_last)
+        self.encoder = encoder.to(here.device)
+        self.sharded = config.sharding == "fsdp"
+        if not self.sharded:  # FSDP2 takes plainly laid out weights only
+            self.encoder.to(memory_format=torch.channels_last)
         synchronise_batchnorm(self.encoder, here.device)
         self.regulariser = regularisers.build(config)
         self.embedder: Any = Embedder(self.encoder.backbone)
         self.projector: Any = self.encoder.projector
-        if here.world > 1:
+        if config.compile:
+            compiling.compile_in_place(self.embedder, here.device)
+        if here.world > 1 and not self.sharded:
             # Buffers are equal on all ranks already: BatchNorm sees the global batch.
             ids = [here.device.index] if here.device.type == "cuda" else None
             wrap: Any = {"device_ids": ids, "broadcast_buffers": False}
@@ -96,6 +101,11 @@ class LeJEPA:
     def trained(self) -> nn.Module:
         """The module whose parameters the optimizer owns and checkpoints keep."""
         return self.encoder
+
+    def shard(self) -> None:
+        """Split the weights over the ranks, in place of DDP. Before the optimizer is made."""
+        sharding.shard(self.embedder, self.here.device)
+        sharding.shard(self.projector, self.here.device)
 
     def after_step(self, progress: float) -> None:
         """Nothing to do: LeJEPA has no teacher."""
@@ -145,7 +155,8 @@ class LeJEPA:
     def _embed(self, views: Views, start: int, size: int, *, sync: bool) -> Tensor:
         piece = views.micro(start, start + size)
         torch.manual_seed(hash((self.config.seed, views.step, start, self.here.rank)) % (1 << 31))
-        module = self.embedder if torch.is_grad_enabled() else Embedder(self.encoder.backbone)
+        wrapped = torch.is_grad_enabled() or self.sharded  # DDP would prepare for a backward pass
+        module = self.embedder if wrapped else Embedder(self.encoder.backbone)
         with self._syncing(sync), self._autocast():
             embedding: Tensor = module(piece.global_views, piece.local_views)
         return embedding

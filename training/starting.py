@@ -14,10 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 from jepack import bundle as bundles
 from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
-from training import methods
+from training import methods, sharding
 from training.config import TrainConfig
 from training.distributed import Ranks, broadcast
 from training.evaluate import Evaluation
+from training.lejepa import LeJEPA
 from training.methods import Method
 
 
@@ -34,12 +35,23 @@ class State:
     bad_steps: int = 0
     evaluation: Evaluation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only
+    sharded: bool = False
 
     def best(self) -> Encoder:
-        """The encoder to evaluate and keep: the EMA copy when there is one."""
+        """The encoder to evaluate and keep: the EMA copy when there is one.
+
+        Every rank calls it, since shards are gathered; only rank 0's is whole.
+        """
         chosen = self.average.module if self.average is not None else self.method.encoder
         assert isinstance(chosen, Encoder)
-        return chosen
+        if not self.sharded:
+            return chosen
+        weights = sharding.whole(chosen)
+        if self.twin is None:
+            return chosen
+        self.twin.load_state_dict(weights)
+        return self.twin
 
 
 def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
@@ -128,11 +140,32 @@ def build(config: TrainConfig, here: Ranks) -> State:
     if config.precision == "fp64":
         encoder.double()
     method = methods.build(config, encoder, here)
-    average = None
-    if config.ema_decay > 0 and not method.has_teacher:
+    average: AveragedModel | None = None
+    averaged = config.ema_decay > 0 and not method.has_teacher
+    if config.sharding == "fsdp":
+        assert isinstance(method, LeJEPA)
+        return sharded(method, config, here, averaged)
+    if averaged:
         rule = averaging(config.ema_decay)
         average = AveragedModel(method.encoder, multi_avg_fn=rule, use_buffers=True)
     return State(method, optimizer_for(method.trained, config), average)
+
+
+def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> State:
+    """The state with FSDP2: method, average and optimizer each in shards."""
+    if here.world == 1:
+        raise ConfigError(
+            "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
+            "torchrun --nproc-per-node N -m training ..., or leave sharding out"
+        )
+    twin = sharding.unsharded_twin(method.encoder) if here.first else None
+    average = sharding.ShardedAverage(method.encoder, config.ema_decay) if averaged else None
+    method.shard()
+    if average is not None:
+        sharding.shard(average.module, here.device)
+    optimizer = optimizer_for(method.trained, config)
+    assert twin is None or isinstance(twin, Encoder)
+    return State(method, optimizer, average, twin=twin, sharded=True)
 
 
 def averaging(decay: float) -> Any:

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from jepack.bundle import Bundle
-from jepack.errors import ConfigError, TrainingError
+from jepack.errors import TrainingError
 from jepack.files import write_json
 from jepack.images import find_images
 from jepack.intensity import Window
 from jepack.preprocess import Preprocessing
-from training import bundling, checkpoint, monitor
+from training import bundling, monitor
 from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
 from training.checking import Checker, last_good, told
@@ -28,6 +28,7 @@ from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, any_rank, barrier, broadcast, ranks
 from training.monitor import Monitor
 from training.regularisers import FLOORS
+from training.saving import resume, save
 from training.schedule import learning_rate, weight_decay
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
@@ -84,6 +85,7 @@ def train(
             done = loop(
                 config, state, cache, parts, preprocessing, here, out, watcher, stop, stop_after
             )
+        best = state.best()
         if not done or not here.first:
             barrier()
             return None
@@ -92,7 +94,7 @@ def train(
         source = bundling.provenance(config, cache, parts.held_out, data, license)
         watcher.say("calibrating and writing the bundle ...")
         result = bundling.write(
-            out / "bundle", state.best(), config, preprocessing, cache, parts,
+            out / "bundle", best, config, preprocessing, cache, parts,
             {**source, "steps": state.step, "last_figures": state.seconds}, out / "curves.png",
         )  # fmt: skip
         barrier()
@@ -170,8 +172,9 @@ def loop(
             if config.minutes and len(timed) % TIMED_STEPS == 0:
                 fit_budget(config, state, timed, time.monotonic() - started, watcher, most)
             if state.step % every == 0 or state.step == state.total:
+                encoder = state.best()
                 if checker is not None:
-                    state.evaluation = checker.check(state, figures, watcher)
+                    state.evaluation = checker.check(state, encoder, figures, watcher)
                 barrier()
             stopping = any_rank(stop.asked, here.device) or state.step == stop_after
             due = time.monotonic() - saved > 60 * config.checkpoint_minutes
@@ -204,7 +207,7 @@ def one_step(
     method.trained.train()
     figures: dict[str, float] = method.backward(views).floats()
     limit = config.gradient_clip or float("inf")
-    norm = float(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
+    norm = whole_number(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
     if np.isfinite(norm) and np.isfinite(figures["loss"]):
         optimizer.step()
         method.after_step((state.step + 1) / state.total)
@@ -225,6 +228,11 @@ def one_step(
     return figures | {"learning_rate": rate, "gradient_norm": norm}
 
 
+def whole_number(value: Any) -> float:
+    """A scalar tensor, sharded or not, as a float."""
+    return float(getattr(value, "full_tensor", lambda: value)())
+
+
 def fit_budget(
     config: TrainConfig, state: State, timed: list[float], spent: float, watcher: Monitor, most: int
 ) -> None:
@@ -240,52 +248,6 @@ def fit_budget(
         )
         state.total = fits
         watcher.set_total(fits)
-
-
-def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
-    if here.first:
-        content = {
-            "step": state.step,
-            "total": state.total,
-            "config": config.to_json(),
-            "method": state.method.trained.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "average": None if state.average is None else state.average.state_dict(),
-        }
-        state.last_checkpoint = checkpoint.save(out, state.step, content, config.keep_checkpoints)
-    barrier()
-
-
-def resume(state: State, out: Path, config: TrainConfig, here: Ranks, fresh: bool) -> None:
-    """Continue from the newest sound checkpoint of `out`, if there is one and `fresh` is not set."""
-    say = Monitor(out, 1, 0, active=False) if not here.first else None
-    found = (
-        None
-        if fresh
-        else checkpoint.load_newest(out, here.device, say.warn if say else print_warning)
-    )
-    if found is None:
-        return
-    frozen = ("encoder", "method", "size", "images_per_step", "channels", "seed", "projection_dims")
-    for name in frozen:
-        was, now = found["config"].get(name), config.to_json()[name]
-        if was != now:
-            raise ConfigError(
-                f"{out}: this run has {name} = {was}, now {now} is asked. "
-                "Choose another --out, or start over with --fresh."
-            )
-    state.method.trained.load_state_dict(found["method"])
-    state.optimizer.load_state_dict(found["optimizer"])
-    if state.average is not None and found["average"] is not None:
-        state.average.load_state_dict(found["average"])
-    state.step, state.total = found["step"], found["total"]
-    state.last_checkpoint = checkpoint.folder_of(out, state.step)
-
-
-def print_warning(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(f"[yellow]warning:[/] {text}", soft_wrap=True, highlight=False)
 
 
 def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, data: Path) -> None:

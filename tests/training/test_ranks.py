@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepack import bundle as bundles
+from jepack.errors import ConfigError
 from training.checkpoint import load_newest
+from training.config import override, recipe
+from training.train import train as run_training
 
 CPU = torch.device("cpu")
 TINY = [
@@ -165,3 +170,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     assert state["step"] == 1
     assert "step-00000002" in said[0]
     assert "Falling back" in said[0]
+
+
+def test_sharded_weights_give_the_losses_and_weights_of_one_process(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    """FSDP2 on 2 ranks, its last two checkpoints lost and the run continued, against one process."""
+    words = ["--precision", "fp64", "--learning-rate", "2e-4", "--epochs", "5"]
+    words += ["--set", "accumulate=2"]
+    train(digits_folder, tmp_path / "one", tmp_path, *words)
+    words += ["--set", "sharding=fsdp", "--set", "checkpoint_minutes=0"]
+    train(digits_folder, tmp_path / "two", tmp_path, *words, ranks=2)
+    for folder in sorted((tmp_path / "two" / "checkpoints").glob("step-*"))[-2:]:
+        shutil.rmtree(folder)
+    train(digits_folder, tmp_path / "two", tmp_path, *words, ranks=2)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-11)
+    assert largest_difference(weights(tmp_path / "two"), weights(tmp_path / "one")) <= 1e-10
+    assert bundles.verify(tmp_path / "two" / "bundle") == []
+
+
+def test_sharding_needs_several_ranks(digits_folder: Path, tmp_path: Path) -> None:
+    config = override(recipe("quickstart"), ["sharding=fsdp", "images_per_step=16"])
+    with pytest.raises(ConfigError, match="torchrun"):
+        run_training(config, digits_folder, tmp_path, device="cpu", cache_root=tmp_path / "cache")

@@ -1,0 +1,101 @@
+"""A run's state to its checkpoint and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jepack.errors import ConfigError
+from training import checkpoint, sharding
+from training.config import TrainConfig
+from training.distributed import Ranks, barrier
+from training.monitor import Monitor
+from training.starting import State
+
+FROZEN = (
+    "encoder", "method", "size", "images_per_step", "channels", "seed", "projection_dims", "sharding",
+)  # fmt: skip
+
+
+def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
+    """Write the newest checkpoint; every rank calls it."""
+    content = {
+        "step": state.step,
+        "total": state.total,
+        "config": config.to_json(),
+        **(gathered(state) if state.sharded else plain(state) if here.first else {}),
+    }
+    if here.first:
+        state.last_checkpoint = checkpoint.save(out, state.step, content, config.keep_checkpoints)
+    barrier()
+
+
+def plain(state: State) -> dict[str, Any]:
+    return {
+        "method": state.method.trained.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "average": None if state.average is None else state.average.state_dict(),
+    }
+
+
+def gathered(state: State) -> dict[str, Any]:
+    """As `plain`, put together from the shards; the optimizer's by parameter name."""
+    average = None
+    if state.average is not None:
+        inner = {
+            f"module.{key}": part for key, part in sharding.whole(state.average.module).items()
+        }
+        average = {"n_averaged": state.average.n_averaged, **inner}
+    trained = state.method.trained
+    return {
+        "method": sharding.whole(trained),
+        "optimizer": sharding.whole_optimizer(trained, state.optimizer),
+        "average": average,
+    }
+
+
+def resume(state: State, out: Path, config: TrainConfig, here: Ranks, fresh: bool) -> None:
+    """Continue from the newest sound checkpoint of `out`, if there is one and `fresh` is not set."""
+    say = Monitor(out, 1, 0, active=False) if not here.first else None
+    found = (
+        None
+        if fresh
+        else checkpoint.load_newest(out, here.device, say.warn if say else print_warning)
+    )
+    if found is None:
+        return
+    for name in FROZEN:
+        was, now = found["config"].get(name, getattr(TrainConfig, name)), config.to_json()[name]
+        if was != now:
+            raise ConfigError(
+                f"{out}: this run has {name} = {was}, now {now} is asked. "
+                "Choose another --out, or start over with --fresh."
+            )
+    load = load_gathered if state.sharded else load_plain
+    load(state, found)
+    state.step, state.total = found["step"], found["total"]
+    state.last_checkpoint = checkpoint.folder_of(out, state.step)
+
+
+def load_plain(state: State, found: dict[str, Any]) -> None:
+    state.method.trained.load_state_dict(found["method"])
+    state.optimizer.load_state_dict(found["optimizer"])
+    if state.average is not None and found["average"] is not None:
+        state.average.load_state_dict(found["average"])
+
+
+def load_gathered(state: State, found: dict[str, Any]) -> None:
+    trained = state.method.trained
+    sharding.load_whole(trained, found["method"])
+    sharding.load_whole_optimizer(trained, state.optimizer, found["optimizer"])
+    if state.average is not None and found["average"] is not None:
+        average = dict(found["average"])
+        state.average.n_averaged.copy_(average.pop("n_averaged"))
+        inner = {key.removeprefix("module."): part for key, part in average.items()}
+        sharding.load_whole(state.average.module, inner)
+
+
+def print_warning(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[yellow]warning:[/] {text}", soft_wrap=True, highlight=False)
