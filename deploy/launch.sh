@@ -18,6 +18,9 @@ cd "$(dirname "$0")/.."
 PROCESSES=${PROCESSES:-auto}
 # How long torchrun waits after SIGTERM before it kills: a step and a checkpoint must fit into it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-150}
+# Each start of the ranks gets a store of its own. In the one that torchrun would share, ranks read the
+# addresses of those that died ("Connection refused"), which costs a restart and half a minute.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 python=${PYTHON:-python}
