@@ -39,6 +39,7 @@ COMMANDS = {
     "index": ("app.cli", "index", "Build a vector index of a folder of images."),
     "search": ("app.cli", "search", "Find the nearest images of an index."),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),
+    "cache": ("jepack.commands", "cache", "Show what old caches take, and remove them."),
 }
 STAGES = ("training", "export", "serving", "app")
 SUMMARY = "From a folder of domain images to an embedding service you can trust."

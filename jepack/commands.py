@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +13,60 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import signing
-from jepack.errors import ArtifactError
+from jepack import caches, signing
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import cache_root
 
 SIGNATURES = {
     "none": ("none", "sign it: jepack sign BUNDLE --key KEY"),
     "unchecked": ("there", "not checked: give --public-key"),
     "valid": ("valid", "made by the private half of that key"),
 }
+
+
+def cache(
+    prune: Annotated[
+        float | None,
+        typer.Option(help="Remove what was longest unused until this many GB are left; 0 = all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the decoded images and fetched shards that are kept, and remove old ones.
+
+    They lie in $JEPACK_CACHE (else ~/.cache); $JEPACK_CACHE_LIMIT (GB) bounds them without asking. What a
+    run is using stays.
+
+    Example: jepack cache --prune 20
+    """
+    if prune is not None and not 0 <= prune < float("inf"):
+        raise ConfigError(f"--prune is a number of GB, 0 or more; found {prune}")
+    limit = caches.limit_bytes()
+    gone = caches.prune(int(prune * 1e9)) if prune is not None else []
+    left = caches.entries()
+    if as_json:
+        told = {
+            "folder": str(cache_root()),
+            "limit_gb": None if limit is None else limit / 1e9,
+            "kept": [{**asdict(entry), "path": str(entry.path)} for entry in left],
+            "removed": [str(entry.path) for entry in gone],
+        }
+        print(json.dumps(told))
+        return
+    console = Console()
+    kept_gb = sum(entry.bytes for entry in left) / 1e9
+    bound = "no limit" if limit is None else f"limit {limit / 1e9:g} GB"
+    table = Table("GB", "last used", "", "what", box=None)
+    for entry in reversed(left):
+        days = (time.time() - entry.used) / 86400
+        used = "now" if entry.in_use else f"{days:.0f} days ago" if days >= 1 else "today"
+        table.add_row(f"{entry.bytes / 1e9:.3f}", used, entry.kind, entry.about or entry.path.name)
+    console.print(table)
+    console.print(
+        f"{len(left)} kept, {kept_gb:.3f} GB in {cache_root()} ({bound})"
+        + (f"; {len(gone)} removed, {sum(e.bytes for e in gone) / 1e9:.3f} GB" if gone else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def verify(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jepack import caches
 from jepack.errors import DataError
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
 from jepack.images import ImageFile
@@ -28,16 +28,12 @@ FORMAT = 3
 BLOCK = 64  # images decoded ahead of the writer
 SPARE_BYTES = 256 << 20  # left free on the disk
 
+MENDS = (
+    "Free some space (`jepack cache` shows what old caches take), keep a smaller --set cache_side, set "
+    "JEPACK_CACHE to another disk, or train without a cache: --stream. What is done is continued."
+)
+
 Progress = Callable[[int, int], None]
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Two processes that want the same cache build it once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def build(
@@ -49,6 +45,7 @@ def build(
     max_bad: float,
     workers: int,
     on_progress: Progress | None,
+    data: str = "",
 ) -> None:
     """Write `folder`. What a stopped build had done is kept beside it and continued."""
     partial = folder.with_name(f".{folder.name}.partial")
@@ -56,6 +53,8 @@ def build(
     try:
         entries = decode_all(partial, files, side, channels, window, workers, on_progress)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(disk_is_full(partial)) from error
         raise disk_error(error, folder) from error
     try:
         named = [
@@ -71,6 +70,8 @@ def build(
         np.save(partial / "masks.npy", masks_of(entries))
         fsync_file(partial / "masks.npy")
     write_json(partial / "index.json", index_of(files, entries, side, channels))
+    write_json(partial / "about.json", {"data": data, "images": len(files), "side": side})
+    (partial / caches.IN_USE).touch()
     (partial / "done.jsonl").unlink()
     fsync_file(partial / "pixels.bin")
     fsync_folder(partial)
@@ -145,15 +146,26 @@ def done_already(partial: Path, channels: int) -> tuple[list[dict[str, Any]], in
 
 
 def check_disk(folder: Path, used: int, done: int, total: int) -> None:
-    """Refuse before the disk is full. Raises DataError with what is needed and what there is."""
+    """Refuse before the disk or the limit is full. Raises DataError with what is needed and what there is."""
     needed = used * (total - done) // max(1, done)
+    missing = caches.make_room(used + needed, folder.parent, spare=folder)
+    if missing is not None:
+        raise DataError(
+            f"{folder.parent}: this cache takes about {(used + needed) / 1e9:.3g} GB, "
+            f"{missing / 1e9:.3g} GB more than {caches.LIMIT} leaves. Raise it, keep a smaller "
+            "--set cache_side, or train without a cache: --stream. What is done is continued."
+        )
     free = shutil.disk_usage(existing_parent(folder)).free
     if needed + SPARE_BYTES > free and done < total:
         raise DataError(
             f"{folder.parent}: decoding the other {total - done} images needs about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free. Free some space, keep a smaller --set cache_side, or set "
-            "JEPACK_CACHE to another disk; what is done is continued."
+            f"{free / 1e9:.1f} GB are free. {MENDS}"
         )
+
+
+def disk_is_full(folder: Path) -> str:
+    free = shutil.disk_usage(existing_parent(folder)).free
+    return f"{folder.parent}: the disk is full ({free / 1e6:.0f} MB free). {MENDS}"
 
 
 def index_of(

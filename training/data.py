@@ -8,20 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jepack import preprocess
+from jepack import caches, preprocess
 from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
 from jepack.preprocess import Pixels, Preprocessing
-from training.building import FORMAT, Progress, build, only_one
+from training.building import FORMAT, Progress, build
 from training.content import Grids
 from training.splits import split, training_split
 
@@ -65,6 +65,7 @@ class Cache:
     regions: npt.NDArray[np.int64] | None  # [N, 4] top, left, height, width, px; None without boxes
     bad: tuple[tuple[str, str], ...]  # (path, reason) of images that were skipped
     masks: Grids | None = None  # [N, G, G] what matters, see content.py; None without masks
+    lock: caches.Hold | None = None  # while it lives, nobody removes the cache
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -192,11 +193,26 @@ def open_cache(
     """
     files = find_images(data, parts=True, tile=tile, stride=stride)
     folder = (root or cache_root()) / f"images-{identity(files, side, channels, window)}"
-    if not (folder / "index.json").is_file():
-        with only_one(folder):
-            if not (folder / "index.json").is_file():  # another process may have built it meanwhile
-                build(folder, files, side, channels, window, max_bad, workers, on_progress)
-    return read(folder)
+    while True:
+        if not (folder / "index.json").is_file():
+            with caches.alone(caches.lock_of(folder)):
+                if not (
+                    folder / "index.json"
+                ).is_file():  # another process may have built it meanwhile
+                    build(
+                        folder,
+                        files,
+                        side,
+                        channels,
+                        window,
+                        max_bad,
+                        workers,
+                        on_progress,
+                        str(data),
+                    )
+        lock = caches.hold(folder)
+        if lock is not None:  # else it was removed just now
+            return replace(read(folder), lock=lock)
 
 
 def identity(files: Sequence[ImageFile], side: int, channels: int, window: Window) -> str:
