@@ -61,6 +61,10 @@ def train(
         list[str] | None, typer.Option("--log", help="wandb or trackio, beside TensorBoard.")
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Ignore checkpoints in --out.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Ten steps, then memory, speed and time; writes nothing."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train an encoder on your own images and write a bundle.
@@ -81,6 +85,15 @@ def train(
     config = override(config, settings or [])
 
     trackers.check(log or [])
+    if dry_run:
+        from training import estimate as dry
+
+        found = dry.estimate(config, data, device=device)
+        if found is not None and as_json:
+            print(json.dumps(found.to_json()))
+        elif found is not None:
+            dry.show(found)
+        return
     from training import train as stage  # torch is imported only when training starts
 
     bundle = stage.train(

@@ -1,0 +1,234 @@
+"""`jepack train --dry-run`: what a run will take, from ten real steps, before it starts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from training.batches import Cutter, Finisher, Prefetcher
+from training.bundling import Split
+from training.config import TrainConfig
+from training.distributed import Ranks, ranks
+from training.monitor import counter
+from training.sharding import local
+from training.splits import training_split
+from training.starting import State, build, check_sizes, settle, steps_of
+from training.train import one_step, prepare_data, seed_everything, serving_preprocessing
+from training.views import preset
+
+WARM_STEPS = 2  # the first allocates, and its activations are counted
+TIMED_STEPS = 10
+MARGIN = 0.9  # of the memory: allocators round up, libraries want workspace
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes are of one rank."""
+
+    parameters: int
+    memory: dict[str, int]  # what -> bytes
+    needed: int  # bytes: what the device measured, on a CPU the sum of `memory`
+    available: int  # bytes
+    most_images_per_step: int  # over all ranks, with this memory and these settings
+    images_per_s: float
+    seconds_per_step: float
+    views_share: float  # of the step
+    steps: int
+    hours: float
+    images: int  # to train on
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= MARGIN * self.available
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "fits": self.fits}
+
+
+def estimate(
+    config: TrainConfig, data: Path, *, device: str | None = None, cache_root: Path | None = None
+) -> Estimate | None:
+    """Run a few steps and throw them away; only the decoded cache stays. None on ranks but the first."""
+    with ranks(device) as here:
+        config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
+        look = serving_preprocessing(config, cache, window)
+        parts = Split(
+            *training_split(cache.files, config.validation_fraction, config.seed, config.group_by)
+        )
+        check_sizes(config, len(parts.train), here)
+        seed_everything(config, 0, here)
+        state = build(config, here)
+        state.total = steps_of(config, len(parts.train))
+        on_device = here.device.type == "cuda"
+        knobs = preset(config.preset, config.view_overrides)
+        cutter = Cutter(
+            cache, parts.train, config, knobs, here.rank, here.world, on_device=on_device
+        )
+        finisher = Finisher(config, knobs, look.mean, look.std, here.device)
+        saved = SavedBytes(state.method.trained)
+        took: list[float] = []
+        waited: list[float] = []
+        view_bytes = 0
+        with Prefetcher(cutter, 0, config.workers) as batches, counter("dry run") as show:
+            for number, batch in enumerate(batches):
+                begin = time.perf_counter()
+                views = finisher.finish(batch)
+                if number == 0:
+                    with saved:
+                        one_step(config, state, views, here, Path())
+                    view_bytes = sum(
+                        part.nbytes
+                        for part in (views.global_views, views.local_views)
+                        if part is not None
+                    )
+                else:
+                    one_step(config, state, views, here, Path())
+                if number >= WARM_STEPS:
+                    took.append(time.perf_counter() - begin + batches.waited_s)
+                    waited.append(batches.waited_s + finisher.seconds())
+                if here.first:
+                    show(number + 1, WARM_STEPS + TIMED_STEPS)
+                if len(took) == TIMED_STEPS:
+                    break
+        if not here.first:
+            return None
+        memory = bytes_of(state, saved.peak, view_bytes)
+        return put_together(config, here, memory, took, waited, state, len(parts.train))
+
+
+def bytes_of(state: State, activations: int, views: int) -> dict[str, int]:
+    weights = [local(parameter) for parameter in state.method.trained.parameters()]
+    trained = [local(p) for p in state.method.trained.parameters() if p.requires_grad]
+    moments = [
+        local(value)
+        for entry in state.optimizer.state.values()
+        for value in entry.values()
+        if isinstance(value, Tensor)
+    ]
+    average = [] if state.average is None else [local(p) for p in state.average.parameters()]
+    sizes = {"weights": weights, "gradients": trained, "optimizer": moments, "average": average}
+    return {
+        **{name: sum(part.nbytes for part in some) for name, some in sizes.items()},
+        "views": views,
+        "activations": activations,  # SIGReg's among them
+    }
+
+
+def put_together(
+    config: TrainConfig, here: Ranks, memory: dict[str, int], took: list[float],
+    waited: list[float], state: State, images: int,
+) -> Estimate:  # fmt: skip
+    needed = sum(memory.values())
+    if here.device.type == "cuda":
+        needed = max(needed, torch.cuda.max_memory_allocated(here.device))
+        available = torch.cuda.mem_get_info(here.device)[1]
+    else:
+        available = psutil.virtual_memory().available // max(1, here.world)
+    fixed = sum(memory[name] for name in ("weights", "gradients", "optimizer", "average"))
+    each = (needed - fixed) / config.images_per_step
+    most = int(max(0.0, MARGIN * available - fixed) / each)
+    seconds = statistics.median(took)
+    steps = state.total
+    if config.minutes:
+        steps = min(steps, max(1, int(60 * config.minutes / seconds)))
+    return Estimate(
+        parameters=sum(p.numel() for p in state.method.trained.parameters()),
+        memory=memory, needed=needed, available=available,
+        most_images_per_step=most // here.world * here.world,
+        images_per_s=config.images_per_step / seconds, seconds_per_step=seconds,
+        views_share=min(1.0, statistics.median(waited) / seconds),
+        steps=steps, hours=steps * seconds / 3600, images=images,
+    )  # fmt: skip
+
+
+class SavedBytes:
+    """The most bytes that autograd kept for a backward pass at any one time, weights not counted."""
+
+    def __init__(self, module: nn.Module) -> None:
+        weights = [*module.parameters(), *module.buffers()]
+        self.skipped = {local(part).untyped_storage().data_ptr() for part in weights}
+        self.holders: Counter[int] = Counter()
+        self.now = self.peak = 0
+        self.hooks: Any = torch.autograd.graph.saved_tensors_hooks(self.pack, Held.give)
+
+    def __enter__(self) -> None:
+        self.hooks.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    def pack(self, tensor: Tensor) -> Held:
+        return Held(tensor, self)
+
+    def hold(self, pointer: int, size: int) -> None:
+        self.holders[pointer] += 1
+        if self.holders[pointer] == 1:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def release(self, pointer: int, size: int) -> None:
+        self.holders[pointer] -= 1
+        if self.holders[pointer] == 0:
+            self.now -= size
+
+
+class Held:
+    """One tensor in autograd's keeping; counts itself out when the graph lets it go."""
+
+    def __init__(self, tensor: Tensor, total: SavedBytes) -> None:
+        self.tensor, self.total = tensor, total
+        storage = local(tensor.detach()).untyped_storage()
+        self.pointer, self.size = storage.data_ptr(), storage.nbytes()
+        self.counted = self.pointer not in total.skipped
+        if self.counted:
+            total.hold(self.pointer, self.size)
+
+    def __del__(self) -> None:
+        if self.counted:
+            self.total.release(self.pointer, self.size)
+
+    def give(self) -> Tensor:
+        return self.tensor
+
+
+def show(found: Estimate) -> None:
+    table = Table(title="What this run will take", title_justify="left", box=None)
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("parameters trained and kept", f"{found.parameters:,}")
+    for name, size in found.memory.items():
+        table.add_row(f"memory: {name}", size_text(size))
+    mark = "[green]fits[/]" if found.fits else "[bold red]does not fit[/]"
+    table.add_row("needed per rank", f"{size_text(found.needed)} of {size_text(found.available)}")
+    table.add_row("", mark)
+    table.add_row("largest --images-per-step that fits", f"{found.most_images_per_step:,}")
+    table.add_row(
+        "speed", f"{found.images_per_s:,.1f} images/s, {found.seconds_per_step:.3g} s a step"
+    )
+    table.add_row("share of the step spent on views", f"{found.views_share:.0%}")
+    table.add_row("steps", f"{found.steps:,} over {found.images:,} images")
+    table.add_row(
+        "time", f"{found.hours:.1f} h" if found.hours >= 1 else f"{found.hours * 60:.0f} min"
+    )
+    console = Console()
+    console.print(table)
+    if not found.fits:
+        console.print(
+            "To make it fit: fewer --images-per-step; --accumulate 4; "
+            "--set activation_checkpointing=true; on several GPUs --set sharding=fsdp.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def size_text(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
