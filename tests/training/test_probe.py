@@ -62,7 +62,9 @@ def test_published_weights_that_cannot_be_had_say_how_to_go_on(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.probe.build_backbone", failing)
-    with pytest.raises(ArtifactError, match="timm:resnet10t: its weights could not be had .no route"):
+    with pytest.raises(
+        ArtifactError, match="timm:resnet10t: its weights could not be had .no route"
+    ):
         probe("timm:resnet10t", digits, device="cpu")
 
 
