@@ -1,7 +1,7 @@
 """kill -9 at random moments, resume, compare every bit with a run that nothing disturbed.
 
     python -m benchmarks.resume --tries 50                 # one process, half an hour on one core
-    python -m benchmarks.resume --tries 5 --ranks 2        # torchrun kills and restarts: rank death
+    python -m benchmarks.resume --tries 5 --ranks 2 --out benchmarks/results/resume_ranks.json
 
 Every step writes a checkpoint, so that many kills come while one is being written. A try: start the run
 afresh in its own process, kill it at a moment drawn between its first step and its end (the writing of
@@ -89,7 +89,10 @@ def run_command(words: list[str], log: Path) -> None:
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # as deploy/launch.sh, which says why
+    }  # fmt: skip
     with log.open("ab") as stream:
         return subprocess.Popen(words, env=environment, stdout=stream, stderr=stream)
 
