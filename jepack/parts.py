@@ -27,10 +27,10 @@ def read_part(path: Path, part: str) -> bytes:
     kind, _, key = part.partition("=")
     try:
         if kind == "bytes":
+            from jepack.shards import read_member
+
             offset, size = (int(number) for number in key.split(":"))
-            with path.open("rb") as stream:
-                stream.seek(offset)
-                return stream.read(size)
+            return read_member(path, offset, size)
         if kind == "row":
             return parquet_row(path, int(key))
         if kind == "saved":

@@ -15,8 +15,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from jepack import caches
 from jepack.errors import DataError
-from jepack.files import cache_root
+from jepack.files import cache_root, write_bytes
 from jepack.images import ImageFile
 from jepack.preprocess import SUFFIXES
 
@@ -24,7 +25,11 @@ LABELS = (".cls", ".txt")
 
 
 def find_shards(data: str) -> list[ImageFile]:
-    """Local shards or addresses, `{000..012}` for a range; addresses are fetched once, into the cache."""
+    """Local shards or addresses, `{000..012}` for a range.
+
+    Of a shard from an address the list of what it holds is kept beside it, so that the shard itself may go
+    (caches.py) and is fetched again when one of its images is read.
+    """
     names = [data]
     if match := re.search(r"\{(\d+)\.\.(\d+)\}", data):
         first, last = match.groups()
@@ -33,33 +38,80 @@ def find_shards(data: str) -> list[ImageFile]:
             for n in range(int(first), int(last) + 1)
         ]
     return [
-        file for name in names for file in members(fetched(name) if "://" in name else Path(name))
+        file for name in names for file in (listed(name) if "://" in name else members(Path(name)))
     ]
 
 
-def fetched(url: str) -> Path:
-    """A shard from an address, downloaded into the cache unless it is there."""
-    target = cache_root() / "shards" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.tar"
-    if target.is_file():
-        return target
+def listed(url: str) -> list[ImageFile]:
+    """The images of a shard from an address, which is fetched when it was never seen."""
+    path = place_of(url)
+    record = path.with_suffix(".json")
+    if not record.is_file():
+        fetch(url, path)
+        content = [[file.label, file.part, file.columns] for file in members(path)]
+        told = {"url": url, "bytes": path.stat().st_size, "images": content}
+        write_bytes(record, json.dumps(told).encode())
+    told = json.loads(record.read_text())
+    return [ImageFile(path, label, part, columns) for label, part, columns in told["images"]]
+
+
+def place_of(url: str) -> Path:
+    return cache_root() / "shards" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.tar"
+
+
+def fetched_record(path: Path) -> dict[str, Any] | None:
+    """What is known of a shard that came from an address; None of any other file."""
+    record = path.with_suffix(".json")
+    if path.parent.name != "shards" or not record.is_file():
+        return None
+    told: dict[str, Any] = json.loads(record.read_text())
+    return told if "url" in told and "images" in told else None
+
+
+def ensure(path: Path) -> None:
+    """Fetch a shard again that was removed to make room; any other file is left to whoever opens it."""
+    if not path.is_file() and (told := fetched_record(path)) is not None:
+        fetch(told["url"], path)
+
+
+def read_member(path: Path, offset: int, size: int) -> bytes:
+    for _ in range(3):  # it may be removed between fetching and opening
+        try:
+            with path.open("rb") as stream:
+                caches.touch(path)
+                stream.seek(offset)
+                return stream.read(size)
+        except FileNotFoundError:
+            ensure(path)
+    raise DataError(f"{path}: removed as often as it is fetched; raise {caches.LIMIT}")
+
+
+def fetch(url: str, target: Path) -> None:
+    """Download a shard into the cache unless it is there, within the limit of what may be kept."""
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: shards come from https or http addresses, or files")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as stream:
-            shutil.copyfileobj(answer, stream, 1 << 20)
-            stream.flush()
-            os.fsync(stream.fileno())
-            length = answer.headers.get("Content-Length")
-        if length is not None and int(length) != partial.stat().st_size:
-            raise DataError(f"{url}: cut short at {partial.stat().st_size} of {length} bytes")
-        os.replace(partial, target)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{url}: cannot be fetched ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    with caches.alone(target.with_name(f".{target.name}.lock")):
+        if target.is_file():
+            return
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as stream:
+                length = answer.headers.get("Content-Length")
+                if length is not None and (missing := caches.make_room(int(length))) is not None:
+                    raise DataError(
+                        f"{url}: {int(length) / 1e9:.3g} GB, {missing / 1e9:.3g} GB more than "
+                        f"{caches.LIMIT} leaves. Raise it, or make smaller shards"
+                    )
+                shutil.copyfileobj(answer, stream, 1 << 20)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if length is not None and int(length) != partial.stat().st_size:
+                raise DataError(f"{url}: cut short at {partial.stat().st_size} of {length} bytes")
+            os.replace(partial, target)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{url}: cannot be fetched ({error})") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def members(path: Path) -> list[ImageFile]:
@@ -74,8 +126,10 @@ def members(path: Path) -> list[ImageFile]:
                     found.setdefault(f"{folder}/{key}", {})[f".{suffix.lower()}"] = member
             images = []
             for sample in found.values():
+                # `a.png` before `a.mask.png`: the shortest ending is the picture's own.
+                endings = sorted(sample, key=lambda ending: ending.count("."))
                 picture = next(
-                    (sample[s] for s in sample if f".{s.rpartition('.')[2]}" in SUFFIXES), None
+                    (sample[s] for s in endings if f".{s.rpartition('.')[2]}" in SUFFIXES), None
                 )
                 if picture is None:
                     continue

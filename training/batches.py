@@ -20,6 +20,7 @@ from training.content import contents_for
 from training.data import Cache
 from training.photometry import add_noise, photometry
 from training.resample import Pack, cut_on_device, pack_images
+from training.stream import Lanes
 from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
 
 
@@ -76,6 +77,8 @@ class Cutter:
         self.on_device = on_device
         share = config.images_per_step // world
         self.share = slice(rank * share, (rank + 1) * share)
+        if isinstance(self.order, Lanes):
+            self.order.share = self.share
 
     def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
         started = time.perf_counter()

@@ -49,7 +49,7 @@ class Checker:
         generator = np.random.default_rng([config.seed, 3])
 
         def some(indices: Any) -> Any:
-            chosen = generator.permutation(indices)[:EVALUATED_IMAGES]
+            chosen = cache.usable(generator.permutation(indices)[:EVALUATED_IMAGES])
             return crops(cache, chosen, self.preprocessing), ids[chosen]
 
         self.reference, self.held_out = some(parts.train), some(parts.held_out)

@@ -49,6 +49,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
     init: Annotated[str | None, typer.Option(help="Bundle to start from.")] = None,
     max_bad: Annotated[float | None, typer.Option(help="Unreadable images allowed, 0..1.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="No cache: decode images when a step needs them.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,
     settings: Setting = None,
     device: Annotated[
@@ -79,7 +82,7 @@ def train(
         "images_per_step": images_per_step, "accumulate": accumulate, "epochs": epochs,
         "minutes": minutes, "learning_rate": learning_rate, "sigreg_weight": sigreg_weight,
         "precision": precision, "init": init, "max_bad": max_bad, "seed": seed,
-        "window": window, "group_by": group_by,
+        "window": window, "group_by": group_by, "stream": stream or None,
     }  # fmt: skip
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     config = override(config, settings or [])

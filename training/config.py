@@ -41,6 +41,7 @@ class TrainConfig:
     local_size: int = 98  # px, local views
     global_views: int = 2
     local_views: int = 6
+    stream: bool = False  # decode when a step needs an image, keep no cache
     cache_side: int = 0  # px, shorter side kept in the decoded cache; 0 = 1.25 * size
     eval_size: int = 0  # px, the crop evaluation and serving use; 0 = size
     # how it learns

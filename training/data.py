@@ -21,6 +21,7 @@ from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
 from jepack.preprocess import Pixels, Preprocessing
+from jepack.shards import fetched_record
 from training.building import FORMAT, Progress, build
 from training.content import Grids
 from training.splits import split, training_split
@@ -63,7 +64,7 @@ class Cache:
     digest: str  # SHA-256 over the readable images' bytes, in order
     files: tuple[ImageFile, ...]
     regions: npt.NDArray[np.int64] | None  # [N, 4] top, left, height, width, px; None without boxes
-    bad: tuple[tuple[str, str], ...]  # (path, reason) of images that were skipped
+    bad: Sequence[tuple[str, str]]  # (path, reason) of images that were skipped
     masks: Grids | None = None  # [N, G, G] what matters, see content.py; None without masks
     lock: caches.Hold | None = None  # while it lives, nobody removes the cache
 
@@ -83,6 +84,10 @@ class Cache:
         masks = None if self.masks is None else self.masks[indices]
         images = [self[index] for index in indices.tolist()]
         return Fetched(images, self.shapes[indices], regions, masks, indices)
+
+    def usable(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of the indices that can be read: all, since what cannot is not in a cache."""
+        return indices
 
     def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
         """The crop of one image as serving would make it, from the file."""
@@ -233,6 +238,8 @@ def identity(files: Sequence[ImageFile], side: int, channels: int, window: Windo
 
 def state_of(path: Path) -> list[int]:
     """Size and time of a file, or of everything below a folder; zeros when it is missing."""
+    if path.suffix == ".tar" and (told := fetched_record(path)) is not None:
+        return [told["bytes"], 0]  # whether or not the shard itself is there just now
     try:
         members = (
             [path.stat()] if not path.is_dir() else [p.stat() for p in sorted(path.rglob("*"))]

@@ -14,6 +14,7 @@ from training.starting import State
 
 FROZEN = (
     "encoder", "method", "size", "images_per_step", "channels", "seed", "projection_dims", "sharding",
+    "stream",
 )  # fmt: skip
 
 

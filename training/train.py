@@ -33,6 +33,7 @@ from training.schedule import learning_rate, weight_decay
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
 from training.stopping import Stop, stop_signals
+from training.stream import open_stream
 from training.trackers import open_trackers
 from training.views import preset
 
@@ -90,6 +91,8 @@ def train(
             barrier()
             return None
         watcher.table()
+        if config.stream:  # what was found bad on the way, by this rank
+            write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
         draw_curves(out, floor)
         source = bundling.provenance(config, cache, parts.held_out, data, license)
         watcher.say("calibrating and writing the bundle ...")
@@ -104,7 +107,7 @@ def train(
 def prepare_data(
     config: TrainConfig, data: Path, here: Ranks, root: Path | None
 ) -> tuple[TrainConfig, Window, Cache]:
-    """Decode once, on rank 0; everyone opens the same cache."""
+    """Decode once, on rank 0; everyone opens the same cache. Or a stream, which keeps nothing."""
     cut = {"tile": config.tile, "stride": config.tile_stride}
     measured = None
     if here.first:
@@ -115,9 +118,11 @@ def prepare_data(
     config = replace(config, channels=channels)
     side = config.cache_side or round(1.25 * max(config.size, config.serving_size))
     arguments: dict[str, Any] = {
-        "side": side, "channels": channels, "window": window, "root": root, **cut,
-        "max_bad": config.max_bad, "workers": config.workers,
+        "side": side, "channels": channels, "window": window, "max_bad": config.max_bad, **cut,
     }  # fmt: skip
+    if config.stream:
+        return config, window, open_stream(data, **arguments)
+    arguments |= {"root": root, "workers": config.workers}
     if here.first:
         with monitor.counter("decode") as show:
             cache = open_cache(data, **arguments, on_progress=show)

@@ -1,0 +1,264 @@
+"""Images decoded when a step needs them: no cache, for data sets that no disk should hold twice.
+
+Which images a step sees stays a function of (seed, step) and of the files, so resuming is exact. Anything
+but shards is read in the order a cache would be; shards (.tar) are read in lanes, see `Lanes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack import caches, preprocess, shards
+from jepack.errors import ConfigError, DataError
+from jepack.files import canonical_json
+from jepack.images import base_of, find_images
+from jepack.intensity import Window
+from jepack.preprocess import Pixels, Preprocessing
+from training.building import refuse_too_many_bad
+from training.data import Cache, Fetched, Order, state_of
+from training.decoding import Decoded, decode_file, gathered
+
+Ints = npt.NDArray[np.int64]
+MOST_LANES = 16  # shards that are mixed at a time
+UNEVEN = 1.25  # the fullest lane over the emptiest, at most
+AHEAD_STEPS = 32  # how early a lane's next shard is fetched
+
+
+@dataclass(frozen=True)
+class Stream(Cache):
+    """Takes a cache's place, and reads the files. `bad` grows as they are met."""
+
+    side: int = 0
+    window: Window = None
+    max_bad: float = 0.0
+    known_bad: set[int] = field(default_factory=set)
+    writing: Any = field(default_factory=threading.Lock)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self._decoded(index, np.arange(len(self)))[0].pixels
+
+    def fetch(
+        self, indices: Ints, among: Any = None, pool: ThreadPoolExecutor | None = None
+    ) -> Fetched:
+        """The images of these indices; for one that cannot be read, the next of `among` that can.
+
+        Raises DataError when more than `max_bad` of all images cannot be read.
+        """
+        among = indices if among is None else among
+
+        def one(index: int) -> tuple[Decoded, int]:
+            return self._decoded(index, among)
+
+        wanted = indices.tolist()
+        found = list(map(one, wanted) if pool is None else pool.map(one, wanted))
+        decoded = [image for image, _ in found]
+        shapes = np.array([image.pixels.shape[:2] for image in decoded], dtype=np.int64)
+        used = np.array([index for _, index in found], dtype=np.int64)
+        return Fetched([image.pixels for image in decoded], shapes, *gathered(decoded), used)
+
+    def usable(self, indices: Ints) -> Ints:
+        """Those of the indices that can be read."""
+        return np.array([n for n in indices.tolist() if self._try(n) is not None], dtype=np.int64)
+
+    def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
+        """The crop as serving would make it; for one that cannot be read, the next of `among` that can."""
+        _, used = self._decoded(index, among)
+        return preprocess.load(self.files[used].read(), look)
+
+    def order(self, chosen: Ints, images_per_step: int, seed: int) -> Order:
+        by_shard = shards_of([self.files[index].path for index in chosen.tolist()])
+        lanes = [] if by_shard is None else lanes_of(list(by_shard.values()), images_per_step, seed)
+        if not lanes:
+            return super().order(chosen, images_per_step, seed)
+        paths = [self.files[index].path for index in chosen.tolist()]
+        check_limit(paths, len(lanes))
+        return Lanes(lanes, chosen, paths, images_per_step, seed)
+
+    def _decoded(self, index: int, among: Any) -> tuple[Decoded, int]:
+        for candidate in substitutes(index, among):
+            found = self._try(candidate)
+            if found is not None:
+                return found, candidate
+        raise DataError(f"{self.files[index].name}: neither it nor one in its place can be read")
+
+    def _try(self, index: int) -> Decoded | None:
+        if index in self.known_bad:
+            return None
+        try:
+            return decode_file(self.files[index], self.side, self.channels, self.window)
+        except DataError as error:
+            self._note(index, str(error))
+            return None
+
+    def _note(self, index: int, reason: str) -> None:
+        with self.writing:
+            if index not in self.known_bad:
+                self.known_bad.add(index)
+                assert isinstance(self.bad, list)
+                self.bad.append((self.files[index].name, reason))
+        named = [f"{name}: {why}" for name, why in self.bad]
+        refuse_too_many_bad(named, len(self), self.max_bad)
+
+
+def open_stream(
+    data: Path,
+    *,
+    side: int,
+    channels: int,
+    window: Window = None,
+    tile: int = 0,
+    stride: int = 0,
+    max_bad: float = 0.01,
+) -> Stream:
+    """A data set (see find_images) to be read as training goes. Raises DataError when it is empty."""
+    files = find_images(data, parts=True, tile=tile, stride=stride)
+    base = base_of(data)
+    sizes = {path: state_of(path)[0] for path in {file.path for file in files}}
+    told = [[file.name_below(base), file.label, sizes[file.path]] for file in files]
+    return Stream(
+        folder=base,
+        pixels=np.zeros(0, np.uint8),
+        offsets=np.zeros(0, np.int64),
+        shapes=np.zeros((0, 2), np.int64),
+        channels=channels,
+        digest="names-" + hashlib.sha256(canonical_json(told)).hexdigest(),  # bytes were not read
+        files=tuple(files),
+        regions=None,
+        bad=[],
+        side=side,
+        window=window,
+        max_bad=max_bad,
+    )
+
+
+def substitutes(index: int, among: Any) -> Iterator[int]:
+    """The index, then those of `among` that follow it, round to the start."""
+    yield index
+    others = np.unique(among)
+    start = int(np.searchsorted(others, index, side="right"))
+    for other in np.roll(others, -start).tolist():
+        if other != index:
+            yield other
+
+
+def shards_of(paths: Sequence[Path]) -> dict[Path, Ints] | None:
+    """Places in `paths` of each shard; None when not all are shards."""
+    if any(path.suffix.lower() != ".tar" for path in set(paths)):
+        return None
+    found: dict[Path, list[int]] = {}
+    for place, path in enumerate(paths):
+        found.setdefault(path, []).append(place)
+    return {path: np.array(places, dtype=np.int64) for path, places in found.items()}
+
+
+def lanes_of(by_shard: list[Ints], images_per_step: int, seed: int) -> list[list[Ints]]:
+    """Shards dealt to as many lanes as divide a step and hold about as much each; [] when none do."""
+    shuffled = np.random.default_rng([seed, 8]).permutation(len(by_shard))
+    largest_first = sorted(shuffled.tolist(), key=lambda number: -len(by_shard[number]))
+    for count in range(min(MOST_LANES, len(by_shard)), 1, -1):
+        if images_per_step % count:
+            continue
+        lanes: list[list[Ints]] = [[] for _ in range(count)]
+        held = [0] * count
+        for number in largest_first:
+            emptiest = held.index(min(held))
+            lanes[emptiest].append(by_shard[number])
+            held[emptiest] += len(by_shard[number])
+        if max(held) <= UNEVEN * min(held):
+            return lanes
+    return []
+
+
+def check_limit(paths: Sequence[Path], lanes: int) -> None:
+    """Refuse a limit under which the lanes would throw out each other's shards."""
+    limit = caches.limit_bytes()
+    sizes = [told["bytes"] for path in set(paths) if (told := shards.fetched_record(path))]
+    if limit is None or not sizes:
+        return
+    needed = (2 * lanes) * max(sizes)  # what they read, and what comes next
+    if needed > limit:
+        raise ConfigError(
+            f"{lanes} shards are read at a time and as many fetched ahead, {needed / 1e9:.3g} GB; "
+            f"{caches.LIMIT} allows {limit / 1e9:.3g}. Raise it, or make smaller shards"
+        )
+
+
+class Lanes:
+    """The order of a stream of shards: every step takes as many images from each lane.
+
+    A shard belongs to one lane for the whole run. A lane passes over its shards one by one, in a new order
+    each time, and over the images of a shard in a new order too. Ranks take the lanes one after the
+    other, so each reads its own shards where their number divides the lanes'.
+    """
+
+    def __init__(
+        self,
+        lanes: list[list[Ints]],
+        chosen: Ints,
+        paths: list[Path],
+        images_per_step: int,
+        seed: int,
+    ) -> None:
+        self.lanes, self.chosen, self.paths, self.seed = lanes, chosen, paths, seed
+        self.each = images_per_step // len(lanes)
+        self.passes: dict[int, tuple[int, Ints]] = {}  # lane: its pass and that pass's order
+        self.share = slice(0, images_per_step)  # of this rank; the Cutter sets it
+        self.asked: set[Path] = set()
+
+    def __call__(self, step: int) -> Ints:
+        """Indices of a step's images, lane after lane."""
+        found = [self.places(lane, step * self.each) for lane in range(len(self.lanes))]
+        self.fetch_ahead(step)
+        return self.chosen[np.concatenate(found)]
+
+    def places(self, lane: int, first: int) -> Ints:
+        """`each` places of a lane's endless order, from its `first` image on."""
+        count = sum(len(shard) for shard in self.lanes[lane])
+        numbers = np.arange(first, first + self.each)
+        parts = []
+        for number in range(first // count, int(numbers[-1]) // count + 1):
+            inside = numbers[numbers // count == number] - number * count
+            parts.append(self.one_pass(lane, number)[inside])
+        return np.concatenate(parts)
+
+    def one_pass(self, lane: int, number: int) -> Ints:
+        if self.passes.get(lane, (-1, None))[0] != number:
+            generator = np.random.default_rng([self.seed, 7, lane, number])
+            shards = self.lanes[lane]
+            order = [generator.permutation(shards[n]) for n in generator.permutation(len(shards))]
+            self.passes[lane] = number, np.concatenate(order)
+        return self.passes[lane][1]
+
+    def fetch_ahead(self, step: int) -> None:
+        """Begin to fetch, in the background, the shards this rank's lanes come to next."""
+        mine = range(self.share.start // self.each, -(-self.share.stop // self.each))
+        for lane in mine:
+            count = sum(len(shard) for shard in self.lanes[lane])
+            place = (step + AHEAD_STEPS) * self.each
+            if place // count != step * self.each // count:
+                continue  # the next pass decides its order when it comes
+            path = self.paths[int(self.one_pass(lane, place // count)[place % count])]
+            if path.is_file() or path in self.asked:
+                continue
+            self.asked.add(path)
+            threading.Thread(target=self._fetch, args=(path,), daemon=True).start()
+
+    def _fetch(self, path: Path) -> None:
+        try:
+            shards.ensure(path)
+        except DataError:
+            pass  # who reads it is told
+        finally:
+            self.asked.discard(path)
