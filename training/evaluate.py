@@ -6,13 +6,15 @@ N images, E embedding dims, D projection dims. Everything here runs on one rank 
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import RidgeClassifierCV
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +28,9 @@ Floats = npt.NDArray[np.float32]
 
 
 PATCHES_PER_IMAGE = 8
-RIDGE_STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+LINEAR_STRENGTH = (
+    0.1  # of the features standardised; within .025 of the chosen one on solar and Earth
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Evaluation:
     """Figures of one moment of a run, on held-out images the encoder does not train on."""
 
     knn_accuracy: float | None  # 0..1; None without at least two classes
-    linear_accuracy: float | None  # 0..1, of ridge regression; None without at least two classes
+    linear_accuracy: float | None  # 0..1, of a logistic probe; None without at least two classes
     majority: float | None  # accuracy of always answering the commonest class
     projection: IsotropyReport
     # Centred and brought to mean variance 1, as training asks for no scale of them.
@@ -147,7 +151,7 @@ def evaluate(
     if len(np.unique(reference[1][reference[1] >= 0])) >= 2 and (labels >= 0).any():
         known = features(encoder, reference[0], preprocessing)[0]
         accuracy = knn_accuracy(known, reference[1], embedding, labels)
-        linear = ridge_accuracy(known, reference[1], embedding, labels)
+        linear = linear_accuracy(known, reference[1], embedding, labels)
         counts = np.bincount(labels[labels >= 0])
         majority = float(counts.max() / counts.sum())
     # As many tokens as images: the statistic grows with the sample.
@@ -172,20 +176,22 @@ def standardised(x: Floats) -> npt.NDArray[np.float64]:
     return centred / max(float(centred.std()), 1e-12)  # type: ignore[no-any-return]
 
 
-def ridge_accuracy(
+def linear_accuracy(
     known: Floats,
     known_labels: npt.NDArray[np.int64],
     asked: Floats,
     asked_labels: npt.NDArray[np.int64],
 ) -> float:
-    """Accuracy of ridge regression onto the classes; strength by leave-one-out on `known`. Milliseconds.
+    """Accuracy of a logistic probe of one strength; rows labelled -1 are left out.
 
-    A quick stand-in for the logistic probe of `jepack probe`; rows labelled -1 are left out.
+    Some tenths of a second for 1,024 x 512; `jepack probe` chooses the strength and takes all images.
     """
     kept, tested = known_labels >= 0, asked_labels >= 0
     mean, scale = known[kept].mean(axis=0), known[kept].std(axis=0) + 1e-6
-    model = RidgeClassifierCV(alphas=RIDGE_STRENGTHS)
-    model.fit((known[kept] - mean) / scale, known_labels[kept])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # bounded on purpose
+        model = LogisticRegression(C=LINEAR_STRENGTH, max_iter=100)
+        model.fit((known[kept] - mean) / scale, known_labels[kept])
     answer = model.predict((asked[tested] - mean) / scale)
     return float((answer == asked_labels[tested]).mean())
 

@@ -30,7 +30,7 @@ LINE_EVERY_S = 15.0
 # What the table at the end of a run shows, and what each figure means.
 SHOWN = {
     "knn": "accuracy of the 20 nearest, held-out images",
-    "linear": "accuracy of ridge regression on frozen features",
+    "linear": "accuracy of a logistic probe of fixed strength",
     "score": "loss / lambda^0.4 on fixed views; lower is better",
     "projection_rank": "effective rank",
     "embedding_rank": "effective rank",

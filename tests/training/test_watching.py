@@ -23,7 +23,7 @@ from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.data import Cache, open_cache
 from training.distributed import Ranks
-from training.evaluate import patch_features, ridge_accuracy, tokens_of
+from training.evaluate import linear_accuracy, patch_features, tokens_of
 from training.lejepa import LeJEPA
 from training.monitor import trim
 from training.train import serving_preprocessing, train
@@ -179,10 +179,10 @@ def test_the_quick_linear_probe_tells_separable_classes_and_no_others() -> None:
     y = generator.integers(0, 3, 300)
     noise = generator.standard_normal((300, 16)).astype(np.float32)
     told = noise + 4 * np.eye(16, dtype=np.float32)[y]
-    assert ridge_accuracy(told[:200], y[:200], told[200:], y[200:]) > 0.95
-    assert ridge_accuracy(noise[:200], y[:200], noise[200:], y[200:]) < 0.5
+    assert linear_accuracy(told[:200], y[:200], told[200:], y[200:]) > 0.95
+    assert linear_accuracy(noise[:200], y[:200], noise[200:], y[200:]) < 0.5
     unknown = np.where(np.arange(300) % 2, y, -1)
-    assert ridge_accuracy(told[:200], unknown[:200], told[200:], unknown[200:]) > 0.9
+    assert linear_accuracy(told[:200], unknown[:200], told[200:], unknown[200:]) > 0.9
 
 
 def test_lines_of_steps_that_come_again_are_dropped(tmp_path: Path) -> None:
