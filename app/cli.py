@@ -27,7 +27,9 @@ def index(
     ],
     out: Annotated[Path, typer.Option(help="Index folder to write (replaced when it exists).")],
     url: UrlOption = DEFAULT_URL,
-    output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
+    output: Annotated[
+        str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
+    ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="Take the vectors from this .npz of `jepack embed`.")
     ] = None,
@@ -50,7 +52,7 @@ def index(
     from app import indexing
     from app.store import IndexInfo
 
-    if output not in OUTPUTS:
+    if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
     data = data if is_address(data) else data.absolute()
     images, base = find_images(data, parts=True, tile=tile, stride=tile_stride), base_of(data)
@@ -64,13 +66,14 @@ def index(
 
         bundle = None
         if embeddings is not None:
+            output = output or indexing.default_of(embeddings)
             source = indexing.read_file(embeddings, output)
             fingerprint = source.fingerprint
             parts = indexing.from_file(images, base, source, skipped, advance)
         else:
             client = stack.enter_context(Client(url))
             endpoint = client.endpoint()
-            bundle = endpoint.bundle
+            bundle, output = endpoint.bundle, output or endpoint.default_output
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(

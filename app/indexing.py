@@ -20,6 +20,7 @@ import numpy as np
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import make_thumbnail
+from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError
 from jepack.images import ImageFile
@@ -77,6 +78,16 @@ class EmbeddingsFile:
 
     vectors: dict[str, Vectors]  # image id -> [D]
     fingerprint: str
+
+
+def default_of(path: Path) -> str:
+    """The output that the encoder of an .npz says to search by; embedding where it says nothing."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = str(arrays["default_output"])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        return OUTPUTS[0]  # read_file says what is wrong with a file
+    return found if found in OUTPUTS else OUTPUTS[0]
 
 
 def read_file(path: Path, output: str) -> EmbeddingsFile:

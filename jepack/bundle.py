@@ -70,6 +70,20 @@ class Bundle:
         return dict(self.manifest["fingerprints"])
 
     @property
+    def default_output(self) -> str:
+        """The output that search should use; `retrieval` in the manifest says on what evidence."""
+        return str(self.manifest.get("default_output", OUTPUTS[0]))
+
+    @property
+    def promises(self) -> dict[str, bool]:
+        """What the projection's nearness to N(0, I) allows, as export measured it; {} before it did.
+
+        `drift`: a batch's statistic may be compared with its null. `atypicality`: a squared norm may
+        be read as a chi-square p-value. A missing promise is not given.
+        """
+        return dict(self.manifest.get("promises") or {})
+
+    @property
     def name(self) -> str:
         return str(self.manifest["name"])
 
@@ -202,7 +216,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def writing(folder: Path | str, manifest: dict[str, Any]) -> Iterator[Path]:
     """Yields a temporary folder to fill; on leaving, completes the manifest and renames it to `folder`.
 
-    `manifest` brings name, preprocessing, dimensions, default_output, provenance. What stood at
+    `manifest` brings name, preprocessing, dimensions, default_output, retrieval, provenance. What stood at
     `folder` is replaced only when everything is written. The files of other libraries' loaders are
     added from config.json and the preprocessing (interop.py).
     """

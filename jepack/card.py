@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jepack import card_search, privacy
 from jepack import card_sections as sections
-from jepack import privacy
 from jepack.card_metadata import eval_results_yaml, front_matter
 from jepack.card_picture import PICTURE, draw
 from jepack.card_sections import isotropy_of, read_json
@@ -62,6 +62,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
         sections.data(manifest),
         sections.recipe(manifest, present),
         sections.probes(probes),
+        card_search.section(manifest),
         sections.isotropy(isotropy, PICTURE if PICTURE in present else None),
         sections.gate(manifest),
         sections.exports(isotropy),

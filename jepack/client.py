@@ -52,6 +52,8 @@ class Endpoint:
     fingerprints: dict[str, str]  # of each output's space
     dimensions: dict[str, int]  # {"embedding": E, "projection": D}
     max_batch_size: int  # images per request
+    default_output: str = "embedding"  # the one that search should use
+    promises: tuple[str, ...] = ()  # what the projection allows: "drift", "atypicality"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class Embeddings:
     projection: Rows  # [N, D]
     fingerprints: dict[str, str]  # {"embedding": ..., "projection": ...}
     errors: dict[int, str] = field(default_factory=dict)  # item: why it was refused
+    default_output: str = "embedding"  # the one that search should use, says the bundle
+
+    @property
+    def for_search(self) -> Rows:
+        """The rows that search should use, [N, E] or [N, D]."""
+        return self.projection if self.default_output == "projection" else self.embedding
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:
@@ -113,7 +121,9 @@ class Client:
                 )
             )
             config = answer["config"]
-            texts = {key: value["string_value"] for key, value in config["parameters"].items()}
+            texts = {
+                key: value.get("string_value", "") for key, value in config["parameters"].items()
+            }
             self._endpoint = Endpoint(
                 bundle=texts["bundle"],
                 fingerprints={
@@ -123,6 +133,8 @@ class Client:
                 },
                 dimensions={one["name"]: int(one["dims"][0]) for one in config["output"]},
                 max_batch_size=int(config["max_batch_size"]),
+                default_output=texts.get("default_output", "embedding"),
+                promises=tuple(name for name in texts.get("promises", "").split(",") if name),
             )
         return self._endpoint
 
@@ -186,6 +198,7 @@ class Client:
             rows["projection"],
             dict(endpoint.fingerprints),
             dict(sorted(errors.items())),
+            endpoint.default_output,
         )
 
     def infer(self, images: Sequence[bytes], *, timeout_s: float | None = None) -> dict[str, Rows]:

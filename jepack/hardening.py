@@ -65,6 +65,14 @@ def manifest_problems(manifest: dict[str, Any], outputs: tuple[str, ...]) -> lis
             problems.append(
                 f"manifest.json: the dimension of {output} is {value!r}, not in 1..65536"
             )
+    default = manifest.get("default_output", outputs[0])
+    if default not in outputs:
+        problems.append(
+            f"manifest.json: default_output is {default!r}, must be {' or '.join(outputs)}"
+        )
+    promises = manifest.get("promises") or {}
+    if not isinstance(promises, dict) or any(type(kept) is not bool for kept in promises.values()):
+        problems.append("manifest.json: promises must be a table of true and false")
     if not isinstance(manifest["fingerprints"], dict):
         problems.append("manifest.json: fingerprints must be a table")
     return problems

@@ -237,7 +237,8 @@ def serve(walk: Walk, port: int) -> None:
 
 def index(walk: Walk, fresh: bool) -> None:
     with stage(walk, "4 index"):
-        want = bundles.load(walk.bundle).fingerprints["embedding"]
+        bundle = bundles.load(walk.bundle)
+        want = bundle.fingerprints[bundle.default_output]
         if not fresh and indexed_fingerprint(walk.index) == want:
             console.print(f"reusing {walk.index}")
             return

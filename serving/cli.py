@@ -117,6 +117,8 @@ def facts(server: TritonServer) -> dict[str, Any]:
         "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
         "fingerprints": server.bundle.fingerprints,
         "dimensions": server.bundle.dimensions,
+        "default_output": server.bundle.default_output,
+        "promises": server.bundle.promises,
         "log": str(server.log_file),
     }
 
@@ -248,6 +250,7 @@ def npz_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
     }
     for output, fingerprint in found.fingerprints.items():
         arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
+    arrays["default_output"] = np.str_(found.default_output)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()
@@ -269,6 +272,7 @@ def parquet_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> byte
         for name, values in columns.items()
     }
     about = {f"fingerprint_{key}": value for key, value in found.fingerprints.items()}
+    about["default_output"] = found.default_output
     stream = io.BytesIO()
     pq.write_table(pa.table(arrays).replace_schema_metadata(about), stream)
     return stream.getvalue()

@@ -112,6 +112,8 @@ def values_of(bundle: Bundle, config: RepositoryConfig) -> dict[str, str]:
         "name": quoted(bundle.name),
         "fingerprint_embedding": quoted(fingerprints["embedding"]),
         "fingerprint_projection": quoted(fingerprints["projection"]),
+        "default_output": quoted(bundle.default_output),
+        "promises": quoted(",".join(name for name, kept in bundle.promises.items() if kept)),
         "accelerator": accelerator(config, f"{size}x{size}x{channels}"),
     }
 

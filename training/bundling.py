@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from jepack import __version__, bundle, card, isotropy
+from jepack import __version__, bundle, card, isotropy, retrieval
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
@@ -23,6 +23,7 @@ from jepack.preprocess import Pixels, Preprocessing
 from training.config import TrainConfig
 from training.data import Cache
 from training.evaluate import features
+from training.splits import column
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8
@@ -52,6 +53,10 @@ class Content:
     read: Callable[[Any], Pixels]  # image numbers -> [N, S, S, C], decoded as serving decodes them
     split: Split
     seed: int = 0
+    labels: Any = (
+        None  # [N] class of each image, -1 unknown; what search should use is measured on them
+    )
+    groups: Any = None  # [N] names: images of one group are not looked for by each other
     fit_projection: int = 0  # dims of a projection head fitted on the images; 0 keeps the encoder's
     recipe: dict[str, Any] | None = None
     curves: Path | None = None
@@ -88,6 +93,8 @@ def write(
         read=read,
         split=split,
         seed=config.seed,
+        labels=cache.class_ids(),
+        groups=column(cache.files, config.group_by) if config.group_by else None,
         fit_projection=config.projection_dims if config.method == "ijepa" else 0,
         recipe=config.to_json(),
         curves=curves,
@@ -113,13 +120,15 @@ def assemble(
             ).numpy()
     calibration = isotropy.fit_calibration(raw_fit["projection"])
     raw = read_features(encoder, content, split.held_out)
+    calibrated = calibration.apply(raw["projection"])
     measured = {
         "images": len(split.held_out),
         "held_out": True,
         "embedding": isotropy.report(raw["embedding"]).to_json(),
         "raw_projection": isotropy.report(raw["projection"]).to_json(),
-        "projection": isotropy.report(calibration.apply(raw["projection"])).to_json(),
+        "projection": isotropy.report(calibrated).to_json(),
     }
+    searched = judge_retrieval(content, {"embedding": raw["embedding"], "projection": calibrated})
     golden = golden_tensors(encoder, calibration, content)
     license = content.provenance.get("license", "other")
     config_json, model, head = encoder_files(
@@ -135,7 +144,8 @@ def assemble(
         "name": folder.parent.name if folder.name == "bundle" else folder.name,
         "preprocessing": preprocessing.to_json(),
         "dimensions": {name: int(golden[name].shape[1]) for name in bundle.OUTPUTS},
-        "default_output": "embedding",
+        "default_output": searched["output"],
+        "retrieval": searched,
         "provenance": content.provenance,
         "card": {
             "story": content.story,
@@ -156,6 +166,15 @@ def assemble(
         bundle.write_loader_files(stage, manifest)  # the card shows how each loader opens it
         card.refresh(stage, manifest)
     return bundle.load(folder)
+
+
+def judge_retrieval(content: Content, outputs: dict[str, Any]) -> dict[str, Any]:
+    """What search should use, measured on the held-out images where their labels suffice."""
+    held_out, found = content.split.held_out, {}
+    if content.labels is not None:
+        groups = None if content.groups is None else np.asarray(content.groups)[held_out]
+        found = retrieval.choose(outputs, np.asarray(content.labels)[held_out], groups=groups)
+    return found or {"output": retrieval.DEFAULT_OUTPUT, "basis": "benchmark"}
 
 
 def pick(indices: Any, count: int, seed: int) -> Any:

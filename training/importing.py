@@ -124,10 +124,17 @@ def wrap(
         read=read,
         split=Split(fitting, held_out),
         seed=seed,
+        labels=class_ids(files),
         fit_projection=projection_dims,
     )
     with counter("embed") as show:
         return bundling.assemble(out, content, show)
+
+
+def class_ids(files: list[Any]) -> Any:
+    """[N] a number for each label, -1 where an image has none."""
+    names = sorted({file.label for file in files if file.label is not None})
+    return np.array([-1 if file.label is None else names.index(file.label) for file in files])
 
 
 def readable(files: list[Any], channels: int) -> tuple[list[Any], str]:

@@ -90,6 +90,18 @@ def test_the_projection_can_be_indexed_instead(
     assert (info.output, info.dimension, info.fingerprint) == ("projection", 8, "00000000000000bb")
 
 
+def test_the_output_that_the_bundle_names_is_indexed_unless_told_otherwise(
+    digits_folder: Path, embeddings_file: Path, tmp_path: Path
+) -> None:
+    with np.load(embeddings_file) as arrays:
+        np.savez(tmp_path / "digits.npz", default_output=np.str_("projection"), **arrays)
+    out = tmp_path / "index"
+    done = jepack("index", digits_folder, "--embeddings", tmp_path / "digits.npz", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert open_index(out).info.output == "projection"
+    assert indexing.default_of(embeddings_file) == "embedding"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [

@@ -68,7 +68,19 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
     assert texts == {
         "bundle": bundle.name,
         **{f"fingerprint_{key}": value for key, value in bundle.fingerprints.items()},
+        "default_output": "embedding",
+        "promises": "",
     }
+
+
+def test_the_endpoint_tells_what_search_should_use_and_what_is_promised(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    told = {"default_output": "projection", "promises": {"drift": True, "atypicality": False}}
+    other = Bundle(bundle.folder, {**bundle.manifest, **told})
+    config = parse(write_repository(other, tmp_path / "repository") / "embed" / "config.pbtxt")
+    assert config.parameters["default_output"].string_value == "projection"
+    assert config.parameters["promises"].string_value == "drift"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

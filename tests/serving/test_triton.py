@@ -112,6 +112,8 @@ def test_the_endpoint_tells_which_space_it_serves(client: Client, exported_bundl
     endpoint = client.endpoint()
     assert endpoint.bundle == exported_bundle.name
     assert endpoint.dimensions == exported_bundle.dimensions
+    assert endpoint.default_output == exported_bundle.default_output
+    assert endpoint.promises == ()  # 48 held-out images are too few for any
 
 
 def test_a_bad_image_raises_with_its_name_and_reason(client: Client, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from small_bundle import write_digits
 from typer.testing import CliRunner
 
 from jepack import bundle as bundles
@@ -93,6 +94,23 @@ def test_an_imported_bundle_exports_like_a_trained_one(
     )  # fmt: skip
     found = export_bundle(bundles.load(out), data=digits_folder, force=True)
     assert (found.bundle.folder / "onnx" / "model.onnx").is_file()
+
+
+def test_what_search_should_use_is_measured_where_labels_suffice(
+    weights: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    words = ("--encoder", "resnet10t", "--size", "32")
+    run("import", weights, *words, "--data", digits_folder, "--out", tmp_path / "few")
+    few = bundles.load(tmp_path / "few")  # 15 held-out images
+    assert few.manifest["retrieval"] == {"output": "embedding", "basis": "benchmark"}
+    digits = write_digits(tmp_path / "digits", 300)
+    run("import", weights, *words, "--data", digits, "--out", tmp_path / "more")
+    more = bundles.load(tmp_path / "more")
+    found = more.manifest["retrieval"]
+    assert (found["basis"], found["queries"], found["classes"]) == ("measured", 75, 10)
+    assert found["outputs"]["embedding"]["mean_average_precision"] > 1.5 * found["chance"]
+    assert more.default_output == found["output"]
+    assert "75 held-out images ask" in (more.folder / "README.md").read_text()
 
 
 def test_a_folder_in_timms_format_brings_its_own_settings(model: Any, tmp_path: Path) -> None:
