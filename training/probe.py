@@ -42,6 +42,7 @@ from jepack.preprocess import Pixels, Preprocessing
 from training.evaluate import features, knn_accuracy
 from training.monitor import counter
 from training.probe_table import keep, show
+from training.saving import encoder_of
 from training.splits import column, copies_across, training_split
 from training.weights import fetching
 
@@ -127,8 +128,10 @@ def few_shot(z: Floats, y: Ints, train: Ints, test: Ints, shots: int, seed: int)
 
 
 def open_encoder(source: str, channels: int, size: int) -> tuple[Encoder, Preprocessing]:
-    """A bundle's folder, `timm:NAME` (published weights) or `random:NAME` (untrained)."""
+    """A bundle's or checkpoint's folder, `timm:NAME` (published weights) or `random:NAME` (untrained)."""
     kind, _, name = source.partition(":")
+    if is_checkpoint(source):
+        return encoder_of(Path(source))
     if kind not in ("timm", "random") or not name:
         bundle = bundles.load(Path(source))
         return load_encoder(bundle)[0], bundle.preprocessing
@@ -142,6 +145,10 @@ def open_encoder(source: str, channels: int, size: int) -> tuple[Encoder, Prepro
     head = Projector(ProjectorConfig(in_features=width, hidden=8, out_features=8, layers=1))
     look = Preprocessing(size=size, channels=channels, mean=tuple(mean), std=tuple(std))
     return Encoder(backbone, head).eval(), look
+
+
+def is_checkpoint(source: str) -> bool:
+    return (Path(source) / "state.pt").is_file()
 
 
 def opened(
@@ -159,7 +166,8 @@ def opened(
         return model, look, name
     with fetching(source) if source.startswith("timm:") else nullcontext():
         model, look = open_encoder(source, 3, size)
-    return model, look, source if source.startswith(KINDS) else bundles.load(source).name
+    named = source.startswith(KINDS) or is_checkpoint(source)
+    return model, look, source if named else bundles.load(source).name
 
 
 def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
@@ -215,7 +223,9 @@ def probe_column(
 
 
 def probe(
-    encoder: Annotated[str, typer.Argument(help="Bundle folder, timm:NAME or random:NAME.")],
+    encoder: Annotated[
+        str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME or random:NAME.")
+    ],
     data: Annotated[Path, typer.Option(help="Folder with one subfolder per class.")],
     classes: Annotated[
         str | None, typer.Option(help="Comma-separated classes to use; default all.")
@@ -248,6 +258,7 @@ def probe(
 
     Examples:
       jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
+      jepack probe runs/solar/checkpoints/step-00000100 --data runs/data/solar
       jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
       jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
     """
@@ -264,7 +275,8 @@ def probe(
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
-    bundle = None if encoder.startswith(KINDS) else bundles.load(Path(encoder))
+    bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
+    bundle = None if bare else bundles.load(Path(encoder))
     rows: list[dict[str, Any]] = []
     for source in (encoder, *(baselines or ())):
         # A baseline has no trained projection; its embedding is what there is to compare with.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jepack.errors import ConfigError
+import torch
+
+from jepack.encoder import Encoder
+from jepack.errors import ArtifactError, ConfigError
+from jepack.preprocess import Preprocessing
 from training import checkpoint, sharding
 from training.config import TrainConfig
 from training.distributed import Ranks, barrier
 from training.monitor import Monitor
-from training.starting import State
+from training.starting import State, build
 
 FROZEN = (
     "encoder", "method", "size", "images_per_step", "channels", "seed", "projection_dims", "sharding",
@@ -94,6 +100,29 @@ def load_gathered(state: State, found: dict[str, Any]) -> None:
         state.average.n_averaged.copy_(average.pop("n_averaged"))
         inner = {key.removeprefix("module."): part for key, part in average.items()}
         sharding.load_whole(state.average.module, inner)
+
+
+def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
+    """The encoder of one checkpoint, the averaged one if there is one, and how it wants its images.
+
+    Raises ArtifactError when the checkpoint is damaged or its run folder is not around it.
+    """
+    run, cpu = folder.resolve().parent.parent, torch.device("cpu")
+    try:
+        config = TrainConfig.from_json(json.loads((run / "config.json").read_text()))
+        look = Preprocessing.from_json(json.loads((run / "preprocessing.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder}: a checkpoint is opened inside its run folder, with config.json and "
+            f"preprocessing.json two levels up ({error})."
+        ) from error
+    found = checkpoint.load(folder, cpu)
+    whole = replace(config, sharding="none", compile=False, pretrained=False)
+    state = build(whole, Ranks(0, 1, cpu))
+    state.method.trained.load_state_dict(found["method"])
+    if state.average is not None and found["average"] is not None:
+        state.average.load_state_dict(found["average"])
+    return state.best().eval(), look
 
 
 def print_warning(text: str) -> None:

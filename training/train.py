@@ -77,6 +77,7 @@ def train(
         if here.first:
             announce(watcher, config, cache, state, data)
             write_json(out / "config.json", config.to_json())
+            write_json(out / "preprocessing.json", preprocessing.to_json())
             write_json(
                 out / "provenance.json",
                 bundling.provenance(config, cache, parts.held_out, data, license),

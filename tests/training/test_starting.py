@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
-from jepack.errors import ConfigError
+from jepack.errors import ArtifactError, ConfigError
 from training.config import TrainConfig, quickstart
+from training.probe import open_encoder
 from training.train import train
 
 SHORT = replace(
@@ -59,3 +61,26 @@ def test_the_device_names_the_precision(digits_folder: Path, tmp_path: Path) -> 
     native = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
     settled = json.loads((tmp_path / "config.json").read_text())["precision"]
     assert settled == ("bf16" if native else "fp32")
+
+
+def test_a_checkpoint_opens_as_the_encoder_of_its_bundle(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    """`jepack probe` takes any checkpoint of a run; the last one is what the bundle was made from."""
+    made = run(replace(SHORT, encoder="test_resnet"), digits_folder, tmp_path)
+    [folder] = (tmp_path / "checkpoints").iterdir()
+    encoder, look = open_encoder(str(folder), 3, 224)
+    assert look == made.preprocessing
+    pixels = torch.rand(4, 1, 48, 48)
+    torch.testing.assert_close(encoder.backbone(pixels), load_encoder(made)[0].backbone(pixels))
+
+
+def test_a_checkpoint_away_from_its_run_says_what_it_needs(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    run(replace(SHORT, encoder="test_resnet"), digits_folder, tmp_path / "run")
+    [folder] = (tmp_path / "run" / "checkpoints").iterdir()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    moved = shutil.move(folder, tmp_path / "a" / "b" / "moved")
+    with pytest.raises(ArtifactError, match=r"preprocessing\.json two levels up"):
+        open_encoder(str(moved), 3, 224)
