@@ -82,6 +82,7 @@ def report(data: str, looks: list[Look]) -> dict[str, Any]:
             "mean": float(np.mean([look.mean for look in good])) if good else None,
             "std": float(np.mean([look.std for look in good])) if good else None,
         },
+        "need_window": sum(look.needs_window for look in good),
         "bad": {look.file.name: look.problem for look in looks if look.problem},
         "suspicious": {look.file.name: look.doubts for look in looks if look.doubts},
         "same_bytes": matching(looks, "same bytes"),
@@ -126,6 +127,11 @@ def show_report(facts: dict[str, Any]) -> None:
         table.add_row(
             "values", f"{values['low']:g} to {values['high']:g}, mean {values['mean']:.4g}, "
             f"standard deviation {values['std']:.4g} within an image",
+        )  # fmt: skip
+    if facts["need_window"]:
+        table.add_row(
+            "window", f"{facts['need_window']} hold values without a fixed meaning: training skips them "
+            "unless told what to show, such as --window p1,p99",
         )  # fmt: skip
     copies = f"{facts['same_bytes']} by bytes, {facts['look_the_same']} by looks"
     table.add_row("copies", copies)

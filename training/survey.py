@@ -41,6 +41,9 @@ class Look:
     mean: float = 0.0  # of finite values, in the file's own units
     std: float = 0.0
     sha: str = ""
+    needs_window: bool = (
+        False  # its values have no fixed meaning: training skips it without --window
+    )
     print: Print | None = None  # to find copies by their looks
     problem: str | None = None
     doubts: list[str] = field(default_factory=list)
@@ -72,6 +75,10 @@ def look_at(file: ImageFile) -> Look:
     if finite.size < values.size:
         look.doubts.append(f"{1 - finite.size / values.size:.1%} of its values are not numbers")
     doubts_of_values(look)
+    try:
+        to_eight_bits(raw, None)
+    except DataError:
+        look.needs_window = True
     try:
         look.print = print_of(to_eight_bits(raw, ((look.low, max(look.high, look.low + 1)),)))
     except DataError as error:

@@ -121,6 +121,7 @@ def test_twenty_kinds_of_damage_are_named_with_their_reason(tmp_path: Path) -> N
     assert set(found_doubts) == {*doubtful, "08-nan.npy"}
     for name, words in doubtful.items():
         assert re.search(words, found_doubts[name]), (name, found_doubts[name])
+    assert told["need_window"] == 1  # 08-nan.npy
     assert told["same_bytes"] == 1
     assert told["look_the_same"] == 1
     assert width_of(sheet) > 500
