@@ -2,10 +2,12 @@
 
 Sample files are written by each format's own library (pydicom, astropy, tifffile, rasterio, h5py, zarr,
 webdataset, datasets). "same" compares, to the value, the crop of the image as training reads it with the
-crop of the bytes a client would post.
+crop of the bytes a client would post. With --serve the bytes are posted to the real Triton server, and its
+crop and embedding compared with those of the training cache.
 
     pip install -e '.[formats]'
     python -m benchmarks.formats              (half a minute)
+    python -m benchmarks.formats --serve      (five minutes)
 """
 
 from __future__ import annotations
@@ -162,7 +164,13 @@ CASES: tuple[tuple[str, str, Callable[[Path], None], str | None, int], ...] = (
 
 
 def measure(
-    name: str, extra: str, write: Callable[[Path], None], window: str | None, tile: int, root: Path
+    name: str,
+    extra: str,
+    write: Callable[[Path], None],
+    window: str | None,
+    tile: int,
+    root: Path,
+    encoders: Any = None,
 ) -> dict[str, Any]:
     folder = root / name.replace(" ", "-").replace(",", "")
     folder.mkdir()
@@ -187,8 +195,16 @@ def measure(
         )
         for n in range(0, len(cache), 8)
     )
+    asked: dict[str, Any] = {}
+    if encoders is not None:
+        from benchmarks.served import differences
+
+        bundle = encoders.get(folder, channels, window, tile)
+        asked = differences(
+            bundle, cache, settings.to_json()["window"], root / f"bundle-{folder.name}"
+        )
     return {
-        "format": name, "extra": extra, "reads": len(cache) == len(files), "images": len(cache),
+        **asked, "format": name, "extra": extra, "reads": len(cache) == len(files), "images": len(cache),
         "depth": str(read_raw(files[0].read()).values.dtype), "channels": channels,
         "window": window, "same_when_served": same, "images_per_s": len(cache) / took,
         "posted_as": "npy" if (files[0].part or "row").split("=")[0] not in ("row", "bytes") else "the file",
@@ -197,15 +213,21 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--serve", action="store_true", help="ask the real server")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = []
     print(f"{'format':<20} {'extra':<9} reads  depth    ch  window  same  posted as  images/s")
     with tempfile.TemporaryDirectory() as root:
+        encoders = None
+        if options.serve:
+            from benchmarks.served import Encoders
+
+            encoders = Encoders(Path(root))
         for case in CASES:
             try:
-                row = measure(*case, Path(root))
+                row = measure(*case, Path(root), encoders)
             except (JepackError, ImportError) as error:
                 print(f"{case[0]:<20} {case[1]:<9} no: {error}")
                 continue
@@ -215,9 +237,22 @@ def main() -> None:
                 f"{row['depth']:<8} {row['channels']:>2}  {row['window'] or '-':<7} "
                 f"{'yes' if row['same_when_served'] else 'NO':<5} {row['posted_as']:<9}  "
                 f"{row['images_per_s']:>7.0f}"
+                + (
+                    f"  served: pixels differ by {row['pixel_difference']}, embeddings by "
+                    f"{row['embedding_difference']:.1g} of {row['embedding_largest']:.2g}"
+                    if options.serve
+                    else ""
+                ),
+                flush=True,
             )
-    write_json(options.out, {"side_px": SIDE, "threads": 1, "rows": rows})
-    print(f"written {options.out}")
+    told: dict[str, Any] = {"side_px": SIDE, "rows": rows}
+    if options.serve:  # no speeds: encoders and servers ran in between
+        told["rows"] = [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows]
+    else:
+        told["threads"] = 1
+    out = options.out or OUT.with_name("formats_served.json" if options.serve else "formats.json")
+    write_json(out, told)
+    print(f"written {out}")
 
 
 if __name__ == "__main__":
