@@ -111,6 +111,8 @@ def read_dicom(data: bytes, channels: int | None, frame: int = 0) -> Raw:
     colour = int(dataset.get("SamplesPerPixel", 1)) > 1
     if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
         values = values[frame]
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return Raw(np.asarray(pixels.apply_color_lut(values, dataset)))
     if colour:
         return Raw(values)
     values = np.asarray(pixels.apply_rescale(values, dataset), dtype=np.float32)

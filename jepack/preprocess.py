@@ -165,9 +165,21 @@ def open_image(source: bytes | Path, channels: int | None, *, deep: bool) -> Ima
                 )
             image.load()
             upright = ImageOps.exif_transpose(image)
+            if wrapped := wrapped_as(image):
+                return Raw(np.asarray(upright).view(wrapped)[..., None])
             if image.mode in DEEP_MODES:
                 return Raw(np.asarray(upright)[..., None])
             return upright
+
+
+def wrapped_as(image: Image.Image) -> str | None:
+    """The type of a TIFF's values where Pillow takes them for another of their size."""
+    if image.format != "TIFF" or image.mode not in ("L", "I"):
+        return None
+    signed = 2 in getattr(image, "tag_v2", {}).get(339, (1,))  # SampleFormat
+    if image.mode == "L":
+        return "int8" if signed else None
+    return None if signed else "uint32"
 
 
 def bits_of(image: Image.Image, data: bytes) -> int:

@@ -119,6 +119,40 @@ def test_dicom_rescale_window_and_photometric_interpretation() -> None:
     assert decode(stream.getvalue(), 1, "dicom")[0, :, 0].tolist() == [255, 127, 0]
 
 
+def test_dicom_colours_are_those_of_its_palette() -> None:
+    values = np.array([[0, 1, 2, 1]], np.uint16)
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, entries in {"Red": (9, 20, 255), "Green": (0, 77, 5), "Blue": (3, 2, 1)}.items():
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
+        table = np.array(entries, "<u2") * 257
+        tags[f"{name}PaletteColorLookupTableData"] = table.astype("<u2").tobytes()
+    stream = io.BytesIO()
+    dicom(values, **tags).save_as(stream, enforce_file_format=True)
+    found = decode(stream.getvalue(), 3)[0]
+    assert found.tolist() == [[9, 0, 3], [20, 77, 2], [255, 5, 1], [20, 77, 2]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("int8", -5), ("int16", -9), ("int32", -7), ("uint32", 3e9)]
+)
+def test_values_of_a_tiff_do_not_wrap(kind: str, value: float) -> None:
+    stream = io.BytesIO()
+    values = np.full((6, 7), value).astype(kind)
+    pytest.importorskip("tifffile").imwrite(stream, values, photometric="minisblack")
+    assert (read_raw(stream.getvalue()).values == value).all()
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd"])
+def test_a_compressed_deep_tiff_is_read(compression: str) -> None:
+    stream = io.BytesIO()
+    values = deep((30, 40, 3))
+    pytest.importorskip("imagecodecs")
+    pytest.importorskip("tifffile").imwrite(
+        stream, values, photometric="rgb", compression=compression
+    )
+    assert np.array_equal(read_raw(stream.getvalue()).values, values)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
