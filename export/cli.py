@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.formats import FORMATS
-from export.gates import Thresholds
+from export.overrides import parse
+from export.regression import CHECKS
 from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import OUTPUTS
@@ -33,6 +34,17 @@ def export(
         str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}; or all.")
     ] = ",".join(DEFAULT_FORMATS),
     images: Annotated[int, typer.Option(min=8, help="Most images to judge by.")] = 512,
+    against: Annotated[
+        Path | None, typer.Option(help="Bundle published before; refuse to be worse than it.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Check of --against that only warns: {', '.join(CHECKS)}. Repeatable."),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value changes one limit of the gate; repeatable, recorded."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write what the gate refuses; the manifest records it.")
     ] = False,
@@ -41,8 +53,12 @@ def export(
 ) -> None:
     """Export a bundle to ONNX and TorchScript, unless the gate refuses it (exit code 5).
 
-    Example: jepack export runs/photos/bundle --data photos/held-out
+    Examples:
+      jepack export runs/photos/bundle --data photos/held-out
+      jepack export runs/photos/bundle --against published/photos --allow neighbours
+      jepack export runs/photos/bundle --formats all --threshold int8.recall=0.85
     """
+    limits = parse(threshold or [])
     bundle = bundles.load(folder)
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     wanted = list(FORMATS) if wanted == ["all"] else wanted
@@ -52,6 +68,9 @@ def export(
             formats=wanted,
             data=data,
             max_images=images,
+            thresholds=limits,
+            against=bundles.load(against) if against else None,
+            allow=allow or (),
             force=force,
             timing=timing,
             say=status.update,
@@ -68,6 +87,13 @@ def show(result: ExportResult, console: Console) -> None:
     console.print(export_table(result.exports))
     if "milliseconds" in result.exports[0].facts:
         console.print(timing_table(result.exports))
+    if "against" in result.gate:
+        console.print(regression_table(result.gate["against"]))
+    for name, change in result.gate["changed_thresholds"].items():
+        console.print(
+            f"[yellow]changed:[/] threshold {name} {change['value']:g} ({change['default']:g})",
+            highlight=False,
+        )
     for warning in result.gate["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
     for refusal in result.gate["refusals"]:
@@ -77,9 +103,10 @@ def show(result: ExportResult, console: Console) -> None:
             reasons = "; ".join(item.verdict.refusals)
             console.print(f"[yellow]left out:[/] {escape(reasons)}", highlight=False)
         elif item.facts.get("recommended") is False:
+            wanted = result.gate["thresholds"]["min_int8_speedup"]
             console.print(
                 f"[yellow]not recommended here:[/] {item.file} is {item.facts['over_float32']} times as "
-                f"fast as the float32 graph at batch 8 ({Thresholds().min_int8_speedup:g} wanted)",
+                f"fast as the float32 graph at batch 8 ({wanted:g} wanted)",
                 highlight=False,
             )
     switched_off = [name for name, kept in result.promises.items() if not kept]
@@ -142,6 +169,22 @@ def timing_table(exports: list[ExportedFile]) -> Table:
     for item in exports:
         spent, speed = item.facts["milliseconds"], item.facts["speed"]
         table.add_row(item.file, *(f"{spent[b]:.1f} ({speed[b]:.1f}x)" for b in batches))
+    return table
+
+
+def regression_table(found: dict[str, Any]) -> Table:
+    """This encoder beside the one published before."""
+    table = Table(title=f"Against {escape(found['name'])}, {found['images']} images", **PLAIN)
+    for heading in ("figure", "now", "before"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    measured = found["figures"]
+    for name, pair in measured["effective_rank"].items():
+        table.add_row(f"effective rank, {name.replace('_', ' ')}", *(f"{v:.1f}" for v in pair))
+    table.add_row("projection's excess per image", *(f"{v:.4f}" for v in measured["excess"]))
+    table.add_row("neighbours in common", f"{measured['neighbour_agreement']:.3f}", "")
+    for name in ("knn", "retrieval"):
+        if name in measured:
+            table.add_row(name, f"{measured[name]['now']:.3f}", f"{measured[name]['before']:.3f}")
     return table
 
 

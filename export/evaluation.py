@@ -28,6 +28,7 @@ class Evaluation:
     calibration: npt.NDArray[
         np.uint8
     ]  # other images of the domain, for ranges; golden for want of any
+    files: tuple[ImageFile, ...] = ()  # where the held-out images came from, in their order
 
     @property
     def held_out_count(self) -> int:
@@ -66,14 +67,14 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
     recipe = provenance.get("recipe") or {}
     cut = {"tile": recipe.get("tile", 0), "stride": recipe.get("tile_stride", 0)}
     judging, others = divide(data, named, cut)
-    pixels = load_some(judging, bundle, max_images)
-    calibration = load_some(others, bundle, CALIBRATION)
+    pixels, files = load_some(judging, bundle, max_images)
+    calibration, _ = load_some(others, bundle, CALIBRATION)
     if not len(calibration):
         calibration = golden
     if len(pixels) >= MINIMUM:
         source = f"{len(pixels)} images of {data}"
         images = np.concatenate([golden, pixels])
-        return Evaluation(images, len(golden), source, calibration)
+        return Evaluation(images, len(golden), source, calibration, files)
     if len(golden) < MINIMUM:
         raise DataError(
             f"{bundle.folder}: {len(golden)} golden images and {len(pixels)} others, the gate needs "
@@ -100,11 +101,14 @@ def divide(
     return shuffled[aside:], shuffled[:aside]
 
 
-def load_some(images: list[ImageFile], bundle: Bundle, max_images: int) -> npt.NDArray[np.uint8]:
-    """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array."""
+def load_some(
+    images: list[ImageFile], bundle: Bundle, max_images: int
+) -> tuple[npt.NDArray[np.uint8], tuple[ImageFile, ...]]:
+    """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array, and which they are."""
     order = np.random.default_rng(0).permutation(len(images))
     preprocessing = bundle.preprocessing
     found: list[npt.NDArray[np.uint8]] = []
+    kept: list[ImageFile] = []
     for index in order:
         if len(found) == max_images:
             break
@@ -112,5 +116,7 @@ def load_some(images: list[ImageFile], bundle: Bundle, max_images: int) -> npt.N
             found.append(preprocess.load(images[index].read(), preprocessing))
         except DataError:
             continue
+        kept.append(images[index])
     side = preprocessing.size
-    return np.stack(found) if found else np.zeros((0, side, side, preprocessing.channels), np.uint8)
+    nothing = np.zeros((0, side, side, preprocessing.channels), np.uint8)
+    return np.stack(found) if found else nothing, tuple(kept)

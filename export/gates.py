@@ -58,6 +58,13 @@ class Thresholds:
     max_excess: float = 0.01  # (statistic - floor) / N
     max_tail: float = 0.03  # share of images beyond the 99 % point of the chi-square law
 
+    # (d) regression against the bundle published before, on request (export/regression.py)
+    against_rank: float = 0.8  # share of its effective rank, embedding and raw projection
+    against_excess: float = 0.01  # by which the calibrated projection's excess per image may grow
+    against_neighbours: float = 0.1  # recall@10 of its neighbours; two strangers agree on 10 / N
+    against_knn: float = 0.02  # loss of kNN accuracy, where it is beyond chance
+    against_retrieval: float = 0.02  # loss of mean average precision, where it is beyond chance
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

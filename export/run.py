@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export import gates
+from export import gates, overrides, regression
 from export.evaluation import Evaluation, find_evaluation
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
@@ -78,6 +78,8 @@ def export_bundle(
     data: Path | None = None,
     max_images: int = 512,
     thresholds: Thresholds | None = None,
+    against: Bundle | None = None,
+    allow: Sequence[str] = (),
     force: bool = False,
     timing: bool = True,
     say: Callable[[str], None] = lambda step: None,
@@ -85,13 +87,20 @@ def export_bundle(
     """Write the exports into the bundle, or raise GateError and leave it as it was.
 
     `data` is a folder of images the encoder was not trained on; without it the folder recorded in the
-    manifest is used, else the golden images alone. `timing` measures speed too, `say` hears each step,
-    `force` writes what the gate refuses, and the manifest records it.
+    manifest is used, else the golden images alone. `against` is the bundle published before, which this
+    one must not be worse than; `allow` names checks of that comparison that only warn. `timing` measures
+    speed too, `say` hears each step, `force` writes what the gate refuses, and the manifest records it.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ConfigError(
             f"unknown formats {unknown or '(none)'}: choose from {', '.join(FORMATS)}"
+        )
+    strange = sorted(set(allow) - set(regression.CHECKS))
+    if strange or (allow and against is None):
+        raise ConfigError(
+            f"allowed are {', '.join(regression.CHECKS)}, together with a bundle to compare with "
+            f"(--against); found {', '.join(allow)}"
         )
     thresholds = thresholds or Thresholds()
     evaluation = find_evaluation(bundle, data, max_images)
@@ -101,6 +110,13 @@ def export_bundle(
     truth = measure_graph(graph, encoder, evaluation)
     verdict, reports = judge_encoder(bundle, truth, evaluation, thresholds)
     verdict += gates.judge_weights(encoder, thresholds)
+    compared = None
+    if against is not None and not verdict.refusals:
+        say(f"Comparing with {against.name}")
+        compared = regression.compare_with(
+            against, bundle, truth, evaluation, thresholds, tuple(allow)
+        )
+        verdict += Verdict(compared.refusals, compared.warnings)
     if verdict.refusals and not force:
         raise refusal(bundle, verdict)
     with TemporaryDirectory(prefix="jepack-export-") as work:
@@ -129,6 +145,8 @@ def export_bundle(
                 "refusals": verdict.refusals,
                 "warnings": verdict.warnings,
                 "thresholds": thresholds.to_json(),
+                "changed_thresholds": overrides.changed(thresholds),
+                **({"against": compared.to_json()} if compared else {}),
             },
             promises=gates.promises(truth.projection, evaluation, thresholds),
         )
@@ -242,5 +260,6 @@ def refusal(bundle: Bundle, verdict: Verdict) -> GateError:
     return GateError(
         f"{bundle.folder}: the gate refuses this encoder, nothing was written.\n{listing}\n"
         "Train longer or with other settings; see what it measured: "
-        f"jepack isotropy {bundle.folder}. To export all the same (recorded in the manifest): --force"
+        f"jepack isotropy {bundle.folder}. To export all the same (recorded in the manifest): --force; "
+        "to pass over one check of --against: --allow CHECK"
     )

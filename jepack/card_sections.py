@@ -184,6 +184,10 @@ def gate(manifest: Json) -> str:
     else:
         text = "Passed: no collapse, and each export keeps PyTorch's distribution and neighbours."
     reasons = [f"- {text_of(reason)}" for reason in found.get("refusals", [])]
+    reasons += [
+        f"- Threshold changed by hand: {name} is {change['value']:g} (usually {change['default']:g})"
+        for name, change in (found.get("changed_thresholds") or {}).items()
+    ]
     reasons += [f"- Warning: {text_of(reason)}" for reason in found.get("warnings", [])]
     parts = [f"## Gate\n{text}", "\n".join(reasons)]
     if promises:
