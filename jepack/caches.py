@@ -117,23 +117,36 @@ def entries(root: Path | None = None) -> list[Entry]:
     """Everything that is kept, the longest unused first."""
     root = root or cache_root()
     found = []
-    for folder in root.glob("images-*"):
-        marker = folder / IN_USE
-        about = summary(folder)
-        used = (marker if marker.is_file() else folder).stat().st_mtime
-        found.append(Entry(folder, "images", weight(folder), used, is_locked(marker), about))
-    for folder in root.glob(".images-*.partial"):
-        whole = folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
-        busy = is_locked(lock_of(whole))
-        found.append(
-            Entry(
-                folder, "stopped", weight(folder), newest(folder), busy, "a build that was stopped"
-            )
-        )
-    for path in (root / "shards").glob("*.tar"):
-        stat = path.stat()
-        found.append(Entry(path, "shard", stat.st_size, stat.st_mtime, False, url_of(path)))
+    for pattern, look in LOOKS.items():
+        for path in root.glob(pattern):
+            with suppress(FileNotFoundError):  # another process removes as well
+                found.append(look(path))
     return sorted(found, key=lambda entry: entry.used)
+
+
+def images_entry(folder: Path) -> Entry:
+    marker = folder / IN_USE
+    used = (marker if marker.is_file() else folder).stat().st_mtime
+    return Entry(folder, "images", weight(folder), used, is_locked(marker), summary(folder))
+
+
+def stopped_entry(folder: Path) -> Entry:
+    whole = folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
+    used = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
+    busy = is_locked(lock_of(whole))
+    return Entry(folder, "stopped", weight(folder), used, busy, "a build that was stopped")
+
+
+def shard_entry(path: Path) -> Entry:
+    stat = path.stat()
+    return Entry(path, "shard", stat.st_size, stat.st_mtime, False, url_of(path))
+
+
+LOOKS = {
+    "images-*": images_entry,
+    ".images-*.partial": stopped_entry,
+    "shards/*.tar": shard_entry,
+}
 
 
 def summary(folder: Path) -> str:
@@ -160,10 +173,6 @@ def weight(folder: Path) -> int:
         except OSError:
             continue
     return total
-
-
-def newest(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in [folder, *folder.iterdir()]), default=0.0)
 
 
 def is_locked(path: Path) -> bool:
@@ -229,11 +238,14 @@ def prune(keep_bytes: int, root: Path | None = None, *, spare: Path | None = Non
 
 
 def make_room(needed: int, root: Path | None = None, *, spare: Path | None = None) -> int | None:
-    """Keep to the limit with `needed` bytes to come beside `spare`; how many are missing, None = none."""
+    """Keep to the limit with `needed` bytes to come beside `spare`; how many are missing, None = none.
+
+    Processes that make room at the same time may pass the limit by what they add.
+    """
     limit = limit_bytes()
     if limit is None:
         return None
     prune(max(0, limit - needed), root, spare=spare)
-    there = sum(entry.bytes for entry in entries(root) if entry.path != spare)
-    missing = there + needed - limit
+    held = sum(entry.bytes for entry in entries(root) if entry.in_use and entry.path != spare)
+    missing = held + needed - limit
     return missing if missing > 0 else None

@@ -19,6 +19,10 @@ class DataError(JepackError):
     exit_code = 3
 
 
+class SourceError(DataError):
+    """Images are out of reach for now: a network fault or a full disk, not a bad image."""
+
+
 class ArtifactError(JepackError):
     """A bundle, checkpoint, export or index is missing, damaged, or does not fit."""
 

@@ -67,9 +67,7 @@ def find_images(
     """
     from jepack import containers
 
-    text = str(data)
-    if is_address(data):
-        text = re.sub(r":/(?!/)", "://", text, count=1)  # a Path halves the slashes
+    text = source_name(data)
     if parts and SHARDS.search(text):
         from jepack.shards import find_shards
 
@@ -106,6 +104,11 @@ def find_images(
 def is_address(data: Path | str) -> bool:
     """Whether it says where on the web shards are; also after a Path has halved the slashes."""
     return re.match(r"https?:/", str(data)) is not None
+
+
+def source_name(data: Path | str) -> str:
+    """A source's name; a Path halves the slashes of an address."""
+    return re.sub(r":/(?!/)", "://", str(data), count=1) if is_address(data) else str(data)
 
 
 def base_of(data: Path | str) -> Path:

@@ -5,23 +5,28 @@ Read by offset, so any picture is one seek away and several ranks can share a sh
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
 import tarfile
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from jepack import caches
-from jepack.errors import DataError
+from jepack.errors import DataError, JepackError, SourceError
 from jepack.files import cache_root, write_bytes
 from jepack.images import ImageFile
 from jepack.preprocess import SUFFIXES
 
 LABELS = (".cls", ".txt")
+PAUSES_S = (1.0, 5.0, 20.0)  # between tries to fetch, when the fault may pass
 
 
 def find_shards(data: str) -> list[ImageFile]:
@@ -83,7 +88,7 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
                 return stream.read(size)
         except FileNotFoundError:
             ensure(path)
-    raise DataError(f"{path}: removed as often as it is fetched; raise {caches.LIMIT}")
+    raise SourceError(f"{path}: removed as often as it is fetched; raise {caches.LIMIT}")
 
 
 def fetch(url: str, target: Path) -> None:
@@ -93,25 +98,37 @@ def fetch(url: str, target: Path) -> None:
     with caches.alone(target.with_name(f".{target.name}.lock")):
         if target.is_file():
             return
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as stream:
-                length = answer.headers.get("Content-Length")
-                if length is not None and (missing := caches.make_room(int(length))) is not None:
-                    raise DataError(
-                        f"{url}: {int(length) / 1e9:.3g} GB, {missing / 1e9:.3g} GB more than "
-                        f"{caches.LIMIT} leaves. Raise it, or make smaller shards"
-                    )
-                shutil.copyfileobj(answer, stream, 1 << 20)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if length is not None and int(length) != partial.stat().st_size:
-                raise DataError(f"{url}: cut short at {partial.stat().st_size} of {length} bytes")
-            os.replace(partial, target)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{url}: cannot be fetched ({error})") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        for pause_s in (*PAUSES_S, None):
+            try:
+                download(url, target)
+                return
+            except JepackError:
+                raise
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                lasting = isinstance(error, urllib.error.HTTPError) and error.code < 500
+                if pause_s is None or lasting or getattr(error, "errno", 0) == errno.ENOSPC:
+                    raise SourceError(f"{url}: cannot be fetched ({error})") from error
+                time.sleep(pause_s)
+
+
+def download(url: str, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as stream:
+            length = answer.headers.get("Content-Length")
+            if length is not None and (missing := caches.make_room(int(length))) is not None:
+                raise SourceError(
+                    f"{url}: {int(length) / 1e9:.3g} GB, {missing / 1e9:.3g} GB more than "
+                    f"{caches.LIMIT} leaves. Raise it, or make smaller shards"
+                )
+            shutil.copyfileobj(answer, stream, 1 << 20)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if length is not None and int(length) != partial.stat().st_size:
+            raise OSError(f"cut short at {partial.stat().st_size} of {length} bytes")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def members(path: Path) -> list[ImageFile]:

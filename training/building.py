@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jepack import caches
-from jepack.errors import DataError
+from jepack.errors import DataError, SourceError
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
 from jepack.images import ImageFile
 from jepack.intensity import Window
@@ -93,6 +93,8 @@ def decode_all(
     def one(file: ImageFile) -> tuple[dict[str, Any], bytes]:
         try:
             found = decode_file(file, side, channels, window)
+        except SourceError:  # what is done is kept
+            raise
         except DataError as error:
             return {"bad": str(error)}, b""
         entry: dict[str, Any] = {"shape": found.pixels.shape[:2], "sha": found.sha}

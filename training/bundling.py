@@ -18,7 +18,7 @@ from jepack import __version__, bundle, card, isotropy, retrieval
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
-from jepack.images import base_of, is_address
+from jepack.images import base_of, is_address, source_name
 from jepack.preprocess import Pixels, Preprocessing
 from training.config import TrainConfig
 from training.data import Cache
@@ -242,7 +242,7 @@ def provenance(
     base = base_of(data)
     return {
         "data": {
-            "folder": str(data if is_address(data) else base.absolute()),
+            "folder": source_name(data) if is_address(data) else str(base.absolute()),
             **({} if base == data or is_address(data) else {"source": data.name}),
             "digest": cache.digest,
             "images": len(cache),

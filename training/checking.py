@@ -49,8 +49,9 @@ class Checker:
         generator = np.random.default_rng([config.seed, 3])
 
         def some(indices: Any) -> Any:
-            chosen = cache.usable(generator.permutation(indices)[:EVALUATED_IMAGES])
-            return crops(cache, chosen, self.preprocessing), ids[chosen]
+            chosen = generator.permutation(indices)[:EVALUATED_IMAGES]
+            pixels, kept = crops(cache, chosen, self.preprocessing)
+            return pixels, ids[kept]
 
         self.reference, self.held_out = some(parts.train), some(parts.held_out)
 

@@ -85,9 +85,9 @@ class Cache:
         images = [self[index] for index in indices.tolist()]
         return Fetched(images, self.shapes[indices], regions, masks, indices)
 
-    def usable(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Those of the indices that can be read: all, since what cannot is not in a cache."""
-        return indices
+    def get(self, index: int) -> Pixels | None:
+        """Image `index`; None when it cannot be read, which happens in a stream only."""
+        return self[index]
 
     def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
         """The crop of one image as serving would make it, from the file."""

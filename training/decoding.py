@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jepack import preprocess
-from jepack.errors import DataError
+from jepack.errors import DataError, SourceError
 from jepack.images import ImageFile
 from jepack.intensity import Window
 from jepack.preprocess import Pixels
@@ -39,7 +39,8 @@ def gathered(found: Sequence[Decoded]) -> tuple[Any, Grids | None]:
 
 
 def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> Decoded:
-    """The image, its shorter side at most `side` px. Raises DataError with the bare reason."""
+    """The image, its shorter side at most `side` px. Raises DataError with the bare reason it is bad,
+    SourceError when it is only out of reach."""
     try:
         content = file.read()
         whole = preprocess.decode(content, channels, window)
@@ -50,6 +51,8 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
             None if file.box is None else scaled(file, whole.shape[:2], pixels.shape[:2]),
             None if file.mask is None else mask_of(file, whole.shape[:2]),
         )
+    except SourceError:
+        raise
     except (DataError, OSError) as error:
         reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
         raise DataError(reason.removeprefix(f"{file.path}: ")) from error

@@ -61,13 +61,20 @@ class Evaluation:
         return found | {name: value for name, value in labelled.items() if value is not None}
 
 
-def crops(cache: Cache, chosen: npt.NDArray[np.int64], preprocessing: Preprocessing) -> Pixels:
-    """[N, S, S, C] centre crops as serving would cut them, from the cached pixels."""
-    side = preprocessing.size
-    found = np.empty((len(chosen), side, side, cache.channels), dtype=np.uint8)
-    for place in np.argsort(chosen, kind="stable"):  # in the files' order: shards are read once
-        found[place] = preprocess.crop(cache[int(chosen[place])], preprocessing)
-    return found
+def crops(
+    cache: Cache, chosen: npt.NDArray[np.int64], preprocessing: Preprocessing
+) -> tuple[Pixels, npt.NDArray[np.int64]]:
+    """[N, S, S, C] centre crops as serving would cut them, and which images: those that can be read.
+
+    Read in the files' order, so that of shards each is opened once.
+    """
+    found = {}
+    for index in np.sort(chosen).tolist():
+        image = cache.get(index)
+        if image is not None:
+            found[index] = preprocess.crop(image, preprocessing)
+    kept = [index for index in chosen.tolist() if index in found]
+    return np.stack([found[index] for index in kept]), np.array(kept, dtype=np.int64)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack import caches, preprocess, shards
-from jepack.errors import ConfigError, DataError
+from jepack.errors import ConfigError, DataError, SourceError
 from jepack.files import canonical_json
 from jepack.images import base_of, find_images
 from jepack.intensity import Window
@@ -68,9 +68,9 @@ class Stream(Cache):
         used = np.array([index for _, index in found], dtype=np.int64)
         return Fetched([image.pixels for image in decoded], shapes, *gathered(decoded), used)
 
-    def usable(self, indices: Ints) -> Ints:
-        """Those of the indices that can be read."""
-        return np.array([n for n in indices.tolist() if self._try(n) is not None], dtype=np.int64)
+    def get(self, index: int) -> Pixels | None:
+        found = self._try(index)
+        return None if found is None else found.pixels
 
     def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
         """The crop as serving would make it; for one that cannot be read, the next of `among` that can."""
@@ -98,6 +98,8 @@ class Stream(Cache):
             return None
         try:
             return decode_file(self.files[index], self.side, self.channels, self.window)
+        except SourceError:
+            raise
         except DataError as error:
             self._note(index, str(error))
             return None

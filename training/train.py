@@ -15,7 +15,7 @@ from torch import nn
 from jepack.bundle import Bundle
 from jepack.errors import TrainingError
 from jepack.files import write_json
-from jepack.images import find_images
+from jepack.images import find_images, source_name
 from jepack.intensity import Window
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor
@@ -261,7 +261,7 @@ def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, 
         watcher.warn(doubt)
     labels = f", {len(cache.classes)} classes" if cache.classes else ""
     watcher.say(
-        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), from {data}\n"
+        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), from {source_name(data)}\n"
         f"{config.method} · {config.encoder} · {config.global_views}x{config.size} px"
         + (f" + {config.local_views}x{config.local_size} px" if config.local_views else "")
         + f" views · {config.images_per_step} images per step · preset {config.preset}"

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack import caches
-from jepack.errors import ConfigError, DataError
+from jepack import caches, shards
+from jepack.errors import ConfigError, DataError, SourceError
+from jepack.preprocess import Preprocessing
 from training.batches import Cutter
 from training.config import TrainConfig, override, recipe
 from training.data import open_cache
+from training.evaluate import crops
 from training.stream import Lanes, open_stream
 from training.train import train
 from training.views import preset
@@ -133,6 +135,7 @@ def test_shards_from_an_address_are_fetched_again_within_the_limit(
     folder = write_shards(tmp_path / "www", count=12)
     size = (folder / "000.tar").stat().st_size
     monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "PAUSES_S", (0.01, 0.02))
     monkeypatch.setenv(caches.LIMIT, str(9 * size / 1e9))
     kept = tmp_path / "cache" / "jepack" / "shards"
     with served(folder, 12) as address:
@@ -151,6 +154,11 @@ def test_shards_from_an_address_are_fetched_again_within_the_limit(
             Cutter(stream, np.arange(72), config, LOOK)
         again = open_stream(address, side=40, channels=1)
         assert again.digest == stream.digest
+    monkeypatch.delenv(caches.LIMIT)
+    caches.prune(0)
+    with pytest.raises(SourceError, match="cannot be fetched"):  # out of reach is not a bad image
+        stream.fetch(np.array([3]))
+    assert not stream.bad
 
 
 def test_a_bad_image_is_replaced_by_one_of_its_side_of_the_split(tmp_path: Path) -> None:
@@ -162,7 +170,9 @@ def test_a_bad_image_is_replaced_by_one_of_its_side_of_the_split(tmp_path: Path)
     found = stream.fetch(np.array([4, 6]), among=np.arange(0, 20, 2))
     assert [int(image[0, 0, 0]) for image in found.images] == [4, 8]
     assert found.indices.tolist() == [4, 8]
-    assert stream.usable(np.arange(5, 9)).tolist() == [5, 7, 8]
+    look = Preprocessing(size=30, channels=1, mean=(0.5,), std=(0.25,))
+    pixels, kept = crops(stream, np.array([8, 6, 5]), look)
+    assert kept.tolist() == pixels[:, 0, 0, 0].tolist() == [8, 5]
     [(name, reason)] = stream.bad
     assert (Path(name).name, "known format" in reason) == ("06.png", True)
     (tmp_path / "07.png").write_bytes(b"torn")
