@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -135,6 +136,26 @@ def walk(folder: Path, parts: bool) -> Iterator[ImageFile]:
                 continue
             levels = path.relative_to(folder).parts
             yield ImageFile(path, levels[0] if len(levels) > 1 else None)
+
+
+def passed_over(folder: Path) -> dict[str, int]:
+    """Endings of files of a folder that no reader here takes, most first: {".heic": 120}."""
+    from jepack import containers
+
+    found: Counter[str] = Counter()
+    for root, folders, names in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not containers.is_folder(Path(root) / name)
+        ]
+        found.update(
+            Path(name).suffix.lower() or "no ending"
+            for name in names
+            if not name.startswith(".")
+            and not name.lower().endswith(SUFFIXES + containers.SUFFIXES)
+        )
+    return dict(found.most_common())
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from jepack import preprocess
+from jepack.containers import is_folder
 from jepack.errors import DataError
-from jepack.images import find_images
+from jepack.images import find_images, passed_over, source_name
 from training.data import measure_window
 from training.monitor import counter
 from training.preview import shown
@@ -44,7 +45,9 @@ def inspect(
     files = find_images(data, parts=True, tile=tile)
     with counter("look") as show:
         looks = survey(files, workers, show)
-    facts = report(str(data), looks)
+    facts = report(source_name(data), looks)
+    whole = data.is_dir() and not is_folder(data)
+    facts["passed_over"] = passed_over(data) if whole else {}
     if sheet is not None:
         contact_sheet(sheet, [look for look in looks if not look.problem], window)
         facts["contact_sheet"] = str(sheet)
@@ -128,6 +131,11 @@ def show_report(facts: dict[str, Any]) -> None:
             "values", f"{values['low']:g} to {values['high']:g}, mean {values['mean']:.4g}, "
             f"standard deviation {values['std']:.4g} within an image",
         )  # fmt: skip
+    if facts["passed_over"]:
+        told = ", ".join(
+            f"{n} {ending}" for ending, n in list(facts["passed_over"].items())[:SHOWN]
+        )
+        table.add_row("passed over", f"{told}: not read by their ending")
     if facts["need_window"]:
         table.add_row(
             "window", f"{facts['need_window']} hold values without a fixed meaning: training skips them "
