@@ -34,6 +34,12 @@ def export(
         str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}; or all.")
     ] = ",".join(DEFAULT_FORMATS),
     images: Annotated[int, typer.Option(min=8, help="Most images to judge by.")] = 512,
+    normalized: Annotated[
+        bool, typer.Option("--normalized", help="ONNX also gives both outputs at unit length.")
+    ] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="ONNX also gives the tokens, last_hidden_state.")
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(help="Bundle published before; refuse to be worse than it.")
     ] = None,
@@ -69,6 +75,7 @@ def export(
             data=data,
             max_images=images,
             thresholds=limits,
+            extras=[*["normalized"] * normalized, *["tokens"] * tokens],
             against=bundles.load(against) if against else None,
             allow=allow or (),
             force=force,

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import torch
 
+from export.extras import WithExtras
 from export.measure import Engine, Floats, torch_engine
 from jepack.bundle import ONNX_NAMES
 from jepack.encoder import EncoderGraph
@@ -32,11 +33,13 @@ class Source:
     graph: EncoderGraph
     images: npt.NDArray[np.uint8]  # to calibrate int8 ranges on: none of those that judge it
     folder: Path
+    extras: WithExtras | None = None  # further outputs of the ONNX formats
 
     @cached_property
     def onnx_model(self) -> Any:
         """The float32 ONNX graph; other ONNX formats start from it."""
-        return trace_onnx(self.graph, self.images)
+        names = [*ONNX_NAMES.values(), *(self.extras.names if self.extras else ())]
+        return trace_onnx(self.extras or self.graph, self.images, names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class Format:
     optional: bool = False  # an optional format that fails its gate is left out, not fatal
 
 
-def trace_onnx(graph: EncoderGraph, images: npt.NDArray[np.uint8]) -> Any:
+def trace_onnx(graph: torch.nn.Module, images: npt.NDArray[np.uint8], names: list[str]) -> Any:
     """The graph as an onnx.ModelProto: input `pixel_values` with a free `batch_size`."""
     program = torch.onnx.export(
         graph,
@@ -59,7 +62,7 @@ def trace_onnx(graph: EncoderGraph, images: npt.NDArray[np.uint8]) -> Any:
         (torch.from_numpy(images[:2]),),
         dynamo=True,
         input_names=["pixel_values"],
-        output_names=list(ONNX_NAMES.values()),
+        output_names=names,
         dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch_size")}},
         opset_version=OPSET,
         external_data=False,

@@ -38,7 +38,10 @@ def to_float16(model: Any) -> Any:
 
 
 def to_int8(model: Any, images: npt.NDArray[np.uint8], folder: Path) -> Any:
-    """Weights per channel in int8, activations in uint8 with ranges seen on `images`.
+    """Weights per channel in 7 of 8 bits, activations in uint8 with ranges seen on `images`.
+
+    7 bits: CPUs without VNNI add two products of 8 x 8 bits in 16, which saturates. On such a CPU full
+    weights brought the smallest cosine of an Earth-tile encoder to 0.84 (embedding), 7 bits to 0.996.
 
     The projector stays in float32: it costs next to nothing, and its calibration amplifies errors.
     uint8 activations with int8 weights are what onnxruntime maps to VNNI.
@@ -53,6 +56,7 @@ def to_int8(model: Any, images: npt.NDArray[np.uint8], folder: Path) -> Any:
             Batches(images),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,

@@ -18,6 +18,7 @@ import torch
 
 from export import gates, overrides, regression
 from export.evaluation import Evaluation, find_evaluation
+from export.extras import EXTRAS, WithExtras, compare_extras, judge_extras
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
@@ -78,6 +79,7 @@ def export_bundle(
     data: Path | None = None,
     max_images: int = 512,
     thresholds: Thresholds | None = None,
+    extras: Sequence[str] = (),
     against: Bundle | None = None,
     allow: Sequence[str] = (),
     force: bool = False,
@@ -87,7 +89,8 @@ def export_bundle(
     """Write the exports into the bundle, or raise GateError and leave it as it was.
 
     `data` is a folder of images the encoder was not trained on; without it the folder recorded in the
-    manifest is used, else the golden images alone. `against` is the bundle published before, which this
+    manifest is used, else the golden images alone. `extras` adds outputs to the ONNX formats, see
+    export/extras.py. `against` is the bundle published before, which this
     one must not be worse than; `allow` names checks of that comparison that only warn. `timing` measures
     speed too, `say` hears each step, `force` writes what the gate refuses, and the manifest records it.
     """
@@ -96,6 +99,8 @@ def export_bundle(
         raise ConfigError(
             f"unknown formats {unknown or '(none)'}: choose from {', '.join(FORMATS)}"
         )
+    if set(extras) - set(EXTRAS):
+        raise ConfigError(f"extra outputs are {', '.join(EXTRAS)}; found {', '.join(extras)}")
     strange = sorted(set(allow) - set(regression.CHECKS))
     if strange or (allow and against is None):
         raise ConfigError(
@@ -120,7 +125,8 @@ def export_bundle(
     if verdict.refusals and not force:
         raise refusal(bundle, verdict)
     with TemporaryDirectory(prefix="jepack-export-") as work:
-        source = Source(graph, evaluation.calibration, Path(work))
+        more = WithExtras(graph, extras).eval() if extras else None
+        source = Source(graph, evaluation.calibration, Path(work), more)
         exports = [
             make(FORMATS[name], source, evaluation, truth, thresholds, say) for name in formats
         ]
@@ -186,12 +192,21 @@ def make(
     say(f"{kind.file}: comparing with PyTorch")
     found = run_engine(kind.engine(path), evaluation.images)
     parity = compare(truth, found, evaluation)
-    return ExportedFile(
+    limits = thresholds.parity[kind.precision]
+    item = ExportedFile(
         format=kind.name,
         file=kind.file,
         facts={"bytes": path.stat().st_size, **facts},
         parity=parity,
-        verdict=gates.judge_export(kind.file, parity, thresholds.parity[kind.precision]),
+        verdict=gates.judge_export(kind.file, parity, limits),
+    )
+    if source.extras is None or not kind.file.endswith(".onnx"):
+        return item
+    more = compare_extras(source.extras, path, evaluation)
+    return replace(
+        item,
+        facts={**item.facts, "extra_outputs": more},
+        verdict=item.verdict + judge_extras(kind.file, more, limits),
     )
 
 

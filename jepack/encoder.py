@@ -131,9 +131,12 @@ class EncoderGraph(nn.Module):
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
+    def normalise(self, pixel_values: Tensor) -> Tensor:
+        """[B, C, H, W] as the backbone takes it."""
+        return pixel_values.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        images = pixel_values.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
-        embedding = self.backbone(images)
+        embedding = self.backbone(self.normalise(pixel_values))
         return embedding, self.projector(embedding)
 
 

@@ -1,0 +1,94 @@
+"""Optional further outputs of the ONNX exports: unit-length vectors, and the tokens before pooling.
+
+They come after `pooler_output` and `projection`, so whoever takes outputs by name or by place is served as
+before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.evaluation import Evaluation
+from export.gates import Parity, Verdict
+from jepack.bundle import cosine
+from jepack.encoder import EncoderGraph
+
+# asked for by: names of the outputs
+EXTRAS = {
+    "normalized": ("pooler_output_normalized", "projection_normalized"),
+    "tokens": ("last_hidden_state",),
+}
+MOST = 32  # images that the extra outputs are compared on: tokens are large
+
+
+class WithExtras(nn.Module):
+    """The graph of every export with more outputs behind its two.
+
+    Tokens are what timm's `forward_features` gives and transformers calls `last_hidden_state`:
+    [B, T, E] for ViTs (class and register tokens first), [B, E, h, w] for convolutional encoders.
+    """
+
+    def __init__(self, graph: EncoderGraph, extras: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder, self.extras = graph, tuple(extras)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for extra in self.extras for name in EXTRAS[extra])
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        backbone: Any = self.encoder.backbone
+        tokens = backbone.forward_features(self.encoder.normalise(pixel_values))
+        embedding = backbone.forward_head(tokens)
+        projection = self.encoder.projector(embedding)
+        found = {
+            "normalized": (F.normalize(embedding, dim=-1), F.normalize(projection, dim=-1)),
+            "tokens": (tokens,),
+        }
+        return (embedding, projection, *(value for name in self.extras for value in found[name]))
+
+
+def compare_extras(
+    module: WithExtras, path: Path, evaluation: Evaluation
+) -> dict[str, dict[str, float]]:
+    """Per extra output: how far the file is from PyTorch."""
+    images = evaluation.images[:MOST]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(list(module.names), {"pixel_values": images})
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(images))[2:]
+    result = {}
+    for name, tensor, other in zip(module.names, wanted, found, strict=True):
+        a, b = (np.asarray(x, np.float64).reshape(len(images), -1) for x in (tensor, other))
+        same = tuple(tensor.shape) == other.shape
+        difference = float(np.abs(a - b).max()) if same and np.isfinite(b).all() else float("inf")
+        result[name] = {
+            "max_abs": difference,
+            "max_relative": difference / max(float(np.sqrt(np.mean(a**2))), 1e-30),
+            "cosine": float(cosine(a, b).min()) if np.isfinite(difference) else -1.0,
+        }
+    return result
+
+
+def judge_extras(file: str, found: dict[str, dict[str, float]], limits: Parity) -> Verdict:
+    """The same limits as for the two outputs, but for those of distribution and neighbours."""
+    refusals = []
+    for name, figures in found.items():
+        if not figures["max_relative"] <= limits.max_relative:
+            refusals.append(
+                f"{file}: {name}: largest difference over the size {figures['max_relative']:.4g} "
+                f"(at most {limits.max_relative:g})"
+            )
+        if not figures["cosine"] >= limits.cosine:
+            refusals.append(
+                f"{file}: {name}: smallest cosine {figures['cosine']:.4g} (at least {limits.cosine:g})"
+            )
+    return Verdict(refusals)
