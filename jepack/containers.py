@@ -7,6 +7,7 @@ A part is named by a short text kept in the cache's index: `page=2`, `frame=5`, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jepack.errors import DataError, JepackError
+from jepack.files import cache_root, write_json
 from jepack.formats import need
 from jepack.images import ImageFile
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
@@ -194,6 +196,31 @@ def class_names(features: bytes | None) -> list[str] | None:
         return list(info["info"]["features"]["label"]["names"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def hub_images(text: str) -> list[ImageFile]:
+    """`hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT`, by the library `datasets`, which downloads it when needed.
+
+    Every split is read, and told in the column `split`, so that training keeps them apart. A small file in
+    the cache stands for each; its content, and so the decoded images' identity, changes with the data.
+    """
+    datasets = need("datasets", "datasets")
+    name, _, split = text.removeprefix("hf:").partition(":")
+    try:
+        found = datasets.load_dataset(name, split=split or None)
+    except Exception as error:  # of many libraries
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{text}: `datasets` cannot load it ({reason[0]})") from error
+    images = []
+    for part, data in ({split: found} if split else found).items():
+        marker = cache_root() / "hub" / f"{re.sub(r'[^0-9A-Za-z.-]+', '--', name)}-{part}.json"
+        told = {"dataset": name, "split": part, "fingerprint": data._fingerprint}
+        if not marker.is_file() or json.loads(marker.read_text()) != told:
+            write_json(marker, told)
+        images += [
+            ImageFile(marker, label, row, {"split": part}) for row, label in rows_of_saved(marker)
+        ]
+    return images
 
 
 def rows_of_saved(path: Path) -> Parts:

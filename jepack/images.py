@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jepack.errors import DataError
+from jepack.files import cache_root
 from jepack.preprocess import SUFFIXES
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
@@ -69,6 +70,8 @@ def find_images(
     from jepack import containers
 
     text = source_name(data)
+    if parts and text.startswith("hf:"):
+        return containers.hub_images(text)
     if parts and SHARDS.search(text):
         from jepack.shards import find_shards
 
@@ -103,19 +106,24 @@ def find_images(
 
 
 def is_address(data: Path | str) -> bool:
-    """Whether it says where on the web shards are; also after a Path has halved the slashes."""
-    return re.match(r"https?:/", str(data)) is not None
+    """Whether it names shards on the web (also after a Path has halved the slashes) or a data set's name."""
+    return re.match(r"https?:/|hf:", str(data)) is not None
 
 
 def source_name(data: Path | str) -> str:
     """A source's name; a Path halves the slashes of an address."""
-    return re.sub(r":/(?!/)", "://", str(data), count=1) if is_address(data) else str(data)
+    return re.sub(r"^(https?):/(?!/)", r"\1://", str(data))
 
 
 def base_of(data: Path | str) -> Path:
-    """The folder that names of its images count from: the data folder, or that of a manifest or file."""
+    """The folder that names of its images count from: the data folder, or that of a manifest or file.
+
+    For what comes from elsewhere, the folder it is kept in.
+    """
     from jepack import containers
 
+    if is_address(data):
+        return cache_root()
     data = Path(data)
     return data if data.is_dir() and not containers.is_folder(data) else data.parent
 

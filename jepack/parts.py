@@ -7,6 +7,7 @@ know one kind.
 from __future__ import annotations
 
 import io
+import json
 import threading
 import warnings
 from pathlib import Path
@@ -148,7 +149,11 @@ def saved(path: Path) -> Any:
     datasets = need("datasets", "datasets")
 
     def opening() -> Any:
-        data = datasets.load_from_disk(str(path))
+        if path.is_dir():
+            data = datasets.load_from_disk(str(path))
+        else:  # containers.hub_images wrote it
+            told = json.loads(path.read_text())
+            data = datasets.load_dataset(told["dataset"], split=told["split"])
         column = next((k for k, v in data.features.items() if isinstance(v, datasets.Image)), None)
         if column is None:
             raise DataError(f"{path}: no column of images; found {', '.join(data.features)}")

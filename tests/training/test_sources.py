@@ -143,6 +143,33 @@ def test_hugging_face_parquet_and_saved_data_sets(tmp_path: Path) -> None:
         assert [file.label for file in found] == ["cat", "dog", "cat", "dog", "cat", None, "dog"]
 
 
+def test_a_data_set_by_name_keeps_its_splits_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library takes a local folder for a name as it takes OWNER/NAME."""
+    datasets = pytest.importorskip("datasets")
+    from training.splits import training_split
+
+    monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    images = stack(9, (16, 16, 3))
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    for split, chosen in (("train", images[:6]), ("test", images[6:])):
+        rows = {"image": [Image.fromarray(image) for image in chosen], "label": [1] * len(chosen)}
+        data = datasets.Dataset.from_dict(rows, features=features)
+        data.to_parquet(tmp_path / "birds" / "data" / f"{split}-00000-of-00001.parquet")
+    found = find_images(f"hf:{tmp_path / 'birds'}", parts=True)
+    assert np.array_equal(pixels(found, 3), images)
+    assert {file.label for file in found} == {"dog"}
+    train, held_out = training_split(found, 0.5, seed=0)
+    assert (train.tolist(), held_out.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8])
+    assert len(find_images(f"hf:{tmp_path / 'birds'}:test", parts=True)) == 3
+    with pytest.raises(DataError, match="hf:.*nowhere: `datasets` cannot load it"):
+        find_images(f"hf:{tmp_path / 'nowhere'}", parts=True)
+
+
 @pytest.mark.parametrize("kind", ["hdf5", "zarr", "npy"])
 def test_slices_of_arrays_are_images(tmp_path: Path, kind: str) -> None:
     values = stack(4, (18, 22, 1), np.int16) - 1000
