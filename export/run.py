@@ -5,7 +5,6 @@ N images, E embedding dims, D projection dims.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from export.extras import EXTRAS, WithExtras, compare_extras, judge_extras
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
-from export.timing import time_engines
+from export.timing import processor, time_engines
 from jepack import bundle as bundles
 from jepack import card, isotropy
 from jepack.bundle import Bundle
@@ -263,7 +262,7 @@ def isotropy_json(bundle: Bundle, result: ExportResult) -> dict[str, Any]:
             file: facts for file, facts in measured["exports"].items() if file in left_out
         },
         "machine": {
-            "processor": platform.machine(),
+            "processor": processor(),
             "threads": torch.get_num_threads(),
             **{name: version(name) for name in libraries},
         },

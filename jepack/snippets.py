@@ -101,7 +101,8 @@ from jepack import bundle, preprocess
 encoder = bundle.load(folder)  # checks every file against the manifest
 pixels = preprocess.load(Path("image.png"), encoder.preprocessing)
 session = onnxruntime.InferenceSession(encoder.onnx(), providers=["CPUExecutionProvider"])
-embedding, projection = session.run(None, {{"pixel_values": pixels[None]}})
+outputs = ["pooler_output", "projection"]
+embedding, projection = session.run(outputs, {{"pixel_values": pixels[None]}})
 """
 
 CLIENT = """
