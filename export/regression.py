@@ -86,12 +86,16 @@ def compare_with(
         "neighbour_agreement": round(agreement, 4),
     }
     problems = {}
-    for name, (now, before) in figures["effective_rank"].items():
-        if now < limits.against_rank * before:
-            problems["rank"] = (
-                f"against {previous.name}: {name.replace('_', ' ')}: effective rank {now:.1f}, was "
-                f"{before:.1f} (at least {limits.against_rank:.0%} of it)"
-            )
+    lower = [
+        f"{name.replace('_', ' ')} {now:.1f}, was {before:.1f}"
+        for name, (now, before) in figures["effective_rank"].items()
+        if now < limits.against_rank * before
+    ]
+    if lower:
+        problems["rank"] = (
+            f"against {previous.name}: effective rank of the {' and of the '.join(lower)} (at least "
+            f"{limits.against_rank:.0%} of it)"
+        )
     now, before = figures["excess"]
     if now - before > limits.against_excess:
         problems["isotropy"] = (
