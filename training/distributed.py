@@ -14,7 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from jepack.errors import TrainingError
 from jepack.sigreg import all_reduce_sum, world_size
+
+# Words of gloo and NCCL when the other end of a connection is gone.
+LOST = (
+    "Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ def ranks(device: str | None = None) -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
     try:
         yield Ranks(rank, world, chosen)
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        first = str(error).strip().splitlines()[0][-160:]
+        raise TrainingError(
+            f"rank {rank} lost another rank ({first}). The one that failed first says why; if it says "
+            "nothing, it was killed, often for memory. The same command continues from the last checkpoint."
+        ) from error
     finally:
         dist.destroy_process_group()
 

@@ -26,6 +26,7 @@ from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, any_rank, barrier, broadcast, ranks
+from training.health import Health
 from training.monitor import Monitor
 from training.regularisers import FLOORS
 from training.saving import resume, save
@@ -156,6 +157,7 @@ def loop(
     cutter = Cutter(cache, parts.train, config, look, here.rank, here.world, on_device=on_device)
     finisher = Finisher(config, look, preprocessing.mean, preprocessing.std, here.device)
     checker = Checker(config, cache, parts, preprocessing) if here.first else None
+    health = Health(config)
     every = max(1, round(config.evaluate_epochs * len(parts.train) / config.images_per_step))
     saved = started = time.monotonic()
     timed: list[float] = []
@@ -174,6 +176,7 @@ def loop(
                 "cut_share": (batches.waited_s + finisher.seconds()) / took,
             }
             watcher.step(state.step - 1, figures)
+            health.check(state, figures, out)
             timed.append(took)
             if config.minutes and len(timed) % TIMED_STEPS == 0:
                 fit_budget(config, state, timed, time.monotonic() - started, watcher, most)

@@ -132,6 +132,7 @@ def test_a_killed_rank_is_restarted_and_sigterm_saves_and_ends(
     finally:
         finish(children, 60)
     log = (tmp_path / "run-0.txt").read_text()
+    assert "rank 0 lost another rank" in log
     assert "continuing after step" in log
     assert "the same command continues it" in log
     assert load_newest(run, torch.device("cpu"), print) is not None

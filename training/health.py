@@ -1,0 +1,62 @@
+"""Stops a run that the loss itself shows to be lost: shrunk to a point, or diverged.
+
+What only an evaluation can show (rank) is in checking.py; non-finite steps are in train.py. Every rank
+sees the same figures, so all stop at the same step.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from pathlib import Path
+
+from jepack.errors import TrainingError
+from jepack.sigreg import collapse_value
+from training.checking import last_good, told
+from training.config import TrainConfig
+from training.starting import State
+
+WINDOW = 20  # steps whose median is judged: one odd batch stops nothing
+YOUNG_STEPS = 100  # and twice the warm-up: untrained projections lie at a point, too
+POINT_SHARE = (
+    0.99  # of SIGReg at full collapse: a standard deviation of about 0.05, which should be 1
+)
+DIVERGED = 10.0  # times the lowest median, ...
+UNRELATED = 1.0  # ... and more than if the views of an image had nothing in common
+
+
+class Health:
+    """The losses of the last steps, and the lowest median so far."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.statistics: deque[float] = deque(maxlen=WINDOW)
+        self.lowest = float("inf")
+        sigreg = config.method == "lejepa" and config.regulariser == "sigreg"
+        self.collapsed_at = collapse_value(config.images_per_step) if sigreg else None
+
+    def check(self, state: State, figures: dict[str, float], run: Path) -> None:
+        """After each step with its figures. TrainingError when the run is lost."""
+        self.losses.append(figures["loss"])
+        self.statistics.append(figures.get("regulariser", 0.0))
+        if len(self.losses) < WINDOW:
+            return
+        loss = statistics.median(self.losses)
+        self.lowest = min(self.lowest, loss)
+        if loss > max(DIVERGED * self.lowest, UNRELATED):
+            raise TrainingError(
+                f"step {state.step}: the loss has diverged (median of {WINDOW} steps {loss:.4g}, it was "
+                f"{self.lowest:.4g}; {told(figures)}). {last_good(state, run)} Try a lower "
+                "--learning-rate, or --set gradient_clip=1."
+            )
+        young = max(YOUNG_STEPS, 2 * self.config.warmup_fraction * state.total)
+        if self.collapsed_at is None or state.step < young:
+            return
+        statistic = statistics.median(self.statistics)
+        if statistic > POINT_SHARE * self.collapsed_at:
+            raise TrainingError(
+                f"step {state.step}: the projections lie at a point (SIGReg {statistic:.2f}, it is "
+                f"{self.collapsed_at:.2f} at full collapse; {told(figures)}). {last_good(state, run)} "
+                "Try a larger --sigreg-weight or --learning-rate, or a warm-up of fewer steps."
+            )
