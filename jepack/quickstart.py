@@ -27,6 +27,7 @@ from jepack.images import find_images
 
 console = Console()
 GRACE_S = 20.0  # a stage may take this long to save and stop
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def quickstart(
@@ -51,8 +52,8 @@ def quickstart(
     if not 0 < minutes <= 10_000:
         raise ConfigError(f"--minutes must be positive, found {minutes}")
     walk = prepare(dataset, data, out, preset)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT
-        signal.signal(number, signal.default_int_handler)
+    for number in STOPS:  # a shell's background job ignores SIGINT
+        signal.signal(number, interrupt)
     with walk.tidy():
         train(walk, minutes, fresh)
         export(walk, fresh)
@@ -64,6 +65,13 @@ def quickstart(
         summary(walk)
         if app:
             walk.wait()
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C, once: a second one must not cut short the stopping of what was started."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @dataclass
