@@ -52,7 +52,7 @@ class Plan:
 
 
 LEJEPA = ("--recipe", "quickstart")
-# Mild crops at a higher resolution, and the largest value beside the mean: cracks are thin and local.
+# Mild crops and the largest value beside the mean: cracks are thin and local. See docs/quality.md.
 CELLS = ("--size", "96", "--set", "eval_size=160", "--set", "view.global_scale=[0.5,1]",
          "--set", "global_pool=catavgmax")  # fmt: skip
 IJEPA = ("--recipe", "ijepa", "--encoder", "vit_tiny_patch16_224", "--images-per-step", "128")

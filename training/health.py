@@ -1,4 +1,4 @@
-"""Stops a run that the loss itself shows to be lost: shrunk to a point, or diverged.
+"""Stops a run that the loss itself shows to be lost: no better than one point, or diverged.
 
 What only an evaluation can show (rank) is in checking.py; non-finite steps are in train.py. Every rank
 sees the same figures, so all stop at the same step.
@@ -6,6 +6,7 @@ sees the same figures, so all stop at the same step.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from pathlib import Path
@@ -18,9 +19,9 @@ from training.starting import State
 
 WINDOW = 20  # steps whose median is judged: one odd batch stops nothing
 YOUNG_STEPS = 100  # and twice the warm-up: untrained projections lie at a point, too
-POINT_SHARE = (
-    0.99  # of SIGReg at full collapse: a standard deviation of about 0.05, which should be 1
-)
+# Of SIGReg's value with all projections at the origin. Reached where their standard deviation is below
+# about 0.05, and where they lie far from the origin, which is no better.
+POINT_SHARE = 0.99
 DIVERGED = 10.0  # times the lowest median, ...
 UNRELATED = 1.0  # ... and more than if the views of an image had nothing in common
 
@@ -38,6 +39,8 @@ class Health:
 
     def check(self, state: State, figures: dict[str, float], run: Path) -> None:
         """After each step with its figures. TrainingError when the run is lost."""
+        if not math.isfinite(figures["loss"]):
+            return  # not applied, and counted by the step itself
         self.losses.append(figures["loss"])
         self.statistics.append(figures.get("regulariser", 0.0))
         if len(self.losses) < WINDOW:
@@ -56,7 +59,8 @@ class Health:
         statistic = statistics.median(self.statistics)
         if statistic > POINT_SHARE * self.collapsed_at:
             raise TrainingError(
-                f"step {state.step}: the projections lie at a point (SIGReg {statistic:.2f}, it is "
-                f"{self.collapsed_at:.2f} at full collapse; {told(figures)}). {last_good(state, run)} "
-                "Try a larger --sigreg-weight or --learning-rate, or a warm-up of fewer steps."
+                f"step {state.step}: the projections lie at a point, or as far from N(0, I) as one (SIGReg "
+                f"{statistic:.2f}, at full collapse {self.collapsed_at:.2f}; {told(figures)}). "
+                f"{last_good(state, run)} Try a larger --sigreg-weight or --learning-rate, or a "
+                "warm-up of fewer steps."
             )
