@@ -27,13 +27,12 @@ UNRELATED = 1.0  # ... and more than if the views of an image had nothing in com
 
 
 class Health:
-    """The losses of the last steps, and the lowest median so far."""
+    """The losses of the last steps."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.statistics: deque[float] = deque(maxlen=WINDOW)
-        self.lowest = float("inf")
         sigreg = config.method == "lejepa" and config.regulariser == "sigreg"
         self.collapsed_at = collapse_value(config.images_per_step) if sigreg else None
 
@@ -46,11 +45,11 @@ class Health:
         if len(self.losses) < WINDOW:
             return
         loss = statistics.median(self.losses)
-        self.lowest = min(self.lowest, loss)
-        if loss > max(DIVERGED * self.lowest, UNRELATED):
+        state.lowest_loss = min(state.lowest_loss, loss)
+        if loss > max(DIVERGED * state.lowest_loss, UNRELATED):
             raise TrainingError(
                 f"step {state.step}: the loss has diverged (median of {WINDOW} steps {loss:.4g}, it was "
-                f"{self.lowest:.4g}; {told(figures)}). {last_good(state, run)} Try a lower "
+                f"{state.lowest_loss:.4g}; {told(figures)}). {last_good(state, run)} Try a lower "
                 "--learning-rate, or --set gradient_clip=1."
             )
         young = max(YOUNG_STEPS, 2 * self.config.warmup_fraction * state.total)

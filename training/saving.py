@@ -29,6 +29,7 @@ def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
     content = {
         "step": state.step,
         "total": state.total,
+        "lowest_loss": state.lowest_loss,
         "config": config.to_json(),
         **(gathered(state) if state.sharded else plain(state) if here.first else {}),
     }
@@ -81,6 +82,7 @@ def resume(state: State, out: Path, config: TrainConfig, here: Ranks, fresh: boo
     load = load_gathered if state.sharded else load_plain
     load(state, found)
     state.step, state.total = found["step"], found["total"]
+    state.lowest_loss = found.get("lowest_loss", float("inf"))  # older checkpoints lack it
     state.last_checkpoint = checkpoint.folder_of(out, state.step)
 
 

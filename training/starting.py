@@ -33,6 +33,7 @@ class State:
     total: int = 0
     last_checkpoint: Path | None = None
     bad_steps: int = 0
+    lowest_loss: float = float("inf")  # median over some steps; divergence is measured against it
     evaluation: Evaluation | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jepack.errors import TrainingError
 from training.checkpoint import load_newest
 from training.config import TrainConfig, recipe
+from training.curves import read_log
 from training.train import train
 
 
@@ -61,3 +63,21 @@ def test_a_healthy_run_is_left_alone(digits_folder: Path, tmp_path: Path) -> Non
     config, root = replace(tiny(), epochs=40), tmp_path / "cache"
     done = train(config, digits_folder, tmp_path / "run", device="cpu", cache_root=root)
     assert done is not None
+
+
+def test_a_restarted_run_remembers_how_low_its_loss_has_been(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    run, options = tmp_path / "run", {"device": "cpu", "cache_root": tmp_path / "cache"}
+    assert train(tiny(), digits_folder, run, stop_after=60, **options) is None
+    before = [entry["loss"] for entry in read_log(run)[0]]
+    wild = tiny(learning_rate=10.0, gradient_clip=1.0)
+    with pytest.raises(TrainingError, match="the loss has diverged") as caught:
+        train(wild, digits_folder, run, **options)
+    lowest = float(str(caught.value).split("it was ")[1].split(";")[0])
+    assert lowest == pytest.approx(min(medians(before)), rel=1e-3)
+
+
+def medians(losses: list[float]) -> list[float]:
+    """Over every 20 steps in a row."""
+    return [float(np.median(losses[end - 20 : end])) for end in range(20, len(losses) + 1)]
