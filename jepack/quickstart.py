@@ -24,6 +24,7 @@ from jepack import bundle as bundles
 from jepack import datasets
 from jepack.errors import ArtifactError, ConfigError, JepackError, ServerError
 from jepack.images import find_images
+from jepack.tether import Tether
 
 console = Console()
 GRACE_S = 20.0  # a stage may take this long to save and stop
@@ -87,6 +88,7 @@ class Walk:
     page: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     children: list[subprocess.Popen[str]] = field(default_factory=list)
+    tether: Tether = field(default_factory=Tether)
 
     @property
     def bundle(self) -> Path:
@@ -97,9 +99,8 @@ class Walk:
         return self.out / "index"
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """A `jepack` command in a process group of its own, so that it can be stopped whole."""
-        command = [sys.executable, "-m", "jepack", *words]
-        child = subprocess.Popen(command, text=True, start_new_session=True, **options)
+        """A `jepack` command that can be stopped whole and ends when this process does."""
+        child = self.tether.start([sys.executable, "-m", "jepack", *words], **options)
         self.children.append(child)
         return child
 

@@ -71,6 +71,14 @@ def quickstart(cells: Path, place: Path, *words: str) -> Iterator[subprocess.Pop
         child.stdout.close()
 
 
+def outlasting(started: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still ran after a minute, and no longer do."""
+    _, left = psutil.wait_procs(started, timeout=60)
+    for process in left:
+        process.kill()
+    return left
+
+
 def line_with(child: subprocess.Popen[str], words: str, timeout_s: float) -> tuple[str, str]:
     """(the first line that holds the words, everything before it)."""
     lines: queue.Queue[str] = queue.Queue()
@@ -120,6 +128,30 @@ def test_from_pictures_to_a_page_and_away_again(cells: Path, place: Path) -> Non
         child.wait(90)
     assert not [process for process in started if process.is_running()], "processes were left"
     assert "licence of the data" in told
+
+
+def test_nothing_outlives_a_killed_quickstart(cells: Path, place: Path) -> None:
+    """Nobody is left to stop the servers, and nobody can answer for a kill."""
+    with quickstart(cells, place, "--port", "0") as child:
+        line_with(child, "Open http", 600)
+        started = psutil.Process(child.pid).children(recursive=True)
+        assert any("tritonserver" in process.name() for process in started)
+        child.kill()
+        left = outlasting(started)
+    assert not left
+
+
+def test_training_stops_and_keeps_its_steps_when_its_quickstart_is_killed(
+    cells: Path, tmp_path: Path
+) -> None:
+    with quickstart(cells, tmp_path, "--no-app") as child:
+        line_with(child, "step 1/", 120)
+        started = psutil.Process(child.pid).children(recursive=True)
+        assert started
+        child.kill()
+        left = outlasting(started)
+    assert not left
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_a_second_run_reuses_everything_and_checks_itself(cells: Path, place: Path) -> None:
