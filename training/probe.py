@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import recall_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
@@ -60,7 +60,7 @@ class Score:
     linear: float
     linear_low: float  # 95 % bootstrap interval over test images
     linear_high: float
-    balanced: float  # mean recall over classes, of the linear probe
+    balanced: float  # mean recall over the classes of the test part, of the linear probe
     knn: float
     few_shot: dict[int, float]  # labelled images per class -> accuracy
     majority: float
@@ -82,7 +82,7 @@ def score(x: Floats, y: Ints, train: Ints, test: Ints, seed: int = 0) -> Score:
         linear=float(right.mean()),
         linear_low=float(np.quantile(draws, 0.025)),
         linear_high=float(np.quantile(draws, 0.975)),
-        balanced=float(balanced_accuracy_score(y[test], answer)),
+        balanced=float(recall_score(y[test], answer, labels=np.unique(y[test]), average="macro")),
         knn=knn_accuracy(x[train], y[train], x[test], y[test]),
         few_shot={shots: few_shot(z, y, train, test, shots, seed) for shots in SHOTS},
         majority=float(np.bincount(y[test]).max() / len(test)),

@@ -93,3 +93,16 @@ def test_more_labels_help_and_a_perfect_feature_scores_one() -> None:
 def test_a_random_encoder_is_the_same_every_time() -> None:
     one, other = (open_encoder("random:test_vit", 1, 32)[0].state_dict() for _ in range(2))
     assert all(bool((one[name] == other[name]).all()) for name in one)
+
+
+def test_a_class_that_only_training_has_costs_accuracy_and_no_balance() -> None:
+    """Group-aware splits do that; the warning of scikit-learn would be an error here."""
+    y = np.repeat([0, 1, 2], 40)
+    noise = np.random.default_rng(0).normal(0, 0.01, (120, 3))
+    x = (np.eye(3)[y] + noise).astype(np.float32)
+    test = np.concatenate([np.arange(0, 10), np.arange(40, 50)])
+    train = np.setdiff1d(np.arange(120), test)
+    x[test[:5]] = np.eye(3)[2]  # half of class 0 looks like class 2, which the test part lacks
+    found = score(x, y, train, test)
+    assert found.linear == pytest.approx(0.75)
+    assert found.balanced == pytest.approx(0.75)  # (0.5 + 1) / 2
