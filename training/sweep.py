@@ -214,6 +214,13 @@ def show(found: list[Run], out: Path) -> None:
         )  # fmt: skip
     console = Console()
     console.print(table)
+    if any("sigreg_weight" in run.changed for run in found):
+        console.print(
+            "[yellow]Lambda differs:[/] short runs of different lambdas are hardly ranked by the score, "
+            "those of one lambda are (docs/import.md).",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         f"score = loss / lambda^{LAMBDA_POWER:g} on the same views for all, lower is better\n"
         f"  all figures  {out / 'sweep.json'}\n  best bundle  {out / found[0].name / 'bundle'}",

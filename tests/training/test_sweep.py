@@ -13,7 +13,7 @@ from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.errors import ConfigError
 from training.config import TrainConfig, recipe
-from training.sweep import Run, combinations, fixed_views, loss_on, run_all
+from training.sweep import Run, combinations, fixed_views, loss_on, run_all, show
 
 
 def tiny() -> TrainConfig:
@@ -74,3 +74,13 @@ def test_runs_are_ranked_by_loss_over_lambda_to_the_power_of_0_4(
     assert run_all(tiny(), changes, digits_folder, tmp_path / "out", **options) == found
     again = [(tmp_path / "out" / run.name / "log.jsonl").stat().st_mtime_ns for run in found]
     assert again == stamps  # nothing was trained twice
+
+
+def test_the_table_warns_where_lambdas_differ(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    one = {"score": 0.5, "loss": 0.1, "embedding_rank": 3.0}
+    show([Run("a", {"sigreg_weight": 0.02}, **one)], tmp_path)
+    assert "Lambda differs" in capsys.readouterr().out
+    show([Run("b", {"learning_rate": 1e-3}, **one)], tmp_path)
+    assert "Lambda differs" not in capsys.readouterr().out
