@@ -8,7 +8,8 @@ The first takes runs as unlike as the paper's, good and bad: lambda over two dec
 learns nothing to one that is too fast, half an epoch to twelve, other projectors. Correlations are taken
 over all runs, over those with lambda up to 0.1, and over those of one lambda.
 
-Every run is probed on images that no run has trained on; the score sees training images and no label.
+Probes are means over five splits: the runs' own, whose test images none has trained on, and four that test
+on images seen without labels, too. The score sees training images and no label.
 """
 
 from __future__ import annotations
