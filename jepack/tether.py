@@ -19,7 +19,8 @@ class Tether:
     """Held by the owner for as long as it lives."""
 
     def __init__(self) -> None:
-        self._end, self._held = os.pipe()  # neither is inherited but as standard input
+        # The second is never written to and never inherited: it closes when this process ends.
+        self._end, self._held = os.pipe()
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         """A `jepack` command in a session of its own, so that it can be stopped whole."""

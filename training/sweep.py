@@ -214,10 +214,10 @@ def show(found: list[Run], out: Path) -> None:
         )  # fmt: skip
     console = Console()
     console.print(table)
-    if any("sigreg_weight" in run.changed for run in found):
+    if len({run.changed.get("sigreg_weight") for run in found}) > 1:
         console.print(
-            "[yellow]Lambda differs:[/] short runs of different lambdas are hardly ranked by the score, "
-            "those of one lambda are (docs/import.md).",
+            "[yellow]Lambda differs:[/] the score ranks short runs of one lambda; across lambdas it mostly "
+            "follows lambda (docs/import.md).",
             highlight=False,
             soft_wrap=True,
         )

@@ -144,7 +144,7 @@ def test_nothing_outlives_a_killed_quickstart(cells: Path, place: Path) -> None:
 def test_training_stops_and_keeps_its_steps_when_its_quickstart_is_killed(
     cells: Path, tmp_path: Path
 ) -> None:
-    with quickstart(cells, tmp_path, "--no-app") as child:
+    with quickstart(cells, tmp_path, "--no-app", "--minutes", "5") as child:
         line_with(child, "step 1/", 120)
         started = psutil.Process(child.pid).children(recursive=True)
         assert started
@@ -152,6 +152,7 @@ def test_training_stops_and_keeps_its_steps_when_its_quickstart_is_killed(
         left = outlasting(started)
     assert not left
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run" / "bundle").exists()  # stopped, not finished
 
 
 def test_a_second_run_reuses_everything_and_checks_itself(cells: Path, place: Path) -> None:

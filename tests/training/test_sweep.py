@@ -80,7 +80,8 @@ def test_the_table_warns_where_lambdas_differ(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     one = {"score": 0.5, "loss": 0.1, "embedding_rank": 3.0}
-    show([Run("a", {"sigreg_weight": 0.02}, **one)], tmp_path)
+    runs = [Run(str(weight), {"sigreg_weight": weight}, **one) for weight in (0.02, 0.05)]
+    show(runs, tmp_path)
     assert "Lambda differs" in capsys.readouterr().out
-    show([Run("b", {"learning_rate": 1e-3}, **one)], tmp_path)
+    show(runs[:1], tmp_path)
     assert "Lambda differs" not in capsys.readouterr().out
