@@ -193,10 +193,20 @@ def test_a_full_queue_is_waited_for_or_told(exported_bundle: Bundle, tmp_path: P
     small = RepositoryConfig(max_queue_size=1, max_batch_size=1, threads=1)
     log = tmp_path / "log"
     with TritonServer(exported_bundle, **FREE, config=small, log_file=log) as server:
-        with Client(server.url) as patient:
-            assert patient.embed([png()] * 60, concurrency=12).good.all()
-        with Client(server.url, timeout_s=0.001) as hasty, pytest.raises(BusyError):
-            hasty.infer([png()])
+        slow, told = png(3000), ""
+        with (
+            Client(server.url, timeout_s=120) as patient,
+            Client(server.url, timeout_s=0.1) as hasty,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            waiting = thread.submit(patient.embed, [slow] * 40, concurrency=12)
+            while "queue stayed full" not in told and not waiting.done():
+                try:
+                    hasty.infer([slow])
+                except BusyError as error:
+                    told = str(error)
+            assert waiting.result().good.all()
+        assert "queue stayed full" in told
         assert server.check(busy_is_fine=True) is None
 
 
