@@ -340,7 +340,9 @@ def smooth(curve: list[list[float]]) -> list[float]:
 
 def reached(curve: list[list[float]], level: float) -> float | None:
     """Processor seconds until the smoothed curve is at the level."""
-    return next((point[0] for point, v in zip(curve, smooth(curve), strict=True) if v >= level), None)
+    return next(
+        (point[0] for point, v in zip(curve, smooth(curve), strict=True) if v >= level), None
+    )
 
 
 def main() -> None:
