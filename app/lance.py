@@ -8,6 +8,7 @@ vectors of 512 dimensions in 4 ms, 100,000 of 384 in 170 ms.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +30,7 @@ from app.store import (
     write_info,
 )
 from jepack.errors import ArtifactError, DependencyError
-from jepack.files import new_folder
+from jepack.files import UNKNOWN_CALL, disk_error, new_folder
 
 TABLE = "images"
 IDS_PER_FILTER = 500
@@ -60,7 +61,7 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
         raise ArtifactError(
             f"{folder}: not empty and not an index, so it is left alone. Choose another --out."
         )
-    with new_folder(folder) as stage:
+    with new_folder(folder) as stage, engine_errors(folder):
         import pyarrow as pa
 
         # Ids never vanish or repeat: the engine must know the key, or two processes that upsert
@@ -77,6 +78,31 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             ),
         )
+
+
+@contextmanager
+def engine_errors(folder: Path) -> Iterator[None]:
+    """What the engine says when it cannot write, as an error that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not text.startswith("lance error"):
+            raise
+        told = re.search(r"\(os error (\d+)\)", text)
+        number = int(told.group(1)) if told else 0
+        if number in UNKNOWN_CALL:
+            raise ArtifactError(
+                f"{folder}: its file system has no hard links ({os.strerror(number)}), which the vector "
+                "engine writes with. Nothing already there was changed. Build the index on a local disk "
+                "with --out, and copy the folder here"
+            ) from error
+        if number:
+            raise disk_error(OSError(number, os.strerror(number)), folder) from error
+        raise ArtifactError(
+            f"{folder}: the vector engine cannot write ({text.splitlines()[0]}). Nothing already there "
+            "was changed."
+        ) from error
 
 
 class LanceStore:

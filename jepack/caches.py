@@ -17,10 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from jepack import locks
 from jepack.errors import ConfigError
 from jepack.files import cache_root
+from jepack.locks import NoLocksError, is_locked
 
 LIMIT = "JEPACK_CACHE_LIMIT"  # GB
+ELSEWHERE = "Choose a folder on a local disk: JEPACK_CACHE=/some/folder"
 IN_USE = "in-use"
 TOUCH_S = 60.0
 
@@ -61,9 +64,7 @@ def lock_of(folder: Path) -> Path:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; another process or thread waits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.alone(path, ELSEWHERE):
         yield
 
 
@@ -92,7 +93,8 @@ def hold(folder: Path) -> Hold | None:
             raise
         except OSError:  # somebody else's, or a disk that is only read: its owner prunes
             lock = Hold(os.open(marker, os.O_RDONLY))
-        fcntl.flock(lock.descriptor, fcntl.LOCK_SH)
+        with suppress(NoLocksError):  # then nobody can remove it either
+            locks.lock(lock.descriptor, fcntl.LOCK_SH, marker, ELSEWHERE)
         if os.path.samestat(os.fstat(lock.descriptor), marker.stat()):
             with suppress(OSError):
                 os.utime(marker)
@@ -175,18 +177,6 @@ def weight(folder: Path) -> int:
     return total
 
 
-def is_locked(path: Path) -> bool:
-    """Whether another holds the lock file."""
-    try:
-        with path.open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def remove(entry: Entry) -> bool:
     """Delete an entry unless it is in use; says whether it is gone."""
     if entry.kind == "shard":
@@ -201,7 +191,7 @@ def remove(entry: Entry) -> bool:
             fcntl.flock(building, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if entry.kind == "stopped" or not marker.exists():
                 return take_away(entry.path)
-            with marker.open("r") as using:
+            with marker.open("r+") as using:
                 fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return take_away(entry.path)
         except OSError:

@@ -31,18 +31,45 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+# What a file system says that does not know a call: NFS, exFAT, FUSE, SMB and overlays differ in the word.
+UNKNOWN_CALL = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
+
+
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make renames inside `folder` survive a power cut, where its file system can promise that."""
+    with passing_over(UNKNOWN_CALL | {errno.EACCES, errno.EISDIR, errno.EBADF}):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def fsync_file(path: Path) -> None:
     with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+        fsync(stream.fileno())
+
+
+def fsync(descriptor: int) -> None:
+    """Wait until an open file is on the disk, where its file system can promise that."""
+    with passing_over(UNKNOWN_CALL):
+        os.fsync(descriptor)
+
+
+def set_mode(path: Path | str, mode: int) -> None:
+    """Permissions, where the file system keeps any."""
+    with passing_over(UNKNOWN_CALL):
+        os.chmod(path, mode)
+
+
+@contextmanager
+def passing_over(numbers: set[int]) -> Iterator[None]:
+    """Go on where a call fails with one of these errors; a full or failing disk is not among them."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,8 +80,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
+            fsync(stream.fileno())
+        set_mode(name, 0o644)
         os.replace(name, path)
     except BaseException as error:
         with suppress(FileNotFoundError):
@@ -70,7 +97,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
-    """A full disk or a read-only place, told with its mend; anything else as it was."""
+    """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
         return ArtifactError(
@@ -79,6 +106,11 @@ def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
         )
     if error.errno in (errno.EACCES, errno.EROFS):
         return ArtifactError(f"{path}: cannot be written ({error.strerror}). Choose another --out.")
+    if error.errno in UNKNOWN_CALL | {errno.ENOLCK}:
+        return ArtifactError(
+            f"{path}: its file system cannot do what is needed ({error}). Nothing already there was "
+            "changed. Choose a place on a local disk with --out."
+        )
     return error
 
 
@@ -109,16 +141,16 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         if start_from is not None:
-            shutil.copytree(start_from, stage, copy_function=link_or_copy, dirs_exist_ok=True)
+            link_tree(start_from, stage)
         yield stage
         for path in sorted(stage.rglob("*")):
             if path.is_file():
-                path.chmod(0o644)
+                set_mode(path, 0o644)
                 fsync_file(path)
             else:
                 fsync_folder(path)
         fsync_folder(stage)
-        os.chmod(stage, 0o755)
+        set_mode(stage, 0o755)
         swap_folder(stage, target)
     except OSError as error:
         raise disk_error(error, target) from error
@@ -171,9 +203,19 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Every file of a folder in another, by `link_or_copy`; folders are made anew."""
+    for place, _, names in os.walk(source, followlinks=True):
+        below = target / Path(place).relative_to(source)
+        below.mkdir(exist_ok=True)
+        for name in names:
+            link_or_copy(os.path.join(place, name), str(below / name))
+
+
 def link_or_copy(source: str, target: str) -> str:
+    """A hard link, or a copy where links do not work; permissions are the target's own there."""
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copyfile(source, target)
     return target

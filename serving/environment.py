@@ -7,7 +7,6 @@ takes its place (docs/serving.md).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from rich.console import Console
 
 from jepack.errors import ConfigError, DependencyError
 from jepack.files import write_json
+from jepack.locks import alone
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MARKER = "jepack-environment.json"
@@ -191,9 +191,9 @@ def loads(library: str) -> bool:
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the environment's lock; two commands at once build it once."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(
+            folder / ".lock", "Choose a folder on a local disk: JEPACK_TRITON_VENV=/some/folder"
+        ):
             yield
     except PermissionError as error:
         raise DependencyError(
@@ -252,7 +252,10 @@ def link_backend(environment: ServerEnvironment) -> None:
         if not source.is_file():
             raise DependencyError(f"{SERVER} does not hold {source}; this jepack does not fit it")
         (target / source.name).unlink(missing_ok=True)
-        (target / source.name).symlink_to(os.path.relpath(source, target))
+        try:
+            (target / source.name).symlink_to(os.path.relpath(source, target))
+        except OSError:  # a file system without links
+            shutil.copy2(source, target / source.name)
 
 
 def run(command: list[str], name: str) -> None:

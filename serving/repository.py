@@ -75,7 +75,7 @@ def write_repository(
         fill_templates(stage, values_of(bundle, config))
         for model in ("preprocess", "encoder"):
             (stage / model / "1").mkdir()
-            shutil.copy(TEMPLATES / model / "1" / "model.py", stage / model / "1" / "model.py")
+            shutil.copyfile(TEMPLATES / model / "1" / "model.py", stage / model / "1" / "model.py")
         link_or_copy(str(graph), str(stage / "encoder" / "1" / "model.onnx"))
         write_decoder(bundle, stage / "preprocess" / "1")
         write_warmup(bundle, stage / "preprocess" / "warmup" / "image")
@@ -153,7 +153,7 @@ def write_decoder(bundle: Bundle, version: Path) -> None:
     (version / "jepack").mkdir()
     (version / "jepack" / "__init__.py").write_text("# Copied from jepack; do not edit.\n")
     for name in DECODER:
-        shutil.copy(source / name, version / "jepack" / name)
+        shutil.copyfile(source / name, version / "jepack" / name)
     write_json(version / "preprocessing.json", bundle.preprocessing.to_json())
 
 
