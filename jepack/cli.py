@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from jepack import __version__, tether
+from jepack import __version__, loopback, tether
 from jepack.errors import DependencyError, JepackError
 
 # command: (module, Typer function, one line for --help)
@@ -118,6 +118,7 @@ def main() -> None:
     """Entry point: errors meant for the user print in red and set their exit code."""
     console = Console(stderr=True)
     tether.heed()
+    loopback.spare()
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import socket
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from jepack import loopback, shared_memory
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
 FLOORS = {
@@ -73,6 +77,8 @@ def examine() -> Iterator[Check]:
     yield check_compiler()
     yield check_triton()
     yield check_browser()
+    yield check_loopback()
+    yield check_shared_memory()
     for port, use in PORTS.items():
         yield check_port(port, use)
     yield check_disk(Path.cwd())
@@ -170,12 +176,56 @@ def check_browser() -> Check:
     )
 
 
+class Answer(BaseHTTPRequestHandler):
+    """A word for whoever asks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def check_loopback() -> Check:
+    """Ask a server of our own on this machine, as the client and the page do."""
+    proxies = loopback.proxy_variables()
+    told = f", past the proxy of {', '.join(proxies)}" if proxies else ""
+    try:
+        with HTTPServer((loopback.HOST, 0), Answer) as server:
+            threading.Thread(target=server.handle_request, daemon=True).start()
+            loopback.open_url(f"http://{loopback.HOST}:{server.server_port}", 10).close()
+    except OSError as error:
+        return Check(
+            "loopback",
+            "fail",
+            f"{loopback.HOST} does not answer: {error}",
+            "server, client and page talk over it; bring the interface lo up",
+        )
+    return Check("loopback", "ok", f"{loopback.HOST} answers{told}")
+
+
+def check_shared_memory() -> Check:
+    """What Triton's model processes exchange images through."""
+    room = shared_memory.room()
+    if room is None:
+        return Check("shared memory", "ok", "none here; a local Triton would need it")
+    found = f"{room / 1e6:,.0f} MB free in {shared_memory.PLACE}"
+    if shared_memory.too_small():
+        return Check("shared memory", "fail", f"{found}, Triton cannot start", shared_memory.MEND)
+    if shared_memory.tight():
+        return Check(
+            "shared memory", "warn", f"{found}, too little for large files", shared_memory.MEND
+        )
+    return Check("shared memory", "ok", found)
+
+
 def check_port(port: int, use: str) -> Check:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return Check(f"port {port}", "warn", f"taken ({use})", "choose another, or 0 for any")
+    try:
+        loopback.hold(port).close()
+    except OSError as error:
+        found = "taken" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
+        return Check(f"port {port}", "warn", f"{found} ({use})", "choose another, or 0 for any")
     return Check(f"port {port}", "ok", f"free ({use})")
 
 

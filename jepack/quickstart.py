@@ -38,8 +38,12 @@ def quickstart(
     minutes: Annotated[float, typer.Option(help="Budget of the training steps.")] = 6.0,
     preset: Annotated[str | None, typer.Option(help="View preset for --data.")] = None,
     app: Annotated[bool, typer.Option(help="Open the page; --no-app ends after the check.")] = True,
-    port: Annotated[int, typer.Option(help="Port of the page; 0 picks one.")] = 7860,
-    triton_port: Annotated[int, typer.Option(help="gRPC port of Triton; 0 picks one.")] = 8001,
+    port: Annotated[
+        int, typer.Option(help="Port of the page; 0 picks one.", min=0, max=65535)
+    ] = 7860,
+    triton_port: Annotated[
+        int, typer.Option(help="gRPC port of Triton; 0 picks one.", min=0, max=65535)
+    ] = 8001,
     fresh: Annotated[bool, typer.Option(help="Do everything again.")] = False,
 ) -> None:
     """Train, export, serve, index and browse: the whole way on real images, in minutes.

@@ -15,13 +15,12 @@ import shutil
 import tarfile
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from jepack import caches
+from jepack import caches, loopback
 from jepack.errors import DataError, JepackError, SourceError
-from jepack.files import cache_root, write_bytes
+from jepack.files import cache_root, fsync, write_bytes
 from jepack.images import ImageFile
 from jepack.preprocess import SUFFIXES
 
@@ -114,7 +113,7 @@ def fetch(url: str, target: Path) -> None:
 def download(url: str, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as stream:
+        with loopback.open_url(url, 60) as answer, partial.open("wb") as stream:
             length = answer.headers.get("Content-Length")
             if length is not None and (missing := caches.make_room(int(length))) is not None:
                 raise SourceError(
@@ -123,7 +122,7 @@ def download(url: str, target: Path) -> None:
                 )
             shutil.copyfileobj(answer, stream, 1 << 20)
             stream.flush()
-            os.fsync(stream.fileno())
+            fsync(stream.fileno())
         if length is not None and int(length) != partial.stat().st_size:
             raise OSError(f"cut short at {partial.stat().st_size} of {length} bytes")
         os.replace(partial, target)

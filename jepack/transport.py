@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
-from jepack.errors import DataError, ServerError
+from jepack import shared_memory
+from jepack.errors import ConfigError, DataError, ServerError
+from jepack.loopback import LIMIT, is_loopback
 
 CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_reconnect_backoff_ms", 1000),  # the default, two minutes, outlasts a restart
 ]
+
+
+def channel(url: str) -> list[tuple[str, int]]:
+    """Options of a gRPC channel to `url`; one on this machine goes through no proxy."""
+    return [*CHANNEL, ("grpc.enable_http_proxy", 0)] if is_loopback(url) else CHANNEL
+
+
+def check_address(url: str) -> None:
+    """Raise ConfigError for a port that cannot be: gRPC would silently ask another, modulo 65,536."""
+    port = url.rpartition(":")[2]
+    if port.isdecimal() and not 0 < int(port) <= LIMIT:
+        raise ConfigError(f"{url}: ports go from 1 to {LIMIT}. An address is host:port")
+
+
+class Home:
+    """The process that gRPC first ran in: its threads are not in a forked child, which would wait forever."""
+
+    def __init__(self) -> None:
+        self.process: int | None = None
+
+    def check(self) -> None:
+        """Called before gRPC is used. Raises ServerError in a child forked after that."""
+        here = os.getpid()
+        if self.process is None:
+            self.process = here
+        if self.process != here:
+            raise ServerError(
+                "this process was forked from one that uses the client, and gRPC does not survive a fork. "
+                'Start it another way: multiprocessing.get_context("spawn"), DataLoader('
+                'multiprocessing_context="spawn"), or make the first client after the fork'
+            )
 
 
 class BusyError(ServerError):
@@ -33,6 +67,11 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         return BusyError(
             f"{url}: overloaded, its queue stayed full for {limit_s:g} s. "
             "Send less at once, or add servers."
+        )
+    if "shared memory pool" in text:
+        return ServerError(
+            f"{url}: the server's shared memory is full. Send smaller requests (--batch-size 4), or "
+            f"give it more where it runs. {shared_memory.MEND}"
         )
     if "has no available versions" in text:
         return ServerError(f"{url}: the server is starting or stopping, ask again")

@@ -17,12 +17,14 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
+from jepack import shared_memory
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError
 from jepack.files import write_bytes
 from jepack.images import ImageFile, base_of, find_images
+from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
-from serving.server import SERVICES, TritonServer
+from serving.server import TritonServer
 
 CHECK_EVERY_S = 2.0
 SHOWN_BAD = 20
@@ -30,13 +32,15 @@ SHOWN_BAD = 20
 
 def serve(
     bundle: Annotated[Path, typer.Argument(help="Bundle with an ONNX export.")],
-    port: Annotated[int, typer.Option(help="gRPC port for clients; 0 picks one.")] = SERVICES[
-        "grpc"
-    ],
-    http_port: Annotated[int, typer.Option(help="Health and metadata over HTTP.")] = SERVICES[
-        "http"
-    ],
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = SERVICES["metrics"],
+    port: Annotated[
+        int, typer.Option(help="gRPC port for clients; 0 picks one.", min=0, max=65535)
+    ] = SERVICES["grpc"],
+    http_port: Annotated[
+        int, typer.Option(help="Health and metadata over HTTP.", min=0, max=65535)
+    ] = SERVICES["http"],
+    metrics_port: Annotated[
+        int, typer.Option(help="Prometheus metrics.", min=0, max=65535)
+    ] = SERVICES["metrics"],
     max_batch_size: Annotated[int, typer.Option(help="Images per request and encoder run.")] = 16,
     threads: Annotated[int, typer.Option(help="CPU threads of the encoder.")] = 2,
     tensorrt: Annotated[str, typer.Option(help="Production config: off, fp32 or fp16.")] = "off",
@@ -75,6 +79,8 @@ def serve(
         log_file=log_file,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt
+    if problem := shared_memory.tight():
+        console.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
     try:
         with console.status("starting tritonserver and comparing golden images"):
             server.start()

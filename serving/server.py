@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,22 +19,21 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from jepack import shared_memory
 from jepack.bundle import Bundle
 from jepack.client import BusyError, Client
 from jepack.errors import DataError, ServerError
+from jepack.loopback import HOST
+from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
 from serving.golden import difference, golden_file
 from serving.repository import RepositoryConfig, write_repository
 
-HOST = "127.0.0.1"
-OPTIONS = {"grpc": "--port", "http": "--http-port", "metrics": "--metrics-port"}
-SERVICES = {"http": 8000, "grpc": 8001, "metrics": 8002}
-# Reached over HTTP with the key only. A deeply nested JSON body can kill this server build, and any web
-# page may post to loopback; gRPC is the way in. Health and metadata stay open for probes.
-HTTP_LOCKED = "inference,shared-memory,model-config,model-repository,statistics,trace,logging"
-GRPC_LOCKED = "shared-memory,model-repository,trace,logging"
 ERROR = re.compile(r"E\d{4} |error: ")
 # Every start without a GPU prints these, and tables; they hide the line that matters.
+# Between our look at a port and Triton's, another program can take it.
+TAKEN = re.compile(r"failed to start \w+ service: .*already in use")
+PORT_TRIES = 3  # of ports that we choose
 HARMLESS = re.compile(r"NVML|DCGM|CUDA|Cuda|pinned|^[|+]|^\s*$")
 
 
@@ -43,7 +41,8 @@ class TritonServer:
     """Serves one bundle from `start` to `stop`; a port of 0 picks a free one.
 
     `http_port` answers health and metadata, `grpc_port` inference, `metrics_port` Prometheus.
-    Raises ServerError when a port is taken or the server does not reproduce the golden embeddings.
+    Raises ConfigError for a port that cannot be, ServerError when one is taken or the server does not
+    reproduce the golden embeddings.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class TritonServer:
         self.log_file = log_file.absolute() if log_file else None
         self.start_timeout_s = start_timeout_s
         self.ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        check_ports(self.ports)
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None  # the repository; removed on stop
@@ -91,9 +91,30 @@ class TritonServer:
 
     def start(self) -> TritonServer:
         """Start and wait until a golden image comes back right; on any failure nothing is left running."""
-        if self.running():
-            return self
+        if not self.running():
+            self._begin()
+        return self
+
+    def _begin(self, *, wait_for_ports_s: float = 0.0) -> None:
+        """Start, again when a port was taken: for so long, and with others where we choose them."""
+        asked, tries, end = dict(self.ports), 1, time.monotonic() + wait_for_ports_s
+        while True:
+            try:
+                self._begin_once()
+                return
+            except PortTakenError:
+                ours = 0 in asked.values() and tries < PORT_TRIES
+                if not ours and time.monotonic() > end:
+                    raise
+            self.ports, tries = dict(asked), tries + 1
+            time.sleep(0.2)
+
+    def _begin_once(self) -> None:
         self.bundle.onnx()
+        look = self.bundle.preprocessing
+        crops = self.config.max_batch_size * look.size**2 * look.channels
+        if problem := shared_memory.too_small(crops):
+            raise ServerError(f"the server cannot start: {problem}")
         self.ports = choose_ports(self.ports)  # kept over a restart, so clients find it again
         self.log_file = self.log_file or default_log(self.ports["grpc"])
         environment = self._environment or ensure_server_environment()
@@ -105,7 +126,6 @@ class TritonServer:
         except BaseException:
             self.stop()
             raise
-        return self
 
     def running(self) -> bool:
         """Whether the server's process lives; `check` tells whether it works."""
@@ -159,12 +179,13 @@ class TritonServer:
     def restart(self) -> None:
         """Kill and start again on the same ports, for a server that `check` found broken.
 
-        Triton does not restart a model process that died, and stays "ready" without it.
+        Triton does not restart a model process that died, and stays "ready" without it. A port that
+        another program took in between is waited for, as long as a start may take.
         """
         if self._process is not None:
             self._process.terminate()  # the guard ends its group at once: nothing worth waiting for
         self.stop()
-        self.start()
+        self._begin(wait_for_ports_s=self.start_timeout_s)
 
     def log_tail(self, lines: int = 12) -> str:
         """What matters of the server's log: its errors, else its end; and its place."""
@@ -206,7 +227,9 @@ class TritonServer:
         problem: str | None = "it was not asked yet"
         while problem is not None:
             if not self.running():
-                raise ServerError(f"tritonserver stopped while starting.\n{self.log_tail()}")
+                tail = self.log_tail()
+                kind = PortTakenError if TAKEN.search(tail) else ServerError
+                raise kind(f"tritonserver stopped while starting.\n{tail}")
             if time.monotonic() > end:
                 raise ServerError(
                     f"tritonserver was not ready within {self.start_timeout_s:g} s: {problem}\n"
@@ -219,57 +242,6 @@ class TritonServer:
                 raise ServerError(f"{problem}\n{self.log_tail()}")
             if problem is not None:
                 time.sleep(0.2)
-
-
-def server_command(
-    environment: ServerEnvironment, repository: Path, ports: dict[str, int], shm_prefix: str
-) -> list[str]:
-    """tritonserver with its doors on loopback, and those that nobody needs shut."""
-    key = f"x-jepack-key={secrets.token_urlsafe(24)}"
-    addresses = [f"--{service}-address={HOST}" for service in ports]
-    numbers = [f"--{service}-port={port}" for service, port in ports.items()]
-    return [
-        str(environment.binary),
-        f"--model-repository={repository}",
-        "--model-config-name=cpu",
-        f"--backend-directory={environment.backends}",
-        f"--cache-directory={environment.caches}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        "--model-control-mode=none",  # loading models over the network would run uploaded Python
-        "--disable-auto-complete-config",
-        "--strict-readiness=true",
-        "--exit-on-error=true",
-        "--exit-timeout-secs=5",
-        *addresses,
-        *numbers,
-        f"--http-restricted-api={HTTP_LOCKED}:{key}",
-        f"--grpc-restricted-protocol={GRPC_LOCKED}:{key}",
-        "--allow-gpu-metrics=false",
-        "--allow-sagemaker=false",
-        "--allow-vertex-ai=false",
-    ]
-
-
-def choose_ports(asked: dict[str, int]) -> dict[str, int]:
-    """The asked ports, 0 replaced by free ones. Raises ServerError naming a port that is taken."""
-    chosen, held = {}, []
-    try:
-        for service, port in asked.items():
-            holder = socket.socket()
-            held.append(holder)  # held until all are chosen, so that no two are the same
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                holder.bind((HOST, port))
-            except OSError as error:
-                raise ServerError(
-                    f"port {port} on {HOST} cannot be used for {service} ({error.strerror}). "
-                    f"Choose another with {OPTIONS[service]}; 0 picks a free one."
-                ) from error
-            chosen[service] = holder.getsockname()[1]
-    finally:
-        for holder in held:
-            holder.close()
-    return chosen
 
 
 def default_log(grpc_port: int) -> Path:
