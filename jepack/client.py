@@ -1,47 +1,32 @@
-"""Ask a running endpoint for embeddings: `Client().embed([Path("a.jpg"), b"..."])`. No torch here.
+"""Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here.
 
 N items, E embedding dims, D projection dims.
 """
 
 from __future__ import annotations
 
-import io
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from jepack.errors import DataError, DependencyError, ServerError
-from jepack.preprocess import MAX_BYTES
-from jepack.transport import CHANNEL, BusyError, queue_is_full, translate
+from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
+from jepack.transport import BusyError, Home, channel, check_address, queue_is_full, translate
 
-__all__ = ["BusyError", "Client", "Embeddings", "Endpoint"]
+__all__ = ["BusyError", "Client", "Embeddings", "Endpoint", "Item"]
 
 MODEL = "embed"
 DEFAULT_URL = "127.0.0.1:8001"
-# One request carries at most this many bytes of image files, so memory stays bounded on both sides.
-REQUEST_BYTES = 32 * 1024 * 1024
-
 Rows = npt.NDArray[np.float32]
-
-
-class Readable(Protocol):
-    """Anything that gives an image's bytes when its turn comes, such as jepack.images.ImageFile."""
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self) -> bytes: ...
-
-
-Item = Path | bytes | Readable
+HOME = Home()
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,8 @@ class Embeddings:
 class Client:
     """A synchronous gRPC client of `jepack serve`; safe to share between threads.
 
-    `timeout_s` bounds every request, retries of a full queue included.
+    `timeout_s` bounds every request, retries of a full queue included. gRPC does not survive a fork: in
+    a child of `os.fork` or of multiprocessing's "fork" every call raises ServerError at once.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
@@ -93,9 +79,13 @@ class Client:
                 "the client needs tritonclient, which is not installed. "
                 "Install it: pip install 'jepack[client]'"
             ) from error
+        check_address(url)
+        HOME.check()
         self.url, self.timeout_s = url, timeout_s
         self._triton = triton
-        self._grpc = triton.InferenceServerClient(url, channel_args=CHANNEL)
+        self._grpc = triton.InferenceServerClient(url, channel_args=channel(url))
+        # Closed before the interpreter takes gRPC apart, also where nobody closes it.
+        self._closing = weakref.finalize(self, shut, self._grpc, os.getpid())
         self._endpoint: Endpoint | None = None
 
     def __enter__(self) -> Client:
@@ -110,7 +100,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._grpc.close()
+        self._closing()
 
     def endpoint(self) -> Endpoint:
         """What is served there; asked once per client. Raises ServerError."""
@@ -161,19 +151,22 @@ class Client:
 
     def embed(
         self,
-        items: Sequence[Item],
+        items: Item | Iterable[Item],
         *,
         batch_size: int = 16,
         on_progress: Callable[[int], None] | None = None,
         concurrency: int = 2,
         skip_bad: bool = False,
     ) -> Embeddings:
-        """Embed files or bytes; `concurrency` requests of up to `batch_size` images are on their way.
+        """Embed images; `concurrency` requests of up to `batch_size` images are on their way.
 
-        `on_progress` gets the number of items done so far, on the calling thread. A bad image raises
-        DataError naming it; with `skip_bad` it becomes an entry of `errors` instead. Raises
+        An image is a path (str or Path), a file's bytes, a PIL image, or an array of uint8, [H, W] or
+        [H, W, C]; arrays and PIL images are sent without loss. One image gives one row. Anything else is
+        a TypeError. `on_progress` gets the number of items done so far, on the calling thread. A bad
+        image raises DataError naming it; with `skip_bad` it becomes an entry of `errors` instead. Raises
         ServerError when the endpoint is missing or overloaded.
         """
+        items = listed(items)
         endpoint = self.endpoint()
         batch_size = max(1, min(batch_size, endpoint.max_batch_size))
         rows = {
@@ -258,6 +251,7 @@ class Client:
 
     def _call(self, ask: Callable[[float], Any], timeout_s: float | None = None) -> Any:
         """Run one request; a full queue is retried until the time is up. Translates every failure."""
+        HOME.check()
         start, pause_s = time.monotonic(), 0.02
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         while True:
@@ -272,56 +266,7 @@ class Client:
             pause_s = min(2 * pause_s, 0.5)
 
 
-@dataclass(frozen=True)
-class Batch:
-    images: dict[int, bytes]
-    unread: dict[int, str]  # files that could not be read
-
-
-def batches_of(items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
-    """Read files into batches bounded in number and bytes, lazily."""
-    batch, weight = Batch({}, {}), 0
-    for number, item in enumerate(items):
-        try:
-            data = bytes_of(item)
-        except DataError as error:
-            batch.unread[number] = str(error)
-            continue
-        if batch.images and (len(batch.images) >= batch_size or weight + len(data) > REQUEST_BYTES):
-            yield batch
-            batch, weight = Batch({}, {}), 0
-        batch.images[number] = data
-        weight += len(data)
-    if batch.images or batch.unread:
-        yield batch
-
-
-def bytes_of(item: Item) -> bytes:
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, (Path, str)):
-        return read(Path(item))
-    return item.read()
-
-
-def read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{size / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from error
-
-
-def name_of(item: Item, number: int) -> str:
-    if isinstance(item, (Path, str)):
-        return str(item)
-    return f"item {number}" if isinstance(item, bytes) else item.name
-
-
-def grey_png() -> bytes:
-    """A small valid image for probing."""
-    stream = io.BytesIO()
-    Image.new("L", (16, 16), 128).save(stream, "PNG")
-    return stream.getvalue()
+def shut(connection: Any, owner: int) -> None:
+    """Close a gRPC client; not in a forked child, whose copy of the connection nothing drives."""
+    if os.getpid() == owner:
+        connection.close()

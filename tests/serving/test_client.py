@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from jepack import client as clients
-from jepack.client import Client, batches_of
-from jepack.errors import ServerError
+from jepack import items
+from jepack.client import Client
+from jepack.errors import ConfigError, ServerError
+from jepack.items import batches_of, bytes_of
+from jepack.preprocess import Preprocessing, load
+
+GREY = Preprocessing(size=32, channels=1, mean=(0.5,), std=(0.25,))
+COLOUR = Preprocessing(size=32)
 
 
 def test_when_nothing_listens_the_error_says_how_to_start_a_server() -> None:
@@ -22,22 +33,126 @@ def test_when_nothing_listens_the_error_says_how_to_start_a_server() -> None:
         assert "nothing answers" in (client.diagnose() or "")
 
 
+def test_a_port_that_cannot_be_is_told_and_no_other_is_asked() -> None:
+    with pytest.raises(ConfigError, match="127.0.0.1:99999: ports go from 1 to 65535"):
+        Client("127.0.0.1:99999")
+
+
 def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "REQUEST_BYTES", 10)
+    monkeypatch.setattr(items, "REQUEST_BYTES", 10)
     file = tmp_path / "a.png"
     file.write_bytes(b"123456")
-    items = [b"1", b"2", b"3", file, b"12345", tmp_path / "missing.png", b"12345678901"]
-    batches = list(batches_of(items, 3))
+    images = [b"1", b"2", b"3", file, b"12345", tmp_path / "missing.png", b"12345678901"]
+    batches = list(batches_of(images, 3))
     assert [list(batch.images) for batch in batches] == [[0, 1, 2], [3], [4], [6]]
     assert [number for batch in batches for number in batch.unread] == [5]
     assert "No such file" in batches[2].unread[5]
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "MAX_BYTES", 4)
+    monkeypatch.setattr(items, "MAX_BYTES", 4)
     file = tmp_path / "big.png"
     file.write_bytes(b"12345")
     [batch] = batches_of([file], 4)
     assert "the limit is" in batch.unread[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        7,
+        {"a.png": b""},
+        [Path("a.png"), 3.5],
+        [["a.png"]],
+        np.zeros((4, 4), np.float32),
+        [np.zeros((4, 4, 3), np.uint16)],
+        np.zeros((0, 4), np.uint8),
+    ],
+    ids=repr,
+)
+def test_what_is_no_image_is_a_type_error_that_names_what_is(wrong: Any) -> None:
+    told = (
+        "item [01] is .* a path .*bytes, a PIL image, or an array of uint8 as .H, W. or .H, W, C."
+    )
+    with pytest.raises(TypeError, match=told):
+        Client("127.0.0.1:9").embed(wrong)
+
+
+def picture(mode: str) -> Image.Image:
+    """40 x 30 pixels of a mode, all different."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
+    if mode == "F":
+        return Image.fromarray(pixels[..., 0].astype(np.float32))
+    if mode.startswith("I"):
+        return Image.fromarray(pixels[..., 0].astype(np.uint16 if mode == "I;16" else np.int32))
+    if mode in ("RGBA", "CMYK"):
+        return Image.fromarray(pixels, mode="RGBA" if mode == "RGBA" else None).convert(mode)
+    return Image.fromarray(pixels[..., :3]).convert(mode)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
+)
+def test_a_pil_image_is_sent_without_loss(mode: str) -> None:
+    image = picture(mode)
+    with Image.open(io.BytesIO(bytes_of(image))) as sent:
+        kept = image.convert("RGB") if mode in ("HSV", "YCbCr") else image
+        assert sent.size == image.size
+        assert np.array_equal(np.asarray(sent.convert(kept.mode)), np.asarray(kept))
+
+
+def test_a_picture_opened_from_a_file_gives_what_its_file_gives(tmp_path: Path) -> None:
+    """Turned as its EXIF data say, and transparent where its palette is."""
+    turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture("RGB").save(turned, exif=exif)
+    picture("P").save(clear, transparency=7)
+    for path in (turned, clear):
+        with Image.open(path) as image:
+            assert np.array_equal(load(bytes_of(image), COLOUR), load(path, COLOUR))
+    assert turned.read_bytes() == bytes_of(str(turned)) == bytes_of(turned)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 1), (32, 32, 3), (32, 32, 4), (32, 32, 5)])
+def test_an_array_is_sent_without_loss_and_its_fourth_channel_is_no_alpha(
+    shape: tuple[int, ...],
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    channels = shape[2] if len(shape) == 3 else 1
+    look = Preprocessing(size=32, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
+    assert np.array_equal(load(bytes_of(pixels), look), pixels.reshape(32, 32, channels))
+
+
+FORKED = """
+import os, sys
+from jepack.client import Client
+
+client = Client(sys.argv[1], timeout_s=5)
+assert not client.health()
+if os.fork() == 0:
+    for call in (lambda: client.embed([b""]), client.diagnose, lambda: Client(sys.argv[1])):
+        try:
+            print(call(), flush=True)
+        except Exception as error:
+            print(error, flush=True)
+    sys.exit()
+os.wait()
+"""
+
+
+def test_a_forked_child_is_told_at_once_and_both_end_quietly() -> None:
+    """gRPC's threads stay behind in the parent, and a call would wait for them forever."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FORKED, f"127.0.0.1:{closed.getsockname()[1]}"],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.count("was forked from one that uses the client") == 3
+    assert 'get_context("spawn")' in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,171 @@
+"""What a client may be given as an image, as the bytes that are sent.
+
+H, W, C name height, width, channels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from jepack.errors import DataError
+from jepack.preprocess import MAX_BYTES
+
+# One request carries at most this many bytes of image files, so memory stays bounded on both sides.
+REQUEST_BYTES = 32 * 1024 * 1024
+TAKEN = (
+    "a path (str or Path), a file's bytes, a PIL image, or an array of uint8 as [H, W] or [H, W, C]; "
+    "one of them or a list"
+)
+# Pillow's modes that each file format keeps to the bit.
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
+TIFF_MODES = ("I", "F", "CMYK", "LAB", "RGBX")
+
+
+class Readable(Protocol):
+    """Anything that gives an image's bytes when its turn comes, such as jepack.images.ImageFile."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes: ...
+
+
+Item = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Readable
+
+
+def listed(items: Item | Iterable[Item]) -> Sequence[Item]:
+    """The items of a call; one image alone is a list of one. Raises TypeError naming what is taken."""
+    if isinstance(items, (bytearray, memoryview)):
+        items = bytes(items)
+    alone = is_item(items) or isinstance(items, (dict, set)) or not isinstance(items, Iterable)
+    if alone or (isinstance(items, np.ndarray) and items.ndim in (2, 3)):  # a wrong one, told whole
+        items = [items]  # type: ignore[list-item]
+    found: Sequence[Any] = items if isinstance(items, (list, tuple)) else list(cast(Any, items))
+    for number, item in enumerate(found):
+        if not is_item(item):
+            raise TypeError(f"item {number} is {kind_of(item)}; an image is {TAKEN}")
+    return found
+
+
+def is_item(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and value.ndim in (2, 3) and value.size > 0
+    return isinstance(value, (str, Path, bytes, Image.Image)) or (
+        callable(getattr(value, "read", None)) and isinstance(getattr(value, "name", None), str)
+    )
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} and shape {value.shape}"
+    return f"of type {type(value).__name__}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: dict[int, bytes]
+    unread: dict[int, str]  # files that could not be read
+
+
+def batches_of(items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
+    """Read items into batches bounded in number and bytes, lazily."""
+    batch, weight = Batch({}, {}), 0
+    for number, item in enumerate(items):
+        try:
+            data = bytes_of(item)
+        except DataError as error:
+            batch.unread[number] = str(error)
+            continue
+        if batch.images and (len(batch.images) >= batch_size or weight + len(data) > REQUEST_BYTES):
+            yield batch
+            batch, weight = Batch({}, {}), 0
+        batch.images[number] = data
+        weight += len(data)
+    if batch.images or batch.unread:
+        yield batch
+
+
+def bytes_of(item: Item) -> bytes:
+    """The file that is sent for an item. Raises DataError when it cannot be read."""
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, (Path, str)):
+        return read(Path(item))
+    if isinstance(item, np.ndarray):
+        return limited(array_file(item))
+    if isinstance(item, Image.Image):
+        return limited(picture_file(item))
+    return item.read()
+
+
+def array_file(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """PNG where it means the same; npy for other channels, since a PNG's fourth is alpha."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return picture_file(Image.fromarray(np.ascontiguousarray(pixels)))
+    stream = io.BytesIO()
+    np.save(stream, pixels, allow_pickle=False)
+    return stream.getvalue()
+
+
+def picture_file(image: Image.Image) -> bytes:
+    """A lossless file of a PIL image, turned upright as its own file would be."""
+    stream = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in (*PNG_MODES, *TIFF_MODES):
+            # As the server's decoder would.
+            upright = upright.convert("RGBA" if "a" in upright.mode.lower() else "RGB")
+        if upright.mode in TIFF_MODES:
+            upright.save(stream, "TIFF")
+        else:
+            upright.save(stream, "PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"cannot be read ({error})") from error
+    return stream.getvalue()
+
+
+def read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(too_large(size))
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a NUL in its name
+        raise DataError(f"cannot be read ({error})") from error
+
+
+def limited(data: bytes) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise DataError(too_large(len(data)))
+    return data
+
+
+def too_large(size: int) -> str:
+    return f"{size / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB"
+
+
+def name_of(item: Item, number: int) -> str:
+    if isinstance(item, (Path, str)):
+        return str(item)
+    if isinstance(item, (bytes, np.ndarray, Image.Image)):
+        return f"item {number}"
+    return item.name
+
+
+def grey_png() -> bytes:
+    """A small valid image for probing."""
+    stream = io.BytesIO()
+    Image.new("L", (16, 16), 128).save(stream, "PNG")
+    return stream.getvalue()
