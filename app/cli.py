@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -151,7 +152,9 @@ def search(
 def app(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
     url: UrlOption = DEFAULT_URL,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 7860,
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 7860,
     browser: Annotated[bool, typer.Option("--open", help="Open it in your browser.")] = False,
 ) -> None:
     """Open the page over an index: click an image, or upload one, and see its neighbours.
@@ -162,6 +165,7 @@ def app(
     """
     from app.page import launch
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its folder goes, too
     with Console(stderr=True).status("Starting the page"):
         page = launch(folder, url=url, port=port)
     print(f"{page.url}  (Ctrl-C stops it)", flush=True)

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from app import cards
 from app.library import Connect, Library, endpoint_state
 from app.search import by_id, by_image
 from app.store import Hit, Row, Vectors
 from app.thumbnail import make_thumbnail
+from app.toolkit import gr
 from jepack.errors import DataError, JepackError
 
 PER_PAGE = 24

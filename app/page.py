@@ -6,30 +6,25 @@ travel inside the page, as thumbnails of the index.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Before Gradio is imported: it reports its start and asks for its newest version otherwise.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
-import gradio as gr
-from gradio.themes.utils.fonts import Font
-from gradio_client.utils import is_http_url_like
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import cards
 from app.desk import Desk
 from app.library import Connect, Library
+from app.place import open_at
+from app.toolkit import Font, gr, is_http_url_like
+from jepack import loopback
 from jepack.client import DEFAULT_URL, Client
-from jepack.errors import ServerError
+from jepack.loopback import HOST, without_proxies
 from jepack.preprocess import MAX_BYTES
 
-HOST = "127.0.0.1"
 PROBE_EVERY_S = 5.0
 # One listener on the component outlives every redraw inside it.
 ON_CLICK = """
@@ -66,12 +61,25 @@ def launch(
     """Open the page over an index on http://127.0.0.1:`port`; 0 takes a free port.
 
     `connect` makes a client of the endpoint at `url`. Raises ArtifactError when there is no sound
-    index, ServerError when the port is taken.
+    index, ServerError when the port is taken, ConfigError when there is no such port.
     """
     library = Library(index_folder)
-    port = free_port(port, index_folder)
+    loopback.check_port(port, "--port")
     demo = build_page(Desk(library, url, connect))
-    try:
+    address = open_at(port, partial(serve, demo), f"jepack app {index_folder}")
+    page = Page(address.rstrip("/"), demo)
+    if block:
+        try:
+            page.wait()
+        finally:
+            page.close()
+    return page
+
+
+def serve(demo: gr.Blocks, port: int) -> str:
+    """Start Gradio's server; the address. Raises OSError when the port is taken."""
+    # Gradio asks its own server whether it runs, and takes the way of the environment for that.
+    with without_proxies():
         _, address, _ = demo.launch(
             server_name=HOST,
             server_port=port,
@@ -94,15 +102,7 @@ def launch(
                 "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]
             },
         )
-    except OSError as error:  # taken between our look and Gradio's
-        raise port_taken(port, index_folder) from error
-    page = Page(address.rstrip("/"), demo)
-    if block:
-        try:
-            page.wait()
-        finally:
-            page.close()
-    return page
+    return str(address)
 
 
 def build_page(desk: Desk) -> gr.Blocks:
@@ -199,22 +199,4 @@ def theme() -> gr.themes.Base:
         neutral_hue="stone",
         font=[Font("system-ui"), Font("-apple-system"), Font("Segoe UI"), Font("sans-serif")],
         font_mono=[Font("ui-monospace"), Font("SFMono-Regular"), Font("monospace")],
-    )
-
-
-def free_port(port: int, index_folder: Path | str) -> int:
-    """`port` if it is free (any free one for 0); ServerError when it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise port_taken(port, index_folder) from error
-        return int(probe.getsockname()[1])
-
-
-def port_taken(port: int, index_folder: Path | str) -> ServerError:
-    return ServerError(
-        f"port {port} on {HOST} is taken. Stop what holds it, or choose another: "
-        f"jepack app {index_folder} --port {port + 1}"
     )

@@ -28,7 +28,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT_S = 30
+WAIT_S = 60  # a busy machine draws slowly
 
 
 def missing_browser() -> str | None:

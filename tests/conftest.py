@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Any
 import pytest
 from small_bundle import write_digits, write_small_bundle
 
+from jepack import loopback
 from jepack.bundle import Bundle
+
+# What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
+for name in ("no_proxy", "NO_PROXY"):
+    os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *loopback.NAMES])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,59 @@
+"""What a page takes of the machine: a port, and a folder for uploads that is its own."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from jepack import loopback
+from jepack.errors import ServerError
+from jepack.loopback import HOST
+
+FOLDER = "GRADIO_TEMP_DIR"
+TRIES = 3
+
+
+@functools.cache
+def own_folder() -> Path:
+    """Where this process's pages keep uploads: $GRADIO_TEMP_DIR, else a new folder that goes with it.
+
+    Gradio's own choice, one name for the whole machine, belongs to the first user who opened a page: every
+    other one's uploads fail, and that user could read them.
+    """
+    chosen = os.environ.get(FOLDER)
+    if chosen:
+        return Path(chosen)
+    made, owner = tempfile.mkdtemp(prefix="jepack-page-"), os.getpid()  # mode 700
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a forked child leaves it alone
+            shutil.rmtree(made, ignore_errors=True)
+
+    atexit.register(remove)
+    os.environ[FOLDER] = made  # Gradio looks at it again with every upload
+    return Path(made)
+
+
+def open_at(port: int, start: Callable[[int], str], command: str) -> str:
+    """What `start` returns for `port`, or for a free one where it is 0.
+
+    `start` raises OSError when it cannot have its port. Raises ServerError, naming `command` with another.
+    """
+    for left in reversed(range(TRIES)):
+        chosen = port
+        try:
+            with loopback.hold(port) as holder:
+                chosen = holder.getsockname()[1]
+            return start(chosen)
+        except OSError as error:
+            if port or not left:  # else taken between our look and the server's
+                raise ServerError(
+                    f"port {chosen} on {HOST} cannot be used ({error.strerror or error}). Stop what holds "
+                    f"it, or choose another; 0 takes a free one: {command} --port 0"
+                ) from error
+    raise AssertionError
