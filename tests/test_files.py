@@ -76,9 +76,10 @@ def test_a_reader_finds_the_folder_at_every_instant(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(100):
+    number = 0
+    while number < 100 or len(reads) < 100:  # however seldom a busy machine lets it read
         fill(target, str(number))
+        number += 1
     done.set()
     reader.join()
-    assert len(reads) > 100
     assert not missing

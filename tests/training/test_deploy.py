@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from jepack import loopback
 from training.checkpoint import load_newest
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +66,7 @@ def launch(
     data: Path, out: Path, tmp_path: Path, epochs: int, *, nodes: int
 ) -> list[subprocess.Popen[bytes]]:
     """deploy/launch.sh on `nodes` nodes, all on this machine, two ranks in all."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
+    with loopback.hold(0) as found:  # no connection of another program begins at such a port
         port = found.getsockname()[1]
     environment = {
         **os.environ, "NODES": str(nodes), "PROCESSES": str(2 // nodes), "HEAD": f"127.0.0.1:{port}",
@@ -130,7 +129,7 @@ def test_a_killed_rank_is_restarted_and_sigterm_saves_and_ends(
         wait_for(run, killed_at + 3, children)  # torchrun started both ranks again
         children[0].send_signal(signal.SIGTERM)
     finally:
-        finish(children, 60)
+        finish(children)
     log = (tmp_path / "run-0.txt").read_text()
     assert "rank 0 lost another rank" in log
     assert "continuing after step" in log
