@@ -49,7 +49,7 @@ from training.estimate import SavedBytes
 from training.evaluate import features, knn_accuracy
 from training.probe import read_images
 from training.starting import State, build, steps_of
-from training.train import one_step
+from training.stepping import one_step
 from training.views import preset
 
 OUT = Path(__file__).parent / "results" / "training.json"
@@ -186,7 +186,7 @@ def ours(data: Path, config: TrainConfig) -> tuple[Contender, State]:
             yield iter(prefetcher)
 
     def step(batch: Any) -> None:
-        one_step(config, state, finisher.finish(batch), here, Path())
+        one_step(config, state, finisher.finish(batch), here)
 
     def views() -> None:
         finisher.finish(cutter.cut(0))
