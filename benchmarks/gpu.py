@@ -31,7 +31,7 @@ LIMITS = {
     "machine": 60,
     "step-resnet": 90,
     "step-vit": 90,
-    "tests": 240,
+    "tests": 300,
     "ranks": 120,
     "end-to-end": 120,
     "sigreg": 90,

@@ -112,8 +112,9 @@ class _Fused(torch.autograd.Function):
             dist.all_reduce(sums)
             if weight is not None and weight.dtype != mean.dtype:
                 weight = weight.to(mean.dtype)
+            sum_dy, sum_dy_centred = sums.split(len(sum_dy))
             of_input = torch.batch_norm_backward_elemt(
-                grad, input, mean, inverse, weight, *sums.split(len(sum_dy)), ctx.counts
+                grad, input, mean, inverse, weight, sum_dy, sum_dy_centred, ctx.counts
             )
         return of_input, of_weight if needs[1] else None, of_bias if needs[2] else None, *[None] * 4
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import starting, stepping
+from training import bundling, data, saving, starting, stepping
+from training import train as stage
 from training.batches import Took, Views
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks
 from training.starting import State
 from training.stepping import Entry, Reading, Unread, judge, one_step
+from training.stopping import stop_signals
+from training.train import train
 
 HERE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = replace(
@@ -131,3 +138,57 @@ def test_figures_of_a_gpu_are_read_a_step_late_and_none_is_lost() -> None:
     assert [e.reading.step for e in late.rest()] == [2]
     assert late.rest() == []
     assert [[e.reading.step for e in now.put(entry(step, None))] for step in range(2)] == [[0], [1]]
+
+
+@pytest.mark.parametrize("from_gpu", [False, True])
+def test_a_checkpoint_goes_on_with_the_kernel_of_its_new_device(
+    monkeypatch: pytest.MonkeyPatch, from_gpu: bool
+) -> None:
+    old, new = (made(monkeypatch, CONFIG, like_gpu=kind) for kind in (from_gpu, not from_gpu))
+    one_step(CONFIG, old, views(0), HERE)
+    own = [group["fused"] for group in new.optimizer.param_groups]
+    saving.load_plain(new, copy.deepcopy(saving.plain(old)))
+    assert [group["fused"] for group in new.optimizer.param_groups] == own
+    assert all(torch.equal(kept(old)[name], value) for name, value in kept(new).items())
+    one_step(CONFIG, new, views(1), HERE)
+
+
+def test_the_order_of_an_epoch_is_drawn_once() -> None:
+    data.epoch_order.cache_clear()
+    steps = [data.images_of_step(10, 4, step, seed=3) for step in range(25)]
+    assert data.epoch_order.cache_info().misses == 10
+    every = np.concatenate(steps).reshape(10, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in every.tolist())
+
+
+def test_a_signal_ends_work_at_once_and_steps_after_the_one_that_runs() -> None:
+    with stop_signals() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with stop.after_a_step():
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_stopped_while_its_bundle_is_made_goes_straight_to_it(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(
+        CONFIG, encoder="test_vit", epochs=1, minutes=None, images_per_step=16, eval_size=32
+    )
+    run, options = tmp_path / "run", {"device": "cpu", "cache_root": tmp_path / "cache"}
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bundling, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, digits_folder, run, **options)
+    log = (run / "log.jsonl").read_text()
+    monkeypatch.setattr(stage, "Checker", stop)  # nothing of the steps is begun
+    monkeypatch.setattr(stage, "Prefetcher", stop)
+    assert train(config, digits_folder, run, **options) is not None
+    assert (run / "log.jsonl").read_text() == log
