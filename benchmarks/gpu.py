@@ -8,7 +8,7 @@ Each row is a process with a time limit of its own; one that fails is told with 
 on. OUT holds `gpu.md` and `gpu.json` from the first row on, and a log and a JSON file of every row. Nothing
 need be installed but the packages it imports: torch torchvision timm numpy pillow opencv-python-headless
 safetensors rich typer scikit-learn matplotlib tensorboard psutil huggingface_hub; for the row `tests` also
-pytest pytest-timeout onnx onnxruntime onnxscript; for `export` onnxruntime-gpu in onnxruntime's place.
+pytest pytest-timeout; for `export` onnx onnxscript onnxruntime-gpu.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def ours(data: Path, config: TrainConfig) -> tuple[Contender, State]:
             yield iter(prefetcher)
 
     def step(batch: Any) -> None:
-        one_step(config, state, finisher.finish(batch), here)
+        one_step(config, state, finisher.finish(batch), here, Path())
 
     def views() -> None:
         finisher.finish(cutter.cut(0))

@@ -88,6 +88,11 @@ def backend_for(wanted: str | None, device: torch.device) -> str:
     return "gloo" if shared else "nccl"
 
 
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier(group=_words)
+
+
 def broadcast(value: Any) -> Any:
     """Rank 0's Python value, on every rank."""
     if world_size() == 1:

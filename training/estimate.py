@@ -23,7 +23,7 @@ from training.distributed import Ranks, ranks
 from training.monitor import counter
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
-from training.stepping import judge, one_step
+from training.stepping import one_step
 from training.train import prepare_data, seed_everything, serving_preprocessing
 from training.views import preset
 
@@ -86,15 +86,14 @@ def estimate(
                 views = finisher.finish(batch)
                 if number == 0:
                     with saved:
-                        reading = one_step(config, state, views, here)
+                        one_step(config, state, views, here, Path())
                     view_bytes = sum(
                         part.nbytes
                         for part in (views.global_views, views.local_views)
                         if part is not None
                     )
                 else:
-                    reading = one_step(config, state, views, here)
-                judge(state, reading, Path())  # its time ends when it is done
+                    one_step(config, state, views, here, Path())
                 if number >= WARM_STEPS:
                     took.append(time.perf_counter() - begin + batches.waited_s)
                     waited.append(batches.waited_s + finisher.took.seconds())

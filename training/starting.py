@@ -20,6 +20,7 @@ from training.distributed import Ranks, broadcast
 from training.evaluate import Evaluation
 from training.lejepa import LeJEPA
 from training.methods import Method
+from training.running import RunningFigures
 
 
 @dataclass
@@ -38,6 +39,10 @@ class State:
     seconds: dict[str, float] = field(default_factory=dict)
     twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only
     sharded: bool = False
+    running: RunningFigures = field(init=False)  # as they were before a step
+
+    def __post_init__(self) -> None:
+        self.running = RunningFigures(self.method.trained)
 
     def best(self) -> Encoder:
         """The encoder to evaluate and keep: the EMA copy when there is one.

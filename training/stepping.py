@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from jepack.errors import TrainingError
 from training.batches import Took
@@ -44,7 +43,7 @@ class Reading:
         return found | {"learning_rate": self.learning_rate, "gradient_norm": norm}
 
 
-def one_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Reading:
+def take_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Reading:
     """A non-finite gradient is never applied, and leaves BatchNorm's running figures alone, too."""
     method, optimizer = state.method, state.optimizer
     rate = learning_rate(
@@ -58,27 +57,34 @@ def one_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Read
     )
     optimizer.zero_grad(set_to_none=True)
     method.trained.train()
-    before = RunningFigures(method.trained)
+    state.running.keep()
     parts = method.backward(views).tensors()
     limit = config.gradient_clip or float("inf")
     norm = whole(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
     names, values = (*parts, "gradient_norm"), in_one([*parts.values(), norm])
     if holds_back(optimizer):
-        lost = ~(values[names.index("loss")] + norm).isfinite()
-        optimizer.found_inf = lost.float()  # type: ignore[attr-defined]  # as GradScaler does
+        applied = (values[names.index("loss")] + norm).isfinite()
+        optimizer.found_inf = (~applied).float()  # type: ignore[attr-defined]  # as GradScaler does
         optimizer.step()
-        before.restore_where(lost)
-        follow_weights(state)  # of weights that did not move when the step was lost
+        state.running.settle(applied)
+        follow_weights(state)  # these did not move where the step was not applied
         reading = on_its_way(state.step, rate, names, values)
     else:
         reading = Reading(state.step, rate, names, values.cpu())
-        if bool((reading.values[names.index("loss")] + reading.values[-1]).isfinite()):
+        finite = bool((reading.values[names.index("loss")] + reading.values[-1]).isfinite())
+        state.running.settle(finite)
+        if finite:
             optimizer.step()
             follow_weights(state)
-        else:
-            before.restore()
     state.step += 1
     return reading
+
+
+def one_step(
+    config: TrainConfig, state: State, views: Any, here: Ranks, out: Path
+) -> dict[str, float]:
+    """A step and its figures, waited for."""
+    return judge(state, take_step(config, state, views, here), out)
 
 
 def follow_weights(state: State) -> None:
@@ -134,36 +140,6 @@ def in_one(scalars: list[Tensor]) -> Tensor:
 def whole(value: Any) -> Tensor:
     """A scalar tensor, sharded or not."""
     return getattr(value, "full_tensor", lambda: value)()  # type: ignore[no-any-return]
-
-
-class RunningFigures:
-    """BatchNorm's running means and variances before a step, to put back if it is not applied."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.now = [
-            figure
-            for part in module.modules()
-            if isinstance(part, _BatchNorm)
-            for figure in (part.running_mean, part.running_var)
-            if figure is not None
-        ]
-        self.before = torch.cat([figure.flatten() for figure in self.now]) if self.now else None
-
-    def restore(self) -> None:
-        if self.before is not None:
-            self._put(self.before)
-
-    def restore_where(self, lost: Tensor) -> None:
-        """Where a boolean scalar on their device says so."""
-        if self.before is not None:
-            after = torch.cat([figure.flatten() for figure in self.now])
-            self._put(torch.where(lost, self.before, after))
-
-    @torch.no_grad()
-    def _put(self, flat: Tensor) -> None:
-        pieces = flat.split([figure.numel() for figure in self.now])
-        shaped = [piece.view_as(figure) for piece, figure in zip(pieces, self.now, strict=True)]
-        torch._foreach_copy_(self.now, shaped)
 
 
 @dataclass(frozen=True)

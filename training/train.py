@@ -33,7 +33,7 @@ from training.regularisers import FLOORS
 from training.saving import resume, save
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
-from training.stepping import Entry, Unread, judge, one_step
+from training.stepping import Entry, Unread, judge, take_step
 from training.stopping import Stop, stop_signals
 from training.stream import open_stream
 from training.trackers import open_trackers
@@ -197,7 +197,7 @@ def loop(
         for batch in batches:
             begin = time.perf_counter()
             seed_everything(config, state.step, here)
-            reading = one_step(config, state, finisher.finish(batch), here)
+            reading = take_step(config, state, finisher.finish(batch), here)
             unread.wait()
             took = time.perf_counter() - begin + batches.waited_s
             for entry in unread.put(Entry(reading, took, batches.waited_s, finisher.took)):

@@ -25,7 +25,7 @@ from training.config import TrainConfig, recipe
 from training.data import open_cache
 from training.devices import choose_device
 from training.distributed import Ranks
-from training.stepping import Entry, Unread, judge, one_step
+from training.stepping import Entry, Unread, judge, take_step
 from training.train import train
 from training.views import preset
 
@@ -206,7 +206,7 @@ def test_a_step_never_waits_for_the_gpu(
             "error" if step > 1 else "default"
         )  # constants are uploaded once
         try:
-            one_step(config, state, finisher.finish(batch), here)
+            take_step(config, state, finisher.finish(batch), here)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -222,7 +222,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_on_the_gpu(
         if step == 2:
             views = replace(views, global_views=views.global_views * float("nan"))
             before = whole_state(state)
-        reading = one_step(config, state, views, here)
+        reading = take_step(config, state, views, here)
         if step == 2:
             after = whole_state(state)
         for entry in unread.put(Entry(reading, 1.0, 0.0, finisher.took)):

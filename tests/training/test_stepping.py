@@ -19,7 +19,7 @@ from training.batches import Took, Views
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks
 from training.starting import State
-from training.stepping import Entry, Reading, Unread, judge, one_step
+from training.stepping import Entry, Reading, Unread, judge, take_step
 from training.stopping import stop_signals
 from training.train import train
 
@@ -83,13 +83,13 @@ def kept(state: State) -> dict[str, Any]:
 
 def test_a_step_on_a_gpu_reads_no_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
     state = made(monkeypatch, replace(CONFIG, ema_decay=0.0, gradient_clip=1.0), like_gpu=True)
-    one_step(CONFIG, state, views(0), HERE)  # makes what is kept
+    take_step(CONFIG, state, views(0), HERE)  # makes what is kept
     with Reads() as reads:
-        reading = one_step(CONFIG, state, views(1), HERE)
+        reading = take_step(CONFIG, state, views(1), HERE)
     assert reads.found == []
     assert judge(state, reading, None)["gradient_norm"] > 0  # type: ignore[arg-type]
     with Reads() as reads:
-        one_step(CONFIG, made(monkeypatch, CONFIG, like_gpu=False), views(1), HERE)
+        take_step(CONFIG, made(monkeypatch, CONFIG, like_gpu=False), views(1), HERE)
     assert reads.found  # the count counts
 
 
@@ -98,9 +98,9 @@ def test_a_step_that_is_not_finite_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, like_gpu: bool
 ) -> None:
     state = made(monkeypatch, CONFIG, like_gpu=like_gpu)
-    judge(state, one_step(CONFIG, state, views(0), HERE), None)  # type: ignore[arg-type]
+    judge(state, take_step(CONFIG, state, views(0), HERE), None)  # type: ignore[arg-type]
     before, average = kept(state), [p.clone() for p in state.average.parameters()]  # type: ignore[union-attr]
-    figures = judge(state, one_step(CONFIG, state, views(1, float("nan")), HERE), None)  # type: ignore[arg-type]
+    figures = judge(state, take_step(CONFIG, state, views(1, float("nan")), HERE), None)  # type: ignore[arg-type]
     assert figures["loss"] != figures["loss"]
     assert (state.bad_steps, state.step) == (1, 2)
     after = kept(state)
@@ -108,7 +108,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(p.isfinite().all() for p in state.average.parameters())  # type: ignore[union-attr]
     assert len(average) > 0
-    judge(state, one_step(CONFIG, state, views(2), HERE), None)  # type: ignore[arg-type]
+    judge(state, take_step(CONFIG, state, views(2), HERE), None)  # type: ignore[arg-type]
     assert state.bad_steps == 0
     assert not all(torch.equal(before[name], value) for name, value in kept(state).items())
 
@@ -121,7 +121,7 @@ def test_steps_on_a_gpu_are_those_on_a_cpu_to_rounding(monkeypatch: pytest.Monke
         for step in range(3):
             batch = views(step)
             batch = replace(batch, global_views=batch.global_views.double())
-            reading = one_step(exact, state, batch, HERE)
+            reading = take_step(exact, state, batch, HERE)
         found.append((reading.figures()["loss"], kept(state)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
     for name, value in found[0][1].items():
@@ -145,12 +145,12 @@ def test_a_checkpoint_goes_on_with_the_kernel_of_its_new_device(
     monkeypatch: pytest.MonkeyPatch, from_gpu: bool
 ) -> None:
     old, new = (made(monkeypatch, CONFIG, like_gpu=kind) for kind in (from_gpu, not from_gpu))
-    one_step(CONFIG, old, views(0), HERE)
+    take_step(CONFIG, old, views(0), HERE)
     own = [group["fused"] for group in new.optimizer.param_groups]
     saving.load_plain(new, copy.deepcopy(saving.plain(old)))
     assert [group["fused"] for group in new.optimizer.param_groups] == own
     assert all(torch.equal(kept(old)[name], value) for name, value in kept(new).items())
-    one_step(CONFIG, new, views(1), HERE)
+    take_step(CONFIG, new, views(1), HERE)
 
 
 def test_the_order_of_an_epoch_is_drawn_once() -> None:
