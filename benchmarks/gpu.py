@@ -32,7 +32,7 @@ LIMITS = {
     "step-resnet": 90,
     "step-vit": 90,
     "tests": 300,
-    "ranks": 120,
+    "ranks": 150,
     "end-to-end": 120,
     "sigreg": 90,
     "bundling": 90,

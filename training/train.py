@@ -206,20 +206,20 @@ def loop(
             if config.minutes and len(timed) % TIMED_STEPS == 0:
                 fit_budget(config, state, timed, time.monotonic() - started, watcher, most)
             last = state.step >= state.total
-            stopping, due = votes.take(wishes())
-            if last:  # no step follows in which votes could be counted
-                votes.cast(wishes())
-                stopping = votes.take(wishes())[0] or stopping
-            leaving = stopping or state.step == stop_after
-            evaluating = state.step % every == 0 or last
-            if evaluating or due or leaving:
+            if state.step % every == 0 or last:
                 for entry in unread.rest():
                     heed(entry)
-            if evaluating:
                 state.evaluation = alone(here, partial(check, state.best()))
+            stopping, due = votes.take(wishes())
+            leaving = stopping or state.step == stop_after
             if due or leaving or last:
+                for entry in unread.rest():
+                    heed(entry)
                 saved = time.monotonic()
                 save(state, out, config, here)
+            votes.cast(wishes())
+            if last:  # no step follows, during which this vote could be counted
+                stopping = votes.take(wishes())[0] or stopping
             if stopping or (leaving and not last):
                 watcher.say(f"stopped after step {state.step}; the same command continues it")
                 if stopping:
@@ -227,7 +227,6 @@ def loop(
                 return False
             if last:
                 return True
-            votes.cast(wishes())
     raise AssertionError("batches never end")
 
 
