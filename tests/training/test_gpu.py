@@ -202,9 +202,8 @@ def test_a_step_never_waits_for_the_gpu(
     state, here, cutter, finisher = prepared(digits_folder, tmp_path, config)
     for step in range(4):
         batch = cutter.cut(step)
-        torch.cuda.set_sync_debug_mode(
-            "error" if step > 1 else "default"
-        )  # constants are uploaded once
+        # Constants are uploaded once.
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
             take_step(config, state, finisher.finish(batch), here)
         finally:
