@@ -34,9 +34,8 @@ class RunningFigures:
                 live = [figure for figure in self.live if figure.dtype == kind]
                 kept = [figure for figure in self.kept if figure.dtype == kind]
                 # In one piece: a kernel for each would cost more than they compute.
-                flat = torch.where(
-                    applied, *(torch.cat([x.flatten() for x in s]) for s in (live, kept))
-                )
+                after, before = (torch.cat([x.flatten() for x in some]) for some in (live, kept))
+                flat = torch.where(applied, after, before)
                 parts = flat.split([figure.numel() for figure in live])
                 torch._foreach_copy_(live, [p.view_as(x) for p, x in zip(parts, live, strict=True)])
         elif not applied and self.live:

@@ -32,6 +32,10 @@ from training.views import preset
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),  # a prototype feature, it says
+    pytest.mark.filterwarnings(
+        "ignore:Attempting to run cuBLAS"
+    ),  # in a thread's first backward pass
 ]
 SETTINGS = (
     "eval_size=32", "global_views=2", "projector_hidden=32", "projection_dims=16", "slices=32",
@@ -195,7 +199,6 @@ IJEPA = replace(
     ],
     ids=["plain", "colour", "stains", "turned", "micro-batches", "visreg", "ijepa"],
 )
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # a prototype feature, it says
 def test_a_step_never_waits_for_the_gpu(
     digits_folder: Path, tmp_path: Path, config: TrainConfig
 ) -> None:
