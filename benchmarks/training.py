@@ -49,7 +49,7 @@ from training.estimate import SavedBytes
 from training.evaluate import features, knn_accuracy
 from training.probe import read_images
 from training.starting import State, build, steps_of
-from training.train import one_step
+from training.stepping import one_step
 from training.views import preset
 
 OUT = Path(__file__).parent / "results" / "training.json"

@@ -35,7 +35,10 @@ def random_directions(
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
     directions = torch.randn(dimensions, slices, generator=generator)
-    return (directions / directions.norm(dim=0)).to(device)
+    directions = directions / directions.norm(dim=0)
+    if torch.device(device).type == "cuda":  # from ordinary memory the copy would wait for the GPU
+        directions = directions.pin_memory()
+    return directions.to(device, non_blocking=True)
 
 
 def sigreg(

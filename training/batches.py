@@ -18,6 +18,7 @@ from torch import Tensor
 from training.config import TrainConfig
 from training.content import contents_for
 from training.data import Cache
+from training.devices import upload
 from training.photometry import add_noise, photometry
 from training.resample import Pack, cut_on_device, pack_images
 from training.stream import Lanes
@@ -165,6 +166,21 @@ class Prefetcher:
             step += 1
 
 
+@dataclass(frozen=True)
+class Took:
+    """How long the views of a batch took to finish: on a GPU its own time, between two events."""
+
+    host_s: float = 0.0
+    events: tuple[Any, Any] | None = None
+
+    def seconds(self) -> float:
+        """Waits until they are finished."""
+        if self.events is None:
+            return self.host_s
+        self.events[1].synchronize()
+        return float(self.events[0].elapsed_time(self.events[1])) / 1000
+
+
 class Finisher:
     """uint8 crops -> normalised float views on the device."""
 
@@ -179,26 +195,20 @@ class Finisher:
         self.config, self.look, self.device = config, look, device
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-        self.took_s = 0.0
-        self.events: tuple[Any, Any] | None = None  # around the last batch, on a GPU
-        if device.type == "cuda":
-            self.events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-
-    def seconds(self) -> float:
-        """What the last batch took, on a GPU its own time; ask when the step is done."""
-        if self.events is None:
-            return self.took_s
-        self.events[1].synchronize()
-        return float(self.events[0].elapsed_time(self.events[1])) / 1000
+        self.double = config.precision == "fp64"
+        self.took = Took()  # of the last batch
 
     def finish(self, batch: Batch) -> Views:
         started = time.perf_counter()
-        if self.events is not None:
-            self.events[0].record()
+        if self.device.type != "cuda":
+            views = self._finish(batch)
+            self.took = Took(time.perf_counter() - started)
+            return views
+        events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        events[0].record()
         views = self._finish(batch)
-        if self.events is not None:
-            self.events[1].record()
-        self.took_s = time.perf_counter() - started
+        events[1].record()
+        self.took = Took(events=events)
         return views
 
     def _finish(self, batch: Batch) -> Views:
@@ -218,16 +228,15 @@ class Finisher:
     ) -> Tensor:
         views, images = boxes.box.shape[:2]
         if pixels_VBHWC is None:
-            x = cut_on_device(batch.packs, boxes, self.device).flatten(0, 1) / 255
+            x = cut_on_device(batch.packs, boxes, self.device, exact=self.double)
+            x = x.flatten(0, 1) / 255
             light = numbers.light.reshape(views * images, -1)
             x = photometry(x, light, self.look, numbers.extra.reshape(views * images, -1))
         else:
-            pixels = torch.from_numpy(pixels_VBHWC)
-            if self.device.type == "cuda":
-                pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+            pixels = upload(pixels_VBHWC, self.device)
             x = pixels.flatten(0, 1).permute(0, 3, 1, 2).float() / 255  # channels-last already
             x = add_noise(x, self.look)
         x = (x - self.mean) / self.std
-        if self.config.precision == "fp64":
+        if self.double:
             x = x.double()
         return x.unflatten(0, (views, images))

@@ -27,6 +27,7 @@ from training.splits import column
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8
+CPU = torch.device("cpu")
 SILENT_SHARE = 1e-3  # of the mean variance, the floor of isotropy.fit_calibration
 
 
@@ -72,8 +73,10 @@ def write(
     provenance: dict[str, Any],
     curves: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    device: torch.device = CPU,
 ) -> Bundle:
-    """The bundle of a training run."""
+    """The bundle of a training run; `device` embeds its images."""
 
     def read(indices: Any) -> Pixels:
         return np.stack([cache.original(int(i), indices, preprocessing) for i in indices])
@@ -99,15 +102,22 @@ def write(
         recipe=config.to_json(),
         curves=curves,
     )
-    return assemble(folder, content, on_progress)
+    return assemble(folder, content, on_progress, device=device)
 
 
 def assemble(
-    folder: Path, content: Content, on_progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    content: Content,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    device: torch.device = CPU,
 ) -> Bundle:
-    """Calibrate on training images, measure on held-out ones, write the bundle."""
+    """Calibrate on training images, measure on held-out ones, write the bundle.
+
+    Thousands of images are embedded on `device`; the golden ones on the CPU, as everyone can.
+    """
     preprocessing, split = content.preprocessing, content.split
-    encoder = content.encoder.cpu().float().eval()
+    encoder = content.encoder.to(device).float().eval()
     fitting = pick(split.train, CALIBRATION_IMAGES, content.seed)
     raw_fit = read_features(encoder, content, fitting, on_progress)
     if content.fit_projection:
@@ -118,6 +128,7 @@ def assemble(
             raw_fit["projection"] = encoder.projector(
                 torch.from_numpy(raw_fit["embedding"])
             ).numpy()
+        encoder.to(device)
     calibration = isotropy.fit_calibration(raw_fit["projection"])
     raw = read_features(encoder, content, split.held_out)
     calibrated = calibration.apply(raw["projection"])
@@ -129,6 +140,7 @@ def assemble(
         "projection": isotropy.report(calibrated).to_json(),
     }
     searched = judge_retrieval(content, {"embedding": raw["embedding"], "projection": calibrated})
+    encoder.cpu()
     golden = golden_tensors(encoder, calibration, content)
     license = content.provenance.get("license", "other")
     config_json, model, head = encoder_files(

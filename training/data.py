@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -293,8 +294,13 @@ def images_of_step(count: int, images_per_step: int, step: int, seed: int) -> np
     """
     first = step * images_per_step
     epochs = range(first // count, (first + images_per_step - 1) // count + 1)
-    stream = np.concatenate(
-        [np.random.default_rng([seed, 1, e]).permutation(count) for e in epochs]
-    )
+    stream = np.concatenate([epoch_order(count, seed, epoch) for epoch in epochs])
     start = first - epochs[0] * count
     return stream[start : start + images_per_step]
+
+
+@lru_cache(maxsize=4)  # drawn once per epoch, not at every step; the step between two needs both
+def epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    order = np.random.default_rng([seed, 1, epoch]).permutation(count)
+    order.flags.writeable = False
+    return order

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from training.averaging import local
 from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
 from training.config import TrainConfig
 from training.distributed import Ranks, ranks
 from training.monitor import counter
-from training.sharding import local
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
-from training.train import one_step, prepare_data, seed_everything, serving_preprocessing
+from training.stepping import one_step
+from training.train import prepare_data, seed_everything, serving_preprocessing
 from training.views import preset
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
@@ -95,7 +96,7 @@ def estimate(
                     one_step(config, state, views, here, Path())
                 if number >= WARM_STEPS:
                     took.append(time.perf_counter() - begin + batches.waited_s)
-                    waited.append(batches.waited_s + finisher.seconds())
+                    waited.append(batches.waited_s + finisher.took.seconds())
                 if here.first:
                     show(number + 1, WARM_STEPS + TIMED_STEPS)
                 if len(took) == TIMED_STEPS:

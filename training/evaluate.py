@@ -23,6 +23,7 @@ from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration, IsotropyReport
 from jepack.preprocess import Pixels, Preprocessing
 from training.data import Cache
+from training.devices import exact_float32
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,7 +94,8 @@ def features(
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(images_NHWC), batch_size):
         pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).to(device)
-        parts.append(graph(pixels))
+        with exact_float32():
+            parts.append(graph(pixels))
     encoder.train(was_training)
     embedding, projection = (
         torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)

@@ -36,8 +36,14 @@ class Health:
         sigreg = config.method == "lejepa" and config.regulariser == "sigreg"
         self.collapsed_at = collapse_value(config.images_per_step) if sigreg else None
 
-    def check(self, state: State, figures: dict[str, float], run: Path) -> None:
-        """After each step with its figures. TrainingError when the run is lost."""
+    def check(
+        self, state: State, figures: dict[str, float], run: Path, step: int | None = None
+    ) -> None:
+        """With the figures of each step, the newest or that after which `step` were done.
+
+        TrainingError when the run is lost.
+        """
+        step = state.step if step is None else step
         if not math.isfinite(figures["loss"]):
             return  # not applied, and counted by the step itself
         self.losses.append(figures["loss"])
@@ -48,17 +54,17 @@ class Health:
         state.lowest_loss = min(state.lowest_loss, loss)
         if loss > max(DIVERGED * state.lowest_loss, UNRELATED):
             raise TrainingError(
-                f"step {state.step}: the loss has diverged (median of {WINDOW} steps {loss:.4g}, it was "
+                f"step {step}: the loss has diverged (median of {WINDOW} steps {loss:.4g}, it was "
                 f"{state.lowest_loss:.4g}; {told(figures)}). {last_good(state, run)} Try a lower "
                 "--learning-rate, or --set gradient_clip=1."
             )
         young = max(YOUNG_STEPS, 2 * self.config.warmup_fraction * state.total)
-        if self.collapsed_at is None or state.step < young:
+        if self.collapsed_at is None or step < young:
             return
         statistic = statistics.median(self.statistics)
         if statistic > POINT_SHARE * self.collapsed_at:
             raise TrainingError(
-                f"step {state.step}: the projections lie at a point, or as far from N(0, I) as one (SIGReg "
+                f"step {step}: the projections lie at a point, or as far from N(0, I) as one (SIGReg "
                 f"{statistic:.2f}, at full collapse {self.collapsed_at:.2f}; {told(figures)}). "
                 f"{last_good(state, run)} Try a larger --sigreg-weight or --learning-rate, or a "
                 "warm-up of fewer steps."

@@ -25,6 +25,7 @@ from jepack.errors import ConfigError
 from jepack.sigreg import all_reduce_sum, world_size
 from training.batches import Views
 from training.config import TrainConfig
+from training.devices import upload
 from training.distributed import Ranks
 from training.lejepa import Parts
 from training.masks import MIN_GRID, TARGETS, Masks, draw_masks
@@ -85,8 +86,7 @@ class IJEPA:
         return everyone.images(self.here.rank * images, (self.here.rank + 1) * images)
 
     def _loss(self, images: Tensor, masks: Masks) -> Tensor:
-        context = torch.from_numpy(masks.context).to(images.device)
-        targets = torch.from_numpy(masks.targets).to(images.device)
+        context, targets = (upload(x, images.device) for x in (masks.context, masks.targets))
         with torch.autocast(
             images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
         ):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +24,7 @@ from jepack.images import find_images
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
 from training.bundling import Content, Split
+from training.devices import choose_device
 from training.monitor import counter
 from training.splits import split
 from training.weights import Source, open_source
@@ -46,6 +48,9 @@ def import_encoder(
         str | None, typer.Option(help="Licence of the weights; default what timm states.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split into fitting and held-out images.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Wrap any timm encoder as a bundle that exports and serves like a trained one.
@@ -59,10 +64,11 @@ def import_encoder(
     """
     if channels not in (1, 3):
         raise ConfigError(f"--channels must be 1 or 3, found {channels}")
+    chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)
     bundle = wrap(
         found, data, out, channels=channels, size=size, projection_dims=projection_dims,
-        license=license or found.stated.get("license") or "not stated", seed=seed,
+        license=license or found.stated.get("license") or "not stated", seed=seed, device=chosen,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))
@@ -89,6 +95,7 @@ def wrap(
     projection_dims: int,
     license: str,
     seed: int,
+    device: torch.device | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
     files, digest = readable(find_images(data), channels)
@@ -128,7 +135,7 @@ def wrap(
         fit_projection=projection_dims,
     )
     with counter("embed") as show:
-        return bundling.assemble(out, content, show)
+        return bundling.assemble(out, content, show, device=device or bundling.CPU)
 
 
 def class_ids(files: list[Any]) -> Any:

@@ -18,8 +18,9 @@ from jepack.encoder import Encoder
 from jepack.sigreg import all_reduce_sum, world_size
 from training import compiling, regularisers, sharding
 from training.batches import Views
+from training.batchnorm import synchronise_batchnorm
 from training.config import TrainConfig
-from training.distributed import Ranks, synchronise_batchnorm
+from training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,15 @@ class Parts:
     prediction: Tensor
     regulariser: Tensor | None = None  # None where the method has none
 
-    def floats(self) -> dict[str, float]:
+    def tensors(self) -> dict[str, Tensor]:
+        """Scalars on the device, those that the method has."""
         parts = {"loss": self.loss, "prediction": self.prediction, "regulariser": self.regulariser}
-        found = {name: part.detach() for name, part in parts.items() if part is not None}
-        return dict(zip(found, torch.stack(list(found.values())).cpu().tolist(), strict=True))
+        return {name: part.detach() for name, part in parts.items() if part is not None}
+
+    def floats(self) -> dict[str, float]:
+        """The same as numbers; waits for the device."""
+        found = self.tensors()
+        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
 
 
 def lejepa_loss(
@@ -84,7 +90,7 @@ class LeJEPA:
         self.sharded = config.sharding == "fsdp"
         if not self.sharded:  # FSDP2 takes plainly laid out weights only
             self.encoder.to(memory_format=torch.channels_last)
-        synchronise_batchnorm(self.encoder, here.device)
+        synchronise_batchnorm(self.encoder)
         self.regulariser = regularisers.build(config)
         self.embedder: Any = Embedder(self.encoder.backbone)
         self.projector: Any = self.encoder.projector

@@ -6,6 +6,7 @@ B images, C channels, H x W pixels; float images in 0..1, on any device.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.devices import upload
 from training.presets import Preset
 
 Floats = npt.NDArray[np.float32]
@@ -32,21 +34,22 @@ def photometry(
     Columns of `light`: jitter?, brightness, contrast, saturation, hue, gray?, blur?, sigma, solarise?
     Columns of `extra`: angle (see views.py), six for stains, drop a band?, which band
     """
-    u = torch.from_numpy(light).to(images_BCHW)
+    device, dtype = images_BCHW.device, images_BCHW.dtype
+    u = upload(light, device, dtype)
     x = images_BCHW
     colour = x.shape[1] == 3
     if look.stain > 0 and colour and extra is not None:
-        x = restain(x, torch.from_numpy(extra[:, 1:7]).to(x), look.stain)
+        x = restain(x, upload(extra[:, 1:7], device, dtype), look.stain)
     if look.jitter > 0:
         x = torch.where(picked(u[:, 0] < look.jitter), jitter(x, u, look), x)
     if colour and look.gray > 0:
         x = torch.where(picked(u[:, 5] < look.gray), luma(x).expand_as(x), x)
     if look.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
-        x = drop_band(x, torch.from_numpy(extra[:, 7:9]).to(x), look.band_dropout)
+        x = drop_band(x, upload(extra[:, 7:9], device, dtype), look.band_dropout)
     if look.blur > 0:
         low, high = look.blur_sigma
         # Chosen on the CPU, where the numbers are: asking the device would wait for it.
-        chosen = torch.from_numpy(np.flatnonzero(light[:, 6] < look.blur)).to(x.device)
+        chosen = upload(np.flatnonzero(light[:, 6] < look.blur), device)
         if len(chosen):
             sigma = low + u[chosen, 7] * (high - low)
             x = x.index_copy(0, chosen, blur(x[chosen], sigma, high))
@@ -77,7 +80,7 @@ def jitter(x: Tensor, u: Tensor, look: Preset) -> Tensor:
 
 def saturation_matrix(factor: Tensor) -> Tensor:
     """[B, 3, 3]: colours drawn towards (below 1) or away from their own grey."""
-    gray = torch.tensor(LUMA, device=factor.device, dtype=factor.dtype).expand(3, 3)
+    gray = constant(LUMA, factor).expand(3, 3)
     same = torch.eye(3, device=factor.device, dtype=factor.dtype)
     return factor[:, None, None] * same + (1 - factor[:, None, None]) * gray
 
@@ -105,15 +108,29 @@ def restain(x_B3HW: Tensor, u: Tensor, strength: float) -> Tensor:
 
     Colour is unmixed into haematoxylin, eosin and a rest by optical density and mixed again.
     """
-    stains = torch.tensor(STAINS, device=x_B3HW.device, dtype=torch.float32)
-    stains = F.normalize(stains, dim=1)
-    unmix = torch.linalg.inv(stains)
+    stains, unmix = stain_matrices(x_B3HW.device)
     density = -torch.log(x_B3HW.float().clamp(min=1 / 255)).flatten(2)  # [B, 3, HW]
     amount = unmix.T @ density
     factor = 1 + (2 * u[:, :3, None] - 1) * strength
     shift = (2 * u[:, 3:, None] - 1) * strength / 10
     density = stains.T @ (amount * factor + shift)
     return torch.exp(-density).clamp(0, 1).to(x_B3HW.dtype).view(x_B3HW.shape)
+
+
+@lru_cache(maxsize=8)
+def stain_matrices(device: torch.device) -> tuple[Tensor, Tensor]:
+    """[3, 3] stains of unit length, and the matrix that unmixes them."""
+    stains = F.normalize(torch.tensor(STAINS, dtype=torch.float32), dim=1)
+    return stains.to(device), torch.linalg.inv(stains).to(device)
+
+
+def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return _constant(values, like.device, like.dtype)
+
+
+@lru_cache(maxsize=16)  # uploading it for every batch would make the GPU wait
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 def drop_band(x_BCHW: Tensor, u: Tensor, probability: float) -> Tensor:
@@ -141,7 +158,7 @@ def blur(x_BCHW: Tensor, sigma: Tensor, most: float) -> Tensor:
 
 
 def luma(x_B3HW: Tensor) -> Tensor:
-    weights = torch.tensor(LUMA, device=x_B3HW.device, dtype=x_B3HW.dtype)
+    weights = constant(LUMA, x_B3HW)
     return (x_B3HW * weights[:, None, None]).sum(dim=1, keepdim=True)
 
 

@@ -39,6 +39,7 @@ from jepack.encoder import (
 from jepack.errors import ConfigError, DataError
 from jepack.images import ImageFile, find_images
 from jepack.preprocess import Pixels, Preprocessing
+from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
 from training.monitor import counter
 from training.probe_table import keep, show
@@ -251,7 +252,9 @@ def probe(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the results in the bundle and its card.")
     ] = True,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Linear, kNN and few-shot probes on frozen features; the same protocol for every encoder.
@@ -264,6 +267,7 @@ def probe(
     """
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
+    target = choose_device(device)
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, found {seeds}")
     files = [file for file in find_images(data, parts=True) if file.label]
@@ -272,7 +276,6 @@ def probe(
     if len(files) < 20 or len(wanted) < 2:
         raise DataError(f"{data}: {len(files)} labelled images of {wanted}; a probe needs 20 of 2")
     y = np.array([wanted.index(str(file.label)) for file in files])
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
     bare = encoder.startswith(KINDS) or is_checkpoint(encoder)

@@ -7,6 +7,7 @@ V views, B images per rank, N images over all ranks, D dims, M slices. A regular
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.distributed as dist
@@ -66,8 +67,8 @@ def visreg(z_VBD: Tensor, directions_DM: Tensor) -> Tensor:
         centred = z_VND - mean
         deviation = (centred.square().mean(dim=1, keepdim=True) + VISREG_EPSILON).sqrt()
         projections_VNM = (centred / deviation) @ directions_DM.to(exact)
-        quantiles = normal_quantiles(z_VND.shape[1]).to(projections_VNM)[:, None]
-        shape = (projections_VNM.sort(dim=1).values - quantiles).square().mean()
+        quantiles = quantiles_like(z_VND.shape[1], projections_VNM.device, projections_VNM.dtype)
+        shape = (projections_VNM.sort(dim=1).values - quantiles[:, None]).square().mean()
         return mean.square().mean() + (1 - deviation).square().mean() + shape
 
 
@@ -75,6 +76,11 @@ def normal_quantiles(count: int) -> Tensor:
     """[N] float64: the middles of N equally likely pieces of N(0, 1), ascending."""
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return torch.special.ndtri(places)
+
+
+@lru_cache(maxsize=4)  # uploading them at every step would make the GPU wait
+def quantiles_like(count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return normal_quantiles(count).to(device, dtype)
 
 
 def gather_images(z_VBD: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepack.preprocess import Pixels
+from training.devices import upload
 from training.views import Boxes, Ints
 
 PACK_BYTES = 64 << 20  # of padded pixels in one pack
@@ -72,11 +73,16 @@ def groups(shapes: Ints, order: Ints, channels: int) -> list[Ints]:
     return [np.array(numbers, dtype=np.int64) for numbers in result]
 
 
-def cut_on_device(packs: Sequence[Pack], boxes: Boxes, device: torch.device) -> Tensor:
-    """Views [V, B, C, S, S], float32 in 0..255, of packed images."""
+def cut_on_device(
+    packs: Sequence[Pack], boxes: Boxes, device: torch.device, *, exact: bool = False
+) -> Tensor:
+    """Views [V, B, C, S, S], float32 in 0..255, of packed images; float64 throughout where `exact`."""
     views, images = boxes.box.shape[:2]
     channels, size = packs[0].pixels.shape[3], boxes.size
-    result = torch.empty((views, images, channels, size, size), device=device)
+    kind = torch.float16 if device.type == "cuda" else torch.float32
+    kind = torch.float64 if exact else kind
+    wide = torch.float64 if exact else torch.float32
+    result = torch.empty((views, images, channels, size, size), device=device, dtype=wide)
     for pack in packs:
         pixels = pack.pixels.to(device, non_blocking=True)
         room = views * boxes.cut_size * max(pixels.shape[1], channels * pixels.shape[2])
@@ -84,24 +90,26 @@ def cut_on_device(packs: Sequence[Pack], boxes: Boxes, device: torch.device) -> 
         for start in range(0, len(pack.numbers), each):
             part = slice(start, start + each)
             chosen = pack.numbers[part]
-            cut = cut_part(pixels[part], pack.shapes[part], boxes, chosen)
-            result[:, torch.from_numpy(chosen).to(device)] = cut
+            cut = cut_part(pixels[part], pack.shapes[part], boxes, chosen, kind)
+            result[:, upload(chosen, device)] = cut
     return result
 
 
-def cut_part(pixels_bHWC: Tensor, shapes: Ints, boxes: Boxes, chosen: Ints) -> Tensor:
-    """[V, b, C, S, S] of some images."""
+def cut_part(
+    pixels_bHWC: Tensor, shapes: Ints, boxes: Boxes, chosen: Ints, kind: torch.dtype
+) -> Tensor:
+    """[V, b, C, S, S] of some images, computed in `kind`; float64 as that, else float32."""
     device = pixels_bHWC.device
     number, height, width, channels = pixels_bHWC.shape
     views, side = boxes.box.shape[0], boxes.cut_size
-    kind = torch.float16 if device.type == "cuda" else torch.float32
     rows = weights(boxes, chosen, shapes[:, 0], 0, height, device, kind)  # [b, V * side, H]
     columns = weights(boxes, chosen, shapes[:, 1], 1, width, device, kind)  # [b, V * side, W]
     image = pixels_bHWC.permute(0, 1, 3, 2).to(kind).reshape(number, height, channels * width)
     tall = torch.bmm(rows, image).view(number * views, side * channels, width)
     wide = columns.view(number * views, side, width).transpose(1, 2)
     cut = torch.bmm(tall, wide).view(number, views, side, channels, side)
-    cut = cut.permute(1, 0, 3, 2, 4).float()
+    cut = cut.permute(1, 0, 3, 2, 4)
+    cut = cut if kind == torch.float64 else cut.float()
     if boxes.angle is not None:
         cut = rotate(cut, boxes.angle[:, chosen], boxes.size)
     return flip_and_transpose(cut, boxes, chosen)
@@ -122,7 +130,7 @@ def weights(
     length = boxes.box[:, chosen, 2 + axis] // scale
     extent = np.maximum(1, extents[None] // scale)
     table = np.stack([start, length, extent, scale, boxes.fine[:, chosen]], axis=-1)
-    values = torch.from_numpy(table.transpose(1, 0, 2).astype(np.float32)).to(device)  # [b, V, 5]
+    values = upload(table.transpose(1, 0, 2).astype(np.float32), device)  # [b, V, 5]
     first, size, limit, step, fine = (value[..., None] for value in values.unbind(-1))
     place = torch.arange(boxes.cut_size, device=device, dtype=torch.float32) + 0.5
     spread = size / boxes.cut_size
@@ -144,7 +152,7 @@ def weights(
 def rotate(cut_VBCSS: Tensor, degrees: npt.NDArray[np.float32], size: int) -> Tensor:
     """The middle size x size of larger squares, each turned counter-clockwise by its own angle."""
     views, number, channels, side, _ = cut_VBCSS.shape
-    angle = torch.from_numpy(degrees.astype(np.float32)).to(cut_VBCSS.device) * (math.pi / 180)
+    angle = upload(degrees.astype(np.float32), cut_VBCSS.device, cut_VBCSS.dtype) * (math.pi / 180)
     cos, sin = angle.cos().flatten(), angle.sin().flatten()
     share = size / side
     nothing = torch.zeros_like(cos)
@@ -164,6 +172,6 @@ def flip_and_transpose(cut_VBCSS: Tensor, boxes: Boxes, chosen: Ints) -> Tensor:
     ):
         some = flags[:, chosen]
         if some.any():
-            mask = torch.from_numpy(some).to(cut_VBCSS.device)[:, :, None, None, None]
+            mask = upload(some, cut_VBCSS.device)[:, :, None, None, None]
             cut_VBCSS = torch.where(mask, turn(cut_VBCSS), cut_VBCSS)
     return cut_VBCSS

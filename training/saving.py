@@ -14,7 +14,7 @@ from jepack.errors import ArtifactError, ConfigError
 from jepack.preprocess import Preprocessing
 from training import checkpoint, sharding
 from training.config import TrainConfig
-from training.distributed import Ranks, barrier
+from training.distributed import Ranks, alone
 from training.monitor import Monitor
 from training.starting import State, build
 
@@ -33,9 +33,8 @@ def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
         "config": config.to_json(),
         **(gathered(state) if state.sharded else plain(state) if here.first else {}),
     }
-    if here.first:
-        state.last_checkpoint = checkpoint.save(out, state.step, content, config.keep_checkpoints)
-    barrier()
+    alone(here, lambda: checkpoint.save(out, state.step, content, config.keep_checkpoints))
+    state.last_checkpoint = checkpoint.folder_of(out, state.step)
 
 
 def plain(state: State) -> dict[str, Any]:
@@ -88,9 +87,16 @@ def resume(state: State, out: Path, config: TrainConfig, here: Ranks, fresh: boo
 
 def load_plain(state: State, found: dict[str, Any]) -> None:
     state.method.trained.load_state_dict(found["method"])
-    state.optimizer.load_state_dict(found["optimizer"])
+    load_optimizer(state.optimizer, found["optimizer"])
     if state.average is not None and found["average"] is not None:
         state.average.load_state_dict(found["average"])
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+    """Its moments. Which kernel steps is this device's affair, and settles where the counters lie."""
+    for saved, own in zip(found["param_groups"], optimizer.param_groups, strict=True):
+        saved["fused"] = own["fused"]
+    optimizer.load_state_dict(found)
 
 
 def load_gathered(state: State, found: dict[str, Any]) -> None:

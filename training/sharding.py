@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -20,7 +20,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.optim.swa_utils import AveragedModel
 
 from jepack.sigreg import world_size
 
@@ -64,34 +63,6 @@ def load_whole_optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
     set_optimizer_state_dict(module, optimizer, state, options=GATHERED)
-
-
-class ShardedAverage(AveragedModel):
-    """A moving average whose shards follow the model's shards: nothing is sent between ranks."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        count = int(self.n_averaged)
-        share = 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
-        own = [*self.module.parameters(), *self.module.buffers()]
-        theirs = [*model.parameters(), *model.buffers()]
-        for average, current in zip(own, theirs, strict=True):
-            mine, new = local(average.detach()), local(current.detach())
-            if share < 1 and mine.is_floating_point():
-                mine.lerp_(new, share)
-            else:  # the first step, and BatchNorm's counters
-                mine.copy_(new)
-        self.n_averaged += 1
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor; other tensors as they are."""
-    part: Any = getattr(tensor, "to_local", lambda: tensor)
-    return part()  # type: ignore[no-any-return]
 
 
 def unsharded_twin(encoder: nn.Module) -> nn.Module:

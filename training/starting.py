@@ -9,17 +9,18 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from jepack import bundle as bundles
 from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
 from training import methods, sharding
+from training.averaging import Average
 from training.config import TrainConfig
 from training.distributed import Ranks, broadcast
 from training.evaluate import Evaluation
 from training.lejepa import LeJEPA
 from training.methods import Method
+from training.running import RunningFigures
 
 
 @dataclass
@@ -28,7 +29,7 @@ class State:
 
     method: Method
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: Average | None
     step: int = 0  # steps done
     total: int = 0
     last_checkpoint: Path | None = None
@@ -38,6 +39,10 @@ class State:
     seconds: dict[str, float] = field(default_factory=dict)
     twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only
     sharded: bool = False
+    running: RunningFigures = field(init=False)  # as they were before a step
+
+    def __post_init__(self) -> None:
+        self.running = RunningFigures(self.method.trained)
 
     def best(self) -> Encoder:
         """The encoder to evaluate and keep: the EMA copy when there is one.
@@ -141,14 +146,13 @@ def build(config: TrainConfig, here: Ranks) -> State:
     if config.precision == "fp64":
         encoder.double()
     method = methods.build(config, encoder, here)
-    average: AveragedModel | None = None
+    average: Average | None = None
     averaged = config.ema_decay > 0 and not method.has_teacher
     if config.sharding == "fsdp":
         assert isinstance(method, LeJEPA)
         return sharded(method, config, here, averaged)
     if averaged:
-        rule = averaging(config.ema_decay)
-        average = AveragedModel(method.encoder, multi_avg_fn=rule, use_buffers=True)
+        average = Average(method.encoder, config.ema_decay)
     return State(method, optimizer_for(method.trained, config), average)
 
 
@@ -160,7 +164,7 @@ def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) ->
             "torchrun --nproc-per-node N -m training ..., or leave sharding out"
         )
     twin = sharding.unsharded_twin(method.encoder) if here.first else None
-    average = sharding.ShardedAverage(method.encoder, config.ema_decay) if averaged else None
+    average = Average(method.encoder, config.ema_decay) if averaged else None
     method.shard()
     if average is not None:
         sharding.shard(average.module, here.device)
@@ -169,26 +173,15 @@ def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) ->
     return State(method, optimizer, average, twin=twin, sharded=True)
 
 
-def averaging(decay: float) -> Any:
-    """EMA update whose decay grows from 0.1, so that a young average forgets the initial weights."""
-
-    @torch.no_grad()
-    def update(average: Any, current: Any, count: Any) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, share)
-        else:  # BatchNorm's counters
-            torch._foreach_copy_(average, current)
-
-    return update
-
-
 def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and other vectors are not decayed."""
+    """AdamW; biases, norms and other vectors are not decayed. On GPUs its one kernel, which can leave a
+    step out on the device; sharded weights do not work with that."""
     decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [  # the first is the one whose decay is scheduled
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999))
+    on_gpu = all(p.device.type == "cuda" for p in module.parameters())
+    fused = True if on_gpu and config.sharding != "fsdp" else None
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=fused)

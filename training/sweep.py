@@ -29,6 +29,7 @@ from training import regularisers
 from training.batches import Cutter, Finisher, Views
 from training.config import RECIPES, TrainConfig, override, recipe
 from training.curves import read_log
+from training.devices import choose_device
 from training.distributed import Ranks
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
 from training.splits import training_split
@@ -72,7 +73,7 @@ def sweep(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any field, for all runs.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if any.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Train a grid of short LeJEPA runs and rank them without labels.
@@ -121,6 +122,7 @@ def run_all(
     say: Callable[[str], None] = lambda text: Console(stderr=True).rule(escape(text)),
 ) -> list[Run]:
     """Train every change of `base`, score it, write `out`/sweep.json; best run first."""
+    choose_device(device)  # told before every image is decoded
     views = fixed_views(base, data, cache_root)
     done: list[Run] = []
     for number, changed in enumerate(changes, start=1):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from jepack.bundle import Bundle
-from jepack.errors import TrainingError
+from jepack.encoder import Encoder
 from jepack.files import write_json
 from jepack.images import find_images, source_name
 from jepack.intensity import Window
@@ -21,25 +21,25 @@ from jepack.preprocess import Preprocessing
 from training import bundling, monitor
 from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
-from training.checking import Checker, last_good, told
+from training.checking import Checker
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Cache, guess_channels, measure_window, open_cache
-from training.distributed import Ranks, any_rank, barrier, broadcast, ranks
+from training.distributed import Ranks, Votes, alone, broadcast, ranks, together
+from training.evaluate import Evaluation
 from training.health import Health
 from training.monitor import Monitor
 from training.regularisers import FLOORS
 from training.saving import resume, save
-from training.schedule import learning_rate, weight_decay
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
+from training.stepping import Entry, Unread, judge, take_step
 from training.stopping import Stop, stop_signals
 from training.stream import open_stream
 from training.trackers import open_trackers
 from training.views import preset
 
 TIMED_STEPS = 8
-MAX_BAD_STEPS = 3
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     """
     with ranks(device) as here, stop_signals() as stop:
         config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
-        preprocessing = serving_preprocessing(config, cache, window)
+        preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))
         parts = Split(
             *training_split(cache.files, config.validation_fraction, config.seed, config.group_by)
         )
@@ -84,52 +84,61 @@ def train(
                 bundling.provenance(config, cache, parts.held_out, data, license),
             )
             write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
-        with watcher:
+        with watcher, stop.after_a_step():
             done = loop(
                 config, state, cache, parts, preprocessing, here, out, watcher, stop, stop_after
             )
         best = state.best()
-        if not done or not here.first:
-            barrier()
+        if not done:
             return None
-        watcher.table()
-        if config.stream:  # what was found bad on the way, by this rank
-            write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
-        draw_curves(out, floor)
-        source = bundling.provenance(config, cache, parts.held_out, data, license)
-        watcher.say("calibrating and writing the bundle ...")
-        result = bundling.write(
-            out / "bundle", best, config, preprocessing, cache, parts,
-            {**source, "steps": state.step, "last_figures": state.seconds}, out / "curves.png",
-        )  # fmt: skip
-        barrier()
-        return result
+
+        def finish() -> Bundle:
+            watcher.table()
+            if config.stream:  # what was found bad on the way, by this rank
+                write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
+            draw_curves(out, floor)
+            source = bundling.provenance(config, cache, parts.held_out, data, license)
+            watcher.say("calibrating and writing the bundle ...")
+            return bundling.write(
+                out / "bundle", best, config, preprocessing, cache, parts,
+                {**source, "steps": state.step, "last_figures": state.seconds}, out / "curves.png",
+                device=here.device,
+            )  # fmt: skip
+
+        return alone(here, finish)
 
 
 def prepare_data(
     config: TrainConfig, data: Path, here: Ranks, root: Path | None
 ) -> tuple[TrainConfig, Window, Cache]:
     """Decode once, on rank 0; everyone opens the same cache. Or a stream, which keeps nothing."""
-    cut = {"tile": config.tile, "stride": config.tile_stride}
-    measured = None
-    if here.first:
+    cut: dict[str, Any] = {"tile": config.tile, "stride": config.tile_stride}
+
+    def measure() -> tuple[int, Window]:
         files = find_images(data, parts=True, **cut)
         channels = config.channels or guess_channels(files)
-        measured = channels, measure_window(files, config.window, channels)
-    channels, window = broadcast(measured)
+        return channels, measure_window(files, config.window, channels)
+
+    channels, window = broadcast(alone(here, measure))
     config = replace(config, channels=channels)
     side = config.cache_side or round(1.25 * max(config.size, config.serving_size))
     arguments: dict[str, Any] = {
         "side": side, "channels": channels, "window": window, "max_bad": config.max_bad, **cut,
     }  # fmt: skip
     if config.stream:
-        return config, window, open_stream(data, **arguments)
+        return config, window, together(here, lambda: open_stream(data, **arguments))
     arguments |= {"root": root, "workers": config.workers}
-    if here.first:
+
+    def decode() -> Cache:
         with monitor.counter("decode") as show:
-            cache = open_cache(data, **arguments, on_progress=show)
-    barrier()
-    return config, window, cache if here.first else open_cache(data, **arguments)
+            return open_cache(data, **arguments, on_progress=show)
+
+    decoded = alone(here, decode)
+
+    def opened() -> Cache:  # where nodes keep caches of their own, one rank of each decodes
+        return decoded if decoded is not None else open_cache(data, **arguments)
+
+    return config, window, together(here, opened)
 
 
 def serving_preprocessing(config: TrainConfig, cache: Cache, window: Window) -> Preprocessing:
@@ -151,95 +160,74 @@ def loop(
     config: TrainConfig, state: State, cache: Cache, parts: Split, preprocessing: Preprocessing,
     here: Ranks, out: Path, watcher: Monitor, stop: Stop, stop_after: int | None,
 ) -> bool:  # fmt: skip
-    """Steps until the end (True), a stop signal or `stop_after` (False)."""
+    """Steps until the end (True) or `stop_after` (False). KeyboardInterrupt, on all ranks, when stopped."""
+    if state.step >= state.total:
+        return True  # a run that was killed while its bundle was made
     look = preset(config.preset, config.view_overrides)
     on_device = here.device.type == "cuda"
     cutter = Cutter(cache, parts.train, config, look, here.rank, here.world, on_device=on_device)
     finisher = Finisher(config, look, preprocessing.mean, preprocessing.std, here.device)
-    checker = Checker(config, cache, parts, preprocessing) if here.first else None
+    checker = alone(here, lambda: Checker(config, cache, parts, preprocessing))
     health = Health(config)
     every = max(1, round(config.evaluate_epochs * len(parts.train) / config.images_per_step))
     saved = started = time.monotonic()
     timed: list[float] = []
     most = steps_of(config, len(parts.train))
+    votes, unread = Votes(), Unread()
+
+    def heed(entry: Entry) -> None:
+        """The figures of a step: shown, kept, and judged on every rank alike."""
+        figures = judge(state, entry.reading, out) | {
+            "images_per_s": config.images_per_step / entry.took_s,
+            # What views cost the step: waiting for them, and finishing them on the device.
+            "cut_share": (entry.waited_s + entry.views.seconds()) / entry.took_s,
+        }
+        watcher.step(entry.reading.step, figures)
+        health.check(state, figures, out, entry.reading.step + 1)
+
+    def check(encoder: Encoder) -> Evaluation:
+        assert checker is not None
+        return checker.check(state, encoder, state.seconds, watcher)
+
+    def wishes() -> tuple[bool, bool]:
+        """This rank's: to stop, to save (the first one's clock counts)."""
+        return stop.asked, here.first and time.monotonic() - saved > 60 * config.checkpoint_minutes
+
     with Prefetcher(cutter, state.step, config.workers) as batches:
         for batch in batches:
-            if state.step >= state.total:
-                return True
             begin = time.perf_counter()
             seed_everything(config, state.step, here)
-            figures = one_step(config, state, finisher.finish(batch), here, out)
+            reading = take_step(config, state, finisher.finish(batch), here)
+            unread.wait()
             took = time.perf_counter() - begin + batches.waited_s
-            figures |= {
-                "images_per_s": config.images_per_step / took,
-                # What views cost the step: waiting for them, and finishing them on the device.
-                "cut_share": (batches.waited_s + finisher.seconds()) / took,
-            }
-            watcher.step(state.step - 1, figures)
-            health.check(state, figures, out)
+            for entry in unread.put(Entry(reading, took, batches.waited_s, finisher.took)):
+                heed(entry)
             timed.append(took)
             if config.minutes and len(timed) % TIMED_STEPS == 0:
                 fit_budget(config, state, timed, time.monotonic() - started, watcher, most)
-            if state.step % every == 0 or state.step == state.total:
-                encoder = state.best()
-                if checker is not None:
-                    state.evaluation = checker.check(state, encoder, figures, watcher)
-                barrier()
-            stopping = any_rank(stop.asked, here.device) or state.step == stop_after
-            due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if broadcast(due) or stopping or state.step == state.total:
+            last = state.step >= state.total
+            if state.step % every == 0 or last:
+                for entry in unread.rest():
+                    heed(entry)
+                state.evaluation = alone(here, partial(check, state.best()))
+            stopping, due = votes.take(wishes())
+            leaving = stopping or state.step == stop_after
+            if due or leaving or last:
+                for entry in unread.rest():
+                    heed(entry)
                 saved = time.monotonic()
                 save(state, out, config, here)
-            if stopping and state.step < state.total:
+            votes.cast(wishes())
+            if last:  # no step follows, during which this vote could be counted
+                stopping = votes.take(wishes())[0] or stopping
+            if stopping or (leaving and not last):
                 watcher.say(f"stopped after step {state.step}; the same command continues it")
-                if stop.asked:
+                if stopping:
                     raise KeyboardInterrupt
                 return False
-    return True
-
-
-def one_step(
-    config: TrainConfig, state: State, views: Any, here: Ranks, out: Path
-) -> dict[str, float]:
-    """Loss, gradient, update. A non-finite gradient is never applied."""
-    method, optimizer = state.method, state.optimizer
-    rate = learning_rate(
-        state.step, state.total, peak=config.learning_rate,
-        warmup_fraction=config.warmup_fraction, final_fraction=config.final_lr_fraction,
-    )  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.param_groups[0]["weight_decay"] = weight_decay(
-        state.step, state.total, config.weight_decay, config.weight_decay_end
-    )
-    optimizer.zero_grad(set_to_none=True)
-    method.trained.train()
-    figures: dict[str, float] = method.backward(views).floats()
-    limit = config.gradient_clip or float("inf")
-    norm = whole_number(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
-    if np.isfinite(norm) and np.isfinite(figures["loss"]):
-        optimizer.step()
-        method.after_step((state.step + 1) / state.total)
-        if state.average is not None:
-            state.average.update_parameters(method.encoder)
-        state.bad_steps = 0
-    else:
-        state.bad_steps += 1
-        if state.bad_steps >= MAX_BAD_STEPS:
-            raise TrainingError(
-                f"step {state.step}: {MAX_BAD_STEPS} steps in a row gave non-finite values "
-                f"({told(figures)}, gradient norm {norm:g}); none was applied. "
-                f"{last_good(state, out)} Try --precision fp32, a lower --learning-rate, or "
-                "--set gradient_clip=1."
-            )
-    state.step += 1
-    state.seconds = figures
-    return figures | {"learning_rate": rate, "gradient_norm": norm}
-
-
-def whole_number(value: Any) -> float:
-    """A scalar tensor, sharded or not, as a float."""
-    return float(getattr(value, "full_tensor", lambda: value)())
+            if last:
+                return True
+    raise AssertionError("batches never end")
 
 
 def fit_budget(
