@@ -65,9 +65,8 @@ def launch(
     """
     library = Library(index_folder)
     loopback.check_port(port, "--port")
-    demo = build_page(Desk(library, url, connect))
-    address = open_at(port, partial(serve, demo), f"jepack app {index_folder}")
-    page = Page(address.rstrip("/"), demo)
+    desk = Desk(library, url, connect)
+    page = open_at(port, partial(serve, desk), f"jepack app {index_folder}")
     if block:
         try:
             page.wait()
@@ -76,8 +75,9 @@ def launch(
     return page
 
 
-def serve(demo: gr.Blocks, port: int) -> str:
-    """Start Gradio's server; the address. Raises OSError when the port is taken."""
+def serve(desk: Desk, port: int) -> Page:
+    """The page on a port of this machine. Raises OSError when the port is taken."""
+    demo = build_page(desk)
     # Gradio asks its own server whether it runs, and takes the way of the environment for that.
     with without_proxies():
         _, address, _ = demo.launch(
@@ -102,7 +102,7 @@ def serve(demo: gr.Blocks, port: int) -> str:
                 "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]
             },
         )
-    return str(address)
+    return Page(str(address).rstrip("/"), demo)
 
 
 def build_page(desk: Desk) -> gr.Blocks:

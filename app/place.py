@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from jepack import loopback
 from jepack.errors import ServerError
@@ -16,6 +17,7 @@ from jepack.loopback import HOST
 
 FOLDER = "GRADIO_TEMP_DIR"
 TRIES = 3
+T = TypeVar("T")
 
 
 @functools.cache
@@ -39,7 +41,7 @@ def own_folder() -> Path:
     return Path(made)
 
 
-def open_at(port: int, start: Callable[[int], str], command: str) -> str:
+def open_at(port: int, start: Callable[[int], T], command: str) -> T:
     """What `start` returns for `port`, or for a free one where it is 0.
 
     `start` raises OSError when it cannot have its port. Raises ServerError, naming `command` with another.
