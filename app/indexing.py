@@ -160,10 +160,7 @@ def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
     """The row of one image, or why it has none."""
     name = image_id(image, info)
     try:
-        name.encode()
         thumbnail = make_thumbnail(image.path if image.part is None else image.read())
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
     except DataError as error:
         return str(error)
     return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector))

@@ -85,7 +85,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
 
 
 def divide(
-    data: Path | None, named: set[str], cut: dict[str, int]
+    data: Path | None, named: set[str], cut: dict[str, Any]
 ) -> tuple[list[ImageFile], list[ImageFile]]:
     """(images to judge by, other images): the named ones judge, else four fifths do at most."""
     if data is None:

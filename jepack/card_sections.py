@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepack.bundle import OUTPUTS
+from jepack.names import valid
 from jepack.snippets import snippets
 
 Json = dict[str, Any]
@@ -317,7 +318,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def text_of(value: Any) -> str:
     """Someone else's words, safe inside Markdown: one line, no HTML, no table bars, no links."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(valid(str(value)).split()))
 
 
 def read_json(path: Path) -> Any:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.files import write_json
 from jepack.images import find_images, source_name
 from jepack.intensity import Window
+from jepack.names import marked, tell
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor
 from training.batches import Cutter, Finisher, Prefetcher
@@ -115,7 +117,9 @@ def prepare_data(
     cut: dict[str, Any] = {"tile": config.tile, "stride": config.tile_stride}
 
     def measure() -> tuple[int, Window]:
-        files = find_images(data, parts=True, **cut)
+        notes: list[str] = []
+        files = find_images(data, parts=True, notes=notes, **cut)
+        tell(Console(stderr=True), notes)
         channels = config.channels or guess_channels(files)
         return channels, measure_window(files, config.window, channels)
 
@@ -252,7 +256,8 @@ def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, 
         watcher.warn(doubt)
     labels = f", {len(cache.classes)} classes" if cache.classes else ""
     watcher.say(
-        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), from {source_name(data)}\n"
+        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), "
+        f"from {marked(source_name(data))}\n"
         f"{config.method} · {config.encoder} · {config.global_views}x{config.size} px"
         + (f" + {config.local_views}x{config.local_size} px" if config.local_views else "")
         + f" views · {config.images_per_step} images per step · preset {config.preset}"

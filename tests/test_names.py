@@ -1,0 +1,135 @@
+"""Names that are no UTF-8, hold markup, line breaks or backslashes: stored, printed and found again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from jepack.images import find_images
+from jepack.names import examples, kept, marked, marked_lines, original, shown
+
+LATIN = os.fsdecode(b"caf\xe9.png")  # as an old archive unpacks it
+ODD = [
+    LATIN,
+    "a\nb.png",
+    "[red]x[/bold].png",
+    "tab\there.png",
+    "back\\slash.png",
+    "é.png",
+    "\x1b[31m.png",
+]
+
+
+@pytest.mark.parametrize(
+    "name", [*ODD, r"caf\xe9.png", r"a\x0ab.png", r"\ud800", "\ud800", "\\", r"\\x41" + LATIN, ""]
+)
+def test_a_kept_name_is_one_line_of_valid_text_and_comes_back(name: str) -> None:
+    text = kept(name)
+    text.encode()
+    assert len(text.splitlines()) <= 1
+    assert original(text) == name
+
+
+def test_different_names_are_kept_apart_and_plain_ones_as_they_are() -> None:
+    names = [*ODD, r"caf\xe9.png", r"a\x0ab.png"]
+    assert len({kept(name) for name in names}) == len(names)
+    assert kept("cat/é 猫 \\ [1].png") == "cat/é 猫 \\ [1].png"
+    assert kept(LATIN) == r"caf\xe9.png"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_printed_name_is_seen_and_neither_read_as_markup_nor_acted_on(name: str) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, force_terminal=False)
+    console.print(marked(name), marked_lines(f"one\n{name}"), highlight=False, soft_wrap=True)
+    assert shown(name).encode() in stream.getvalue().encode()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_directions_are_not_turned_around_on_the_screen() -> None:
+    assert shown("photo\u202egnp.exe") == "photo\\u202egnp.exe"
+    assert examples(["a", "b\n", "c", "d", "e"]) == "a, b\\x0a, c and 2 more"
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("names") / os.fsdecode(b"\xe9[red]")
+    generator = np.random.default_rng(0)
+    for name in (*ODD, "sub[/x]/" + LATIN, os.fsdecode(b"d\xe9/") + "plain.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (20, 20), dtype=np.uint8)).save(path)
+    broken = folder / os.fsdecode(b"d\xe9") / "broken[/].png"  # the bracket closes below a folder
+    broken.parent.mkdir()
+    broken.write_bytes(b"no picture")
+    return folder
+
+
+def jepack(*words: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "jepack", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, env={**os.environ, **variables}, timeout=120
+    )
+
+
+def test_inspect_tells_of_odd_names_on_any_terminal(odd_folder: Path, tmp_path: Path) -> None:
+    words = ("inspect", odd_folder, "--max-bad", "0.5", "--sheet", tmp_path / "sheet.png")
+    done = jepack(*words, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert rb"d\xe9/broken[/].png: not an image" in done.stdout
+    assert rb"d\xe9 2" in done.stdout  # the class
+    told = json.loads(jepack(*words[:4], "--json").stdout)
+    [bad] = told["bad"]
+    assert original(bad) == str(odd_folder / os.fsdecode(b"d\xe9/") / "broken[/].png")
+
+
+def test_old_caches_of_odd_names_and_damaged_records_are_listed(
+    odd_folder: Path, tmp_path: Path
+) -> None:
+    from training.data import open_cache
+
+    root = tmp_path / "jepack"
+    cache = open_cache(odd_folder, side=20, channels=1, root=root, max_bad=0.5)
+    assert {str(file.path.relative_to(odd_folder)) for file in cache.files} >= set(ODD)
+    for number, record in enumerate(("[]", "{", '{"images": "x", "data": 3}', "\ufeff")):
+        (root / f"images-damaged{number}").mkdir()
+        (root / f"images-damaged{number}" / "about.json").write_text(record)
+    (root / "images-a-file").write_text("")
+    (root / ".images-x.partial").write_text("")
+    (root / "shards").mkdir()
+    (root / "shards" / "x.tar").write_bytes(b"")
+    (root / "shards" / "x.json").write_text("[1]")
+    done = jepack("cache", JEPACK_CACHE=str(tmp_path), PYTHONIOENCODING="utf-8", COLUMNS="300")
+    assert done.returncode == 0, done.stderr
+    assert f"images of {kept(str(odd_folder))}".encode() in done.stdout
+    assert jepack("cache", "--prune", "0", JEPACK_CACHE=str(tmp_path)).returncode == 0
+
+
+def test_an_index_holds_odd_names_and_finds_them(odd_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    files = [file for file in find_images(odd_folder) if "broken" not in file.name]
+    names = [file.name_below(odd_folder) for file in files]
+    vectors = np.eye(len(files), 16, dtype=np.float32)
+    np.savez(
+        tmp_path / "e.npz", path=np.array(names), embedding=vectors, projection=vectors,
+        fingerprint_embedding="aa", fingerprint_projection="bb",
+    )  # fmt: skip
+    out = tmp_path / "index"
+    made = jepack("index", odd_folder, "--embeddings", tmp_path / "e.npz", "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert rb"d\xe9/broken[/].png: not in the file" in made.stdout
+    for asked in (LATIN, kept(LATIN)):  # as the shell completes it, and as it was printed
+        found = json.loads(jepack("search", out, asked, "--k", "1", "--json").stdout)
+        [first] = found["neighbours"]
+        assert first["path"] == str(odd_folder / LATIN)
+    shown_table = jepack("search", out, "[red]x[/bold].png", "--k", "9")
+    assert b"[red]x[/bold].png" in shown_table.stdout
