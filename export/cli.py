@@ -80,7 +80,7 @@ def export(
             allow=allow or (),
             force=force,
             timing=timing,
-            say=status.update,
+            say=lambda text: status.update(marked(text)),
         )
     if as_json:
         print(json.dumps(result.to_json()))

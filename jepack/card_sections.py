@@ -124,7 +124,8 @@ def probes(entries: list[Json]) -> str:
             f"{entry['balanced']:.3f}",
             f"{entry['knn']:.3f}",
             f"{entry['majority']:.3f}",
-            f"{entry['test_images']:,} images",
+            f"{entry['test_images']:,} images"
+            + (f", {text_of(entry['tested_on'])}" if entry.get("tested_on") else ""),
         ]
         for entry in entries
     ]

@@ -18,10 +18,10 @@ import numpy as np
 from jepack.arrays import choose
 from jepack.errors import DataError, JepackError
 from jepack.files import cache_root, write_json
-from jepack.folders import Notes
+from jepack.folders import Notes, split_by_name
 from jepack.formats import need
 from jepack.images import ImageFile
-from jepack.names import kept
+from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
@@ -87,8 +87,15 @@ def expand(
             parts = dicom_parts(path)
         else:
             parts = [(None, None)]
+        splits = splits_of_arrays(parts, path, told)
         for part, label in parts:
-            yield replace(file, part=part, label=label if label is not None else file.label)
+            own = {"split": splits[array_of(part)]} if splits else {}
+            yield replace(
+                file,
+                part=part,
+                label=label if label is not None else file.label,
+                columns={**own, **file.columns},
+            )
     except JepackError:
         raise
     except Exception as error:
@@ -179,6 +186,22 @@ def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
         numbers = [""] if count is None else [str(n) for n in range(count)]
         found.extend((f"slice={name}:{number}", None) for number in numbers)
     return found
+
+
+def array_of(part: str | None) -> str:
+    """`/x` of the part `slice=/x:3`; "" of others."""
+    kind, _, key = (part or "").partition("=")
+    return key.rpartition(":")[0] if kind == "slice" else ""
+
+
+def splits_of_arrays(parts: Parts, path: Path, told: Notes) -> dict[str, str]:
+    """The split of each array where their names tell one, `/train/x` and `/test/x`; else empty."""
+    names = sorted({array_of(part) for part, _ in parts})
+    found = split_by_name(names)
+    if found is None:
+        return {}
+    told.setdefault(f"the arrays {examples(names)} are taken as the split", []).append(path)
+    return dict(zip(names, found, strict=True))
 
 
 def rows_of_parquet(path: Path) -> Parts:

@@ -177,7 +177,10 @@ def sentence(parents: Sequence[tuple[str, ...]], depth: int, found: Sequence[Pla
 
 
 def split_by_name(names: Sequence[str]) -> list[str] | None:
-    """Splits told by names of files, `train-000.tar` and `test-000.tar`; None without both sides."""
-    heads = [re.match(r"[A-Za-z]+", name) for name in names]
-    found = [split_of(head.group()) if head else "" for head in heads]
+    """Splits told by names of files or arrays, `train-000.tar` and `test-000.tar`, `/train/x` and `/test/x`.
+
+    None where a name tells none, or all tell one side.
+    """
+    words = [re.split(r"[\W_\d]+", name) for name in names]
+    found = [next(filter(None, map(split_of, parts)), "") for parts in words]
     return found if all(found) and {"train"} < set(found) else None

@@ -72,10 +72,8 @@ def separator_of(header: str) -> str:
     """The one that parts off a column of paths; else the commonest."""
 
     def fits(separator: str) -> tuple[bool, int]:
-        names = [
-            name.strip().lower()
-            for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        ]
+        cells = csv.reader([header], delimiter=separator, skipinitialspace=True)
+        names = [name.strip().lower() for name in next(cells, [])]
         return any(name in PATHS for name in names), len(names)
 
     return max(SEPARATORS, key=fits)

@@ -133,3 +133,21 @@ def test_an_index_holds_odd_names_and_finds_them(odd_folder: Path, tmp_path: Pat
         assert first["path"] == str(odd_folder / LATIN)
     shown_table = jepack("search", out, "[red]x[/bold].png", "--k", "9")
     assert b"[red]x[/bold].png" in shown_table.stdout
+
+
+def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from jepack.client import Embeddings
+    from serving.cli import npz_bytes, parquet_bytes
+
+    files = find_images(odd_folder)
+    rows = np.zeros((len(files), 4), np.float32)
+    found = Embeddings(rows, rows, {"embedding": "aa", "projection": "bb"})
+    table = parquet.read_table(io.BytesIO(parquet_bytes(odd_folder, files, found)))
+    with np.load(io.BytesIO(npz_bytes(odd_folder, files, found))) as arrays:
+        for names, labels in (
+            (table["path"].to_pylist(), table["label"].to_pylist()),
+            (arrays["path"].tolist(), arrays["label"].tolist()),
+        ):
+            assert [odd_folder / original(name) for name in names] == [f.path for f in files]
+            assert r"d\xe9" in labels

@@ -97,6 +97,14 @@ def test_arrays_are_chosen_by_name(tmp_path: Path) -> None:
         find_images(f"{path}#/y", parts=True)
 
 
+def test_arrays_called_train_and_test_are_the_split(tmp_path: Path) -> None:
+    path = h5(tmp_path / "a.h5", x_train=values(3, 8, 8), x_test=values(2, 8, 8))
+    notes: list[str] = []
+    files = find_images(path, parts=True, notes=notes)
+    assert [file.columns["split"] for file in files] == ["test"] * 2 + ["train"] * 3
+    assert notes == [f"{path}: the arrays /x_test, /x_train are taken as the split"]
+
+
 def test_many_files_alike_are_told_once(tmp_path: Path) -> None:
     for number in range(3):
         h5(tmp_path / f"{number}.h5", x=values(2, 8, 8), x_mask=values(2, 8, 8))
