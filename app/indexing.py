@@ -24,6 +24,7 @@ from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError
 from jepack.images import ImageFile
+from jepack.names import stored
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
 
@@ -103,7 +104,8 @@ def read_file(path: Path, output: str) -> EmbeddingsFile:
         ) from error
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
-    return EmbeddingsFile(dict(zip(names.tolist(), vectors, strict=True)), fingerprint)
+    rows = dict(zip(map(stored, names.tolist()), vectors, strict=True))
+    return EmbeddingsFile(rows, fingerprint)
 
 
 def from_file(

@@ -51,20 +51,22 @@ class Walk:
         names: list[str] = []
         folders: list[str] = []
         try:
-            listed = sorted(os.listdir(root))
+            with os.scandir(root) as found:
+                listed = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             self.closed.append(f"{kept(str(root))} ({error.strerror})")
             return
-        for name in listed:
-            path = root / name
-            if name.startswith("."):
+        for entry in listed:
+            if entry.name.startswith("."):
                 continue
-            if os.path.isdir(path):
-                (names if self.whole(path) else folders).append(name)
+            path, link = root / entry.name, entry.is_symlink()
+            # Asking the file system only about links: a million files are a million answers.
+            if os.path.isdir(path) if link else entry.is_dir(follow_symlinks=False):
+                (names if self.whole(path) else folders).append(entry.name)
                 continue
-            if os.path.islink(path) and not os.path.exists(path):
+            if link and not os.path.exists(path):
                 self.dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
-            names.append(name)
+            names.append(entry.name)
         yield root, names
         for name in folders:
             path = root / name

@@ -52,6 +52,11 @@ def unescaped(found: re.Match[str]) -> str:
     return chr(number + 0xDC00 if byte and number >= 0x80 else number)
 
 
+def stored(name: str) -> str:
+    """A name out of a file that may have been written before names were `kept`."""
+    return kept(name) if UNSAFE.search(name) else name
+
+
 def valid(text: str) -> str:
     """Text that any writer takes: as it is, or kept when it holds lone surrogates."""
     return kept(text) if any("\ud800" <= sign <= "\udfff" for sign in text) else text

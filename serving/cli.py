@@ -80,7 +80,9 @@ def serve(
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt
     if problem := shared_memory.tight():
-        console.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[yellow]warning:[/] {marked_lines(problem)}", highlight=False, soft_wrap=True
+        )
     try:
         with console.status("starting tritonserver and comparing golden images"):
             server.start()

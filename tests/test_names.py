@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from jepack.errors import ConfigError
 from jepack.images import find_images
-from jepack.names import examples, kept, marked, marked_lines, original, shown
+from jepack.names import examples, kept, marked, marked_lines, original, shown, stored
 
 LATIN = os.fsdecode(b"caf\xe9.png")  # as an old archive unpacks it
 ODD = [
@@ -37,6 +38,7 @@ def test_a_kept_name_is_one_line_of_valid_text_and_comes_back(name: str) -> None
     text.encode()
     assert len(text.splitlines()) <= 1
     assert original(text) == name
+    assert stored(text) == text
 
 
 def test_different_names_are_kept_apart_and_plain_ones_as_they_are() -> None:
@@ -81,13 +83,18 @@ def jepack(*words: object, **variables: str) -> subprocess.CompletedProcess[byte
     )
 
 
-def test_inspect_tells_of_odd_names_on_any_terminal(odd_folder: Path, tmp_path: Path) -> None:
+def test_inspect_tells_of_odd_names_on_any_terminal(
+    odd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("inspect", odd_folder, "--max-bad", "0.5", "--sheet", tmp_path / "sheet.png")
     done = jepack(*words, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert rb"d\xe9/broken[/].png: not an image" in done.stdout
     assert rb"d\xe9 2" in done.stdout  # the class
-    told = json.loads(jepack(*words[:4], "--json").stdout)
+    from training.inspect import inspect
+
+    inspect(odd_folder, max_bad=0.5, as_json=True)
+    told = json.loads(capsys.readouterr().out)
     [bad] = told["bad"]
     assert original(bad) == str(odd_folder / os.fsdecode(b"d\xe9/") / "broken[/].png")
 
@@ -114,8 +121,15 @@ def test_old_caches_of_odd_names_and_damaged_records_are_listed(
     assert jepack("cache", "--prune", "0", JEPACK_CACHE=str(tmp_path)).returncode == 0
 
 
-def test_an_index_holds_odd_names_and_finds_them(odd_folder: Path, tmp_path: Path) -> None:
+def test_an_index_holds_odd_names_and_finds_them(
+    odd_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("lancedb")
+    from app.cli import index, search
+
     files = [file for file in find_images(odd_folder) if "broken" not in file.name]
     names = [file.name_below(odd_folder) for file in files]
     vectors = np.eye(len(files), 16, dtype=np.float32)
@@ -124,15 +138,15 @@ def test_an_index_holds_odd_names_and_finds_them(odd_folder: Path, tmp_path: Pat
         fingerprint_embedding="aa", fingerprint_projection="bb",
     )  # fmt: skip
     out = tmp_path / "index"
-    made = jepack("index", odd_folder, "--embeddings", tmp_path / "e.npz", "--out", out)
-    assert made.returncode == 0, made.stderr
-    assert rb"d\xe9/broken[/].png: not in the file" in made.stdout
+    index(odd_folder, out, embeddings=tmp_path / "e.npz")
+    assert r"d\xe9/broken[/].png: not in the file" in capsys.readouterr().out
     for asked in (LATIN, kept(LATIN)):  # as the shell completes it, and as it was printed
-        found = json.loads(jepack("search", out, asked, "--k", "1", "--json").stdout)
-        [first] = found["neighbours"]
+        search(out, asked, k=1, as_json=True)
+        [first] = json.loads(capsys.readouterr().out)["neighbours"]
         assert first["path"] == str(odd_folder / LATIN)
-    shown_table = jepack("search", out, "[red]x[/bold].png", "--k", "9")
-    assert b"[red]x[/bold].png" in shown_table.stdout
+    monkeypatch.setenv("COLUMNS", "400")
+    search(out, LATIN, k=9)
+    assert "/[red]x[/bold].png" in capsys.readouterr().out
 
 
 def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
@@ -151,3 +165,23 @@ def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
         ):
             assert [odd_folder / original(name) for name in names] == [f.path for f in files]
             assert r"d\xe9" in labels
+
+
+def test_a_card_of_oddly_named_data_can_be_written() -> None:
+    from jepack.card_metadata import front_matter
+    from jepack.card_sections import data
+
+    manifest = {"name": "x", "provenance": {"data": {"folder": f"/photos/{LATIN}", "images": 3}}}
+    report = {"embedding": {"statistic": 1.0}}
+    assert r"caf\\xe9.png" in data(manifest).encode().decode()
+    assert "caf" in front_matter(manifest, [], report).encode().decode()
+
+
+def test_a_run_whose_folder_no_library_could_write_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    from training.config import TrainConfig
+    from training.train import train
+
+    with pytest.raises(ConfigError, match="not a UTF-8 name"):
+        train(TrainConfig(), tmp_path / "nothing is read", tmp_path / LATIN)

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
+from jepack.errors import ConfigError
 from jepack.files import write_json
 from jepack.images import find_images, source_name
 from jepack.intensity import Window
-from jepack.names import marked, tell
+from jepack.names import marked, tell, valid
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor
 from training.batches import Cutter, Finisher, Prefetcher
@@ -61,6 +62,8 @@ def train(
     `log` names trackers beside TensorBoard: wandb, trackio.
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
+    if valid(str(out)) != str(out):
+        raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
     with ranks(device) as here, stop_signals() as stop:
         config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
         preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))
