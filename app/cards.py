@@ -27,7 +27,7 @@ LABEL_COLOURS = (
 def safe(text: str) -> str:
     """Text for HTML; braces and dollars too, because Gradio fills templates with them."""
     escaped = html.escape(text.encode(errors="replace").decode())
-    for sign in "${}`":
+    for sign in "${}`\r\n":
         escaped = escaped.replace(sign, f"&#{ord(sign)};")
     return escaped
 

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from app.store import VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError
-from jepack.images import ImageFile, base_of, find_images, is_address
+from jepack.images import ImageFile, base_of, chosen, find_images, is_address
+from jepack.names import kept, marked, original, tell, valid
 
 UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
 
@@ -56,7 +58,11 @@ def index(
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
     data = data if is_address(data) else data.absolute()
-    images, base = find_images(data, parts=True, tile=tile, stride=tile_stride), base_of(data)
+    notes: list[str] = []
+    images = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)
+    base = base_of(data)
+    tell(Console(stderr=True), notes)
+    whole, _ = chosen(data)
     started = time.monotonic()
     skipped: dict[ImageFile, str] = {}
     with ExitStack() as stack, progress(as_json) as bar:
@@ -78,7 +84,7 @@ def index(
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
-            name=name or (data.name if data.is_dir() else data.stem),
+            name=name or kept(whole.name if whole.is_dir() else whole.stem),
             output=output,
             dimension=0,
             fingerprint=fingerprint,
@@ -93,7 +99,7 @@ def index(
         return
     console = Console()
     console.print(
-        f"[green]✓[/] {out}: {done.info.count:,} images, {done.info.output} of "
+        f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
         f"{done.info.dimension} dimensions, {seconds:.1f} s",
         highlight=False,
         soft_wrap=True,
@@ -101,8 +107,8 @@ def index(
     if done.skipped:
         console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
         for image, reason in list(done.skipped.items())[:5]:
-            console.print(f"  {image}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Open it: jepack app {out}", highlight=False, soft_wrap=True)
+            console.print(f"  {marked(image)}: {marked(reason)}", highlight=False, soft_wrap=True)
+    console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
 
 
 def search(
@@ -125,8 +131,8 @@ def search(
     if Path(image).is_file():
         with Client(url) as client:
             _, hits = by_image(store, Path(image), client, k)
-    elif store.has(image):
-        _, hits = by_id(store, image, k)
+    elif (found := stored_id(store, image)) is not None:
+        _, hits = by_id(store, found, k)
     else:
         raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
     rows = [
@@ -134,19 +140,27 @@ def search(
             "rank": rank,
             "distance": round(hit.distance, 8),
             "label": hit.row.label,
-            "path": str(Path(store.info.data) / hit.row.id),
+            "path": str(Path(store.info.data) / original(hit.row.id)),
         }
         for rank, hit in enumerate(hits, start=1)
     ]
     if as_json:
         print(json.dumps({"query": image, "index": str(folder), "neighbours": rows}))
         return
-    table = Table("rank", "distance", "label", "path", title=f"Nearest to {image}")
+    table = Table("rank", "distance", "label", "path", title=f"Nearest to {marked(image)}")
     for row in rows:
         table.add_row(
-            str(row["rank"]), f"{row['distance']:.4f}", str(row["label"] or "–"), str(row["path"])
+            str(row["rank"]),
+            f"{row['distance']:.4f}",
+            marked(row["label"] or "–"),
+            marked(row["path"]),
         )
     Console().print(table)
+
+
+def stored_id(store: VectorStore, name: str) -> str | None:
+    """The id of an indexed image by its id or its name as the file system has it."""
+    return next((one for one in (kept(name), valid(name)) if store.has(one)), None)
 
 
 def app(

@@ -24,6 +24,7 @@ from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError
 from jepack.images import ImageFile
+from jepack.names import stored
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
 
@@ -103,7 +104,8 @@ def read_file(path: Path, output: str) -> EmbeddingsFile:
         ) from error
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
-    return EmbeddingsFile(dict(zip(names.tolist(), vectors, strict=True)), fingerprint)
+    rows = dict(zip(map(stored, names.tolist()), vectors, strict=True))
+    return EmbeddingsFile(rows, fingerprint)
 
 
 def from_file(
@@ -160,10 +162,7 @@ def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
     """The row of one image, or why it has none."""
     name = image_id(image, info)
     try:
-        name.encode()
         thumbnail = make_thumbnail(image.path if image.part is None else image.read())
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
     except DataError as error:
         return str(error)
     return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector))

@@ -50,7 +50,7 @@ class IndexInfo:
 class Row:
     """One image of an index. `vector` [D] and `thumbnail` are empty where they were not asked for."""
 
-    id: str  # its path below the data folder, with forward slashes
+    id: str  # its path below the data folder, with forward slashes, see names.kept
     label: str | None = None
     thumbnail: bytes = b""  # WebP
     vector: Vectors | None = None

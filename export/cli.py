@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from export.formats import FORMATS
@@ -18,6 +17,7 @@ from export.regression import CHECKS
 from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import OUTPUTS
+from jepack.names import marked, marked_lines
 
 PLAIN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "padding": 0}
 
@@ -80,7 +80,7 @@ def export(
             allow=allow or (),
             force=force,
             timing=timing,
-            say=status.update,
+            say=lambda text: status.update(marked(text)),
         )
     if as_json:
         print(json.dumps(result.to_json()))
@@ -102,13 +102,13 @@ def show(result: ExportResult, console: Console) -> None:
             highlight=False,
         )
     for warning in result.gate["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+        console.print(f"[yellow]warning:[/] {marked_lines(warning)}", highlight=False)
     for refusal in result.gate["refusals"]:
-        console.print(f"[red]overridden by --force:[/] {escape(refusal)}", highlight=False)
+        console.print(f"[red]overridden by --force:[/] {marked_lines(refusal)}", highlight=False)
     for item in result.exports:
         if not item.written:
             reasons = "; ".join(item.verdict.refusals)
-            console.print(f"[yellow]left out:[/] {escape(reasons)}", highlight=False)
+            console.print(f"[yellow]left out:[/] {marked_lines(reasons)}", highlight=False)
         elif item.facts.get("recommended") is False:
             wanted = result.gate["thresholds"]["min_int8_speedup"]
             console.print(
@@ -126,15 +126,15 @@ def show(result: ExportResult, console: Console) -> None:
     written = [item.file for item in result.exports if item.written]
     console.print(
         f"[green]Wrote[/] {', '.join(written) or 'no export'} and isotropy.json into "
-        f"{escape(str(result.bundle.folder))}",
+        f"{marked(result.bundle.folder)}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def encoder_table(result: ExportResult) -> Table:
-    source = escape(result.images["source"])
-    table = Table(title=f"{escape(result.bundle.name)} on {source}", **PLAIN)
+    source = marked(result.images["source"])
+    table = Table(title=f"{marked(result.bundle.name)} on {source}", **PLAIN)
     table.add_column("output", no_wrap=True)
     for name in ("dims", "effective rank", "dead", "T", "|mean|", "variance"):
         table.add_column(name, justify="right")
@@ -181,7 +181,7 @@ def timing_table(exports: list[ExportedFile]) -> Table:
 
 def regression_table(found: dict[str, Any]) -> Table:
     """This encoder beside the one published before."""
-    table = Table(title=f"Against {escape(found['name'])}, {found['images']} images", **PLAIN)
+    table = Table(title=f"Against {marked(found['name'])}, {found['images']} images", **PLAIN)
     for heading in ("figure", "now", "before"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     measured = found["figures"]
@@ -197,6 +197,6 @@ def regression_table(found: dict[str, Any]) -> Table:
 
 def figures(parity: dict[str, Any]) -> list[str]:
     if "broken" in parity:
-        return [parity["broken"]]
+        return [marked(parity["broken"])]
     formats = {"max_abs": ".0e", "cosine": ".4f", "recall_at_10": ".3f", "statistic": ".1f"}
     return [format(parity[name], shape) for name, shape in formats.items()]

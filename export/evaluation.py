@@ -13,6 +13,7 @@ from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.errors import DataError
 from jepack.images import ImageFile, base_of, find_images
+from jepack.names import stored
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from
@@ -63,7 +64,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
     named: set[str] = set()
     if data is None and recorded.get("folder") and Path(recorded["folder"]).exists():
         data = Path(recorded["folder"]) / recorded.get("source", "")
-        named = set(recorded.get("held_out") or [])
+        named = set(map(stored, recorded.get("held_out") or []))
     recipe = provenance.get("recipe") or {}
     cut = {"tile": recipe.get("tile", 0), "stride": recipe.get("tile_stride", 0)}
     judging, others = divide(data, named, cut)
@@ -85,7 +86,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
 
 
 def divide(
-    data: Path | None, named: set[str], cut: dict[str, int]
+    data: Path | None, named: set[str], cut: dict[str, Any]
 ) -> tuple[list[ImageFile], list[ImageFile]]:
     """(images to judge by, other images): the named ones judge, else four fifths do at most."""
     if data is None:

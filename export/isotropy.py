@@ -18,6 +18,7 @@ from jepack import bundle as bundles
 from jepack import isotropy as measures
 from jepack.errors import DataError
 from jepack.isotropy import IsotropyReport
+from jepack.names import marked
 
 # field of IsotropyReport: (how it is called, its value at N(0, I), how it prints)
 ROWS = {
@@ -71,7 +72,7 @@ def isotropy(
     console = Console()
     console.print(table(reports, title))
     if picture is not None:
-        console.print(f"[green]Wrote[/] {picture}", highlight=False)
+        console.print(f"[green]Wrote[/] {marked(picture)}", highlight=False)
 
 
 def bundle_outputs(
@@ -113,7 +114,9 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def table(reports: dict[str, IsotropyReport], title: str) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    result = Table(
+        title=marked(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     result.add_column("measure", no_wrap=True)
     result.add_column("at N(0, I)", justify="right")
     for name in reports:

@@ -21,6 +21,7 @@ from jepack import locks
 from jepack.errors import ConfigError
 from jepack.files import cache_root
 from jepack.locks import NoLocksError, is_locked
+from jepack.names import kept
 
 LIMIT = "JEPACK_CACHE_LIMIT"  # GB
 ELSEWHERE = "Choose a folder on a local disk: JEPACK_CACHE=/some/folder"
@@ -121,7 +122,7 @@ def entries(root: Path | None = None) -> list[Entry]:
     found = []
     for pattern, look in LOOKS.items():
         for path in root.glob(pattern):
-            with suppress(FileNotFoundError):  # another process removes as well
+            with suppress(OSError):  # another process removes as well, or it is no cache at all
                 found.append(look(path))
     return sorted(found, key=lambda entry: entry.used)
 
@@ -154,15 +155,15 @@ LOOKS = {
 def summary(folder: Path) -> str:
     try:
         about = json.loads((folder / "about.json").read_text())
-        return f"{about['images']:,} images of {about['data']}"
-    except (OSError, ValueError, KeyError):
+        return f"{about['images']:,} images of {kept(str(about['data']))}"
+    except (OSError, ValueError, KeyError, TypeError):  # a damaged record only leaves this out
         return ""
 
 
 def url_of(path: Path) -> str:
     try:
-        return str(json.loads(path.with_suffix(".json").read_text())["url"])
-    except (OSError, ValueError, KeyError):
+        return kept(str(json.loads(path.with_suffix(".json").read_text())["url"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

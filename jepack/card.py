@@ -38,7 +38,9 @@ def refresh(stage: Path, manifest: dict[str, Any], *, repo: str | None = None) -
     else:
         results.unlink(missing_ok=True)
     if is_ours(stage):
-        write_bytes(stage / CARD, make(stage, manifest, repo=repo).encode())
+        write_bytes(
+            stage / CARD, make(stage, manifest, repo=repo).encode(errors="backslashreplace")
+        )
 
 
 def is_ours(folder: Path) -> bool:

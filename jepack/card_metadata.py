@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from jepack.names import kept
+
 # Licences the Hub knows by these names, https://huggingface.co/docs/hub/repositories-licenses
 KNOWN_LICENSES = (
     "apache-2.0",
@@ -44,7 +46,7 @@ def front_matter(
     source = manifest.get("provenance") or {}
     data = source.get("data")
     data = data if isinstance(data, dict) else {"folder": data}
-    name = str(data.get("folder") or "the training domain")
+    name = kept(str(data.get("folder") or "the training domain"))
     where: dict[str, Any] = {
         "dataset_type": slug(name) or "unnamed",
         "dataset_name": name,

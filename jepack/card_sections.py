@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepack.bundle import OUTPUTS
+from jepack.names import valid
 from jepack.snippets import snippets
 
 Json = dict[str, Any]
@@ -123,7 +124,8 @@ def probes(entries: list[Json]) -> str:
             f"{entry['balanced']:.3f}",
             f"{entry['knn']:.3f}",
             f"{entry['majority']:.3f}",
-            f"{entry['test_images']:,} images",
+            f"{entry['test_images']:,} images"
+            + (f", {text_of(entry['tested_on'])}" if entry.get("tested_on") else ""),
         ]
         for entry in entries
     ]
@@ -317,7 +319,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def text_of(value: Any) -> str:
     """Someone else's words, safe inside Markdown: one line, no HTML, no table bars, no links."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(valid(str(value)).split()))
 
 
 def read_json(path: Path) -> Any:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from jepack import __version__, loopback, tether
 from jepack.errors import DependencyError, JepackError
+from jepack.names import marked_lines, never_raise
 
 # command: (module, Typer function, one line for --help)
 COMMANDS = {
@@ -116,6 +116,7 @@ def root(
 
 def main() -> None:
     """Entry point: errors meant for the user print in red and set their exit code."""
+    never_raise()
     console = Console(stderr=True)
     tether.heed()
     loopback.spare()
@@ -125,7 +126,7 @@ def main() -> None:
         console.print("[yellow]Stopped.[/]")
         sys.exit(130)
     except JepackError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {marked_lines(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except USAGE_ERRORS as error:
         error.show()

@@ -16,6 +16,7 @@ from jepack import bundle as bundles
 from jepack import caches, signing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import cache_root
+from jepack.names import marked, marked_lines
 
 SIGNATURES = {
     "none": ("none", "sign it: jepack sign BUNDLE --key KEY"),
@@ -59,10 +60,12 @@ def cache(
     for entry in reversed(left):
         days = (time.time() - entry.used) / 86400
         used = "now" if entry.in_use else f"{days:.0f} days ago" if days >= 1 else "today"
-        table.add_row(f"{entry.bytes / 1e9:.3f}", used, entry.kind, entry.about or entry.path.name)
+        table.add_row(
+            f"{entry.bytes / 1e9:.3f}", used, entry.kind, marked(entry.about or entry.path.name)
+        )
     console.print(table)
     console.print(
-        f"{len(left)} kept, {kept_gb:.3f} GB in {cache_root()} ({bound})"
+        f"{len(left)} kept, {kept_gb:.3f} GB in {marked(cache_root())} ({bound})"
         + (f"; {len(gone)} removed, {sum(e.bytes for e in gone) / 1e9:.3f} GB" if gone else ""),
         highlight=False,
         soft_wrap=True,
@@ -95,10 +98,12 @@ def verify(
     console = Console()
     if problems:
         for problem in problems:
-            console.print(f"[red]✗[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[red]✗[/] {marked_lines(problem)}", highlight=False, soft_wrap=True)
         raise typer.Exit(4)
     bundle = bundles.load(folder)
-    table = Table(title=f"{bundle.name}: sound", title_style="bold green", show_header=False)
+    table = Table(
+        title=f"{marked(bundle.name)}: sound", title_style="bold green", show_header=False
+    )
     for output in bundles.OUTPUTS:
         table.add_row(output, f"{bundle.dimensions[output]} dims", bundle.fingerprints[output])
     table.add_row("files", str(len(bundle.manifest["files"])), "SHA-256 of each matches")

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jepack.arrays import choose
 from jepack.errors import DataError, JepackError
 from jepack.files import cache_root, write_json
+from jepack.folders import Notes, split_by_name
 from jepack.formats import need
 from jepack.images import ImageFile
+from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MIN_VALID = 0.5  # share of a window that must hold data
 
 
@@ -43,21 +47,35 @@ def holds_images(path: Path) -> bool:
     return image_column(need("pyarrow.parquet", "datasets").read_schema(path)) is not None
 
 
-def expand(file: ImageFile, tile: int, stride: int) -> Iterator[ImageFile]:
-    """The images of one file: itself, or one for each part."""
+def expand(
+    file: ImageFile, tile: int, stride: int, arrays: Sequence[str] = (), told: Notes | None = None
+) -> Iterator[ImageFile]:
+    """The images of one file: itself, or one for each part.
+
+    `arrays` names those to take of HDF5 and zarr, none = see arrays.choose. What is left out goes to `told`.
+    """
+    told = {} if told is None else told
     path, suffix = file.path, file.path.suffix.lower()
     if file.part is not None:
         yield file
         return
     try:
         if path.is_dir():
-            parts = rows_of_saved(path) if (path / "state.json").is_file() else slices(path, "zarr")
+            if (path / "state.json").is_file():
+                parts = rows_of_saved(path)
+            else:
+                parts = slices(path, "zarr", arrays, told)
         elif suffix in (".h5", ".hdf5"):
-            parts = slices(path, "hdf5")
+            parts = slices(path, "hdf5", arrays, told)
         elif suffix == ".tar":
             from jepack.shards import members
 
-            yield from members(path)
+            for member in members(path, told):
+                yield replace(
+                    member,
+                    label=member.label if member.label is not None else file.label,
+                    columns={**file.columns, **member.columns},
+                )
             return
         elif suffix == ".parquet":
             parts = rows_of_parquet(path)
@@ -69,8 +87,15 @@ def expand(file: ImageFile, tile: int, stride: int) -> Iterator[ImageFile]:
             parts = dicom_parts(path)
         else:
             parts = [(None, None)]
+        splits = splits_of_arrays(parts, path, told)
         for part, label in parts:
-            yield replace(file, part=part, label=label if label is not None else file.label)
+            own = {"split": splits[array_of(part)]} if splits else {}
+            yield replace(
+                file,
+                part=part,
+                label=label if label is not None else file.label,
+                columns={**own, **file.columns},
+            )
     except JepackError:
         raise
     except Exception as error:
@@ -148,32 +173,35 @@ def starts(extent: int, tile: int, stride: int) -> list[int]:
     return found if found[-1] == extent - tile else [*found, extent - tile]
 
 
-def slices(path: Path, kind: str) -> Parts:
-    """Every image of every numeric array of 2 to 4 axes; the first of 3 or 4 counts images."""
+def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
+    """The images of the arrays that hold them (see arrays.choose); the first of 3 or 4 axes counts images."""
+    try:
+        names, left = choose(open_arrays(path, kind), wanted)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if left:
+        told.setdefault(left, []).append(path)
     found: Parts = []
-
-    def add(name: str, array: Any) -> None:
-        if getattr(array.dtype, "kind", "O") not in "buif" or not 2 <= len(array.shape) <= 4:
-            return
-        if len(array.shape) == 2:
-            found.append((f"slice={name}:", None))
-        else:
-            found.extend((f"slice={name}:{n}", None) for n in range(array.shape[0]))
-
-    root = open_arrays(path, kind)
-    for name, array in sorted(arrays_of(root)):
-        add(name, array)
-    if not found:
-        raise DataError(f"{path}: holds no numeric array of 2 to 4 axes")
+    for name, count in names.items():
+        numbers = [""] if count is None else [str(n) for n in range(count)]
+        found.extend((f"slice={name}:{number}", None) for number in numbers)
     return found
 
 
-def arrays_of(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if hasattr(node, "dtype"):
-        yield name, node
-        return
-    for key in node:
-        yield from arrays_of(node[key], f"{name}/{key}")
+def array_of(part: str | None) -> str:
+    """`/x` of the part `slice=/x:3`; "" of others."""
+    kind, _, key = (part or "").partition("=")
+    return key.rpartition(":")[0] if kind == "slice" else ""
+
+
+def splits_of_arrays(parts: Parts, path: Path, told: Notes) -> dict[str, str]:
+    """The split of each array where their names tell one, `/train/x` and `/test/x`; else empty."""
+    names = sorted({array_of(part) for part, _ in parts})
+    found = split_by_name(names)
+    if found is None:
+        return {}
+    told.setdefault(f"the arrays {examples(names)} are taken as the split", []).append(path)
+    return dict(zip(names, found, strict=True))
 
 
 def rows_of_parquet(path: Path) -> Parts:
@@ -185,8 +213,15 @@ def rows_of_parquet(path: Path) -> Parts:
     if "label" in schema.names:
         labels = parquet.read_table(path, columns=["label"])["label"].to_pylist()
         names = class_names((schema.metadata or {}).get(b"huggingface"))
-        labels = [None if v is None or v == -1 else names[v] if names else str(v) for v in labels]
+        labels = [label_of(v, names) for v in labels]
     return [(f"row={n}", label) for n, label in enumerate(labels)]
+
+
+def label_of(value: Any, names: list[str] | None) -> str | None:
+    """A cell's class; None where it is empty, not a number, or -1, as `datasets` marks an unknown one."""
+    if value is None or value == -1 or value != value or value == "":
+        return None
+    return kept(names[value] if names and isinstance(value, int) else str(value))
 
 
 def class_names(features: bytes | None) -> list[str] | None:
@@ -228,6 +263,5 @@ def rows_of_saved(path: Path) -> Parts:
     labels: list[Any] = [None] * len(data)
     if "label" in data.features:
         names = getattr(data.features["label"], "names", None)
-        labels = [names[v] if names and v is not None and v >= 0 else v for v in data["label"]]
-        labels = [None if v in (None, -1) else str(v) for v in labels]
+        labels = [label_of(v, names) for v in data["label"]]
     return [(f"saved={n}", label) for n, label in enumerate(labels)]

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import loopback, shared_memory
+from jepack.names import marked_lines
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
 FLOORS = {
@@ -62,7 +63,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     signs = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
     for check in checks:
-        table.add_row(signs[check.state], check.name, check.found, f"[dim]{check.mend}[/]")
+        told = (marked_lines(check.name), marked_lines(check.found), marked_lines(check.mend))
+        table.add_row(signs[check.state], told[0], told[1], f"[dim]{told[2]}[/]")
     console = Console()
     console.print(table)
     console.print("[red]Not ready.[/]" if failed else "[green]Ready.[/]")

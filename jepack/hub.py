@@ -14,7 +14,6 @@ import typer
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -31,6 +30,7 @@ from jepack.errors import ConfigError
 from jepack.hub_errors import LOGIN, Patience
 from jepack.hub_fetch import REVISION, already_there, fetch, look
 from jepack.hub_publish import Publication, prepare, publish, refuse_overridden
+from jepack.names import marked, marked_lines
 
 
 def push(
@@ -130,10 +130,10 @@ def pull(
             "changed": not there,
             "fingerprints": bundle.fingerprints,
         },
-        f"[green]{'Already there' if there else 'Verified'}:[/] {escape(str(out))}\n"
+        f"[green]{'Already there' if there else 'Verified'}:[/] {marked(out)}\n"
         f"revision {revision}, embedding {bundle.fingerprints['embedding']}, "
         f"projection {bundle.fingerprints['projection']}\n"
-        f"Again, exactly: jepack pull {repo}@{revision} --out {escape(str(out))}",
+        f"Again, exactly: jepack pull {repo}@{revision} --out {marked(out)}",
     )
 
 
@@ -154,13 +154,13 @@ def facts(publication: Publication) -> dict[str, Any]:
 def list_files(bundle: bundles.Bundle, publication: Publication, repo: str, public: bool) -> None:
     console = Console()
     seen = "public" if public else "private"
-    table = Table(title=f"{bundle.name} -> {repo} ({seen})", title_justify="left", box=None)
+    table = Table(title=f"{marked(bundle.name)} -> {repo} ({seen})", title_justify="left", box=None)
     table.add_column("file")
     table.add_column("MB", justify="right")
     table.add_column("")
     for name, size in publication.sizes.items():
         note = "without this machine's paths" if name in publication.rewritten else ""
-        table.add_row(name, f"{size / 1e6:.3f}", note)
+        table.add_row(marked(name), f"{size / 1e6:.3f}", note)
     table.add_row("total", f"{sum(publication.sizes.values()) / 1e6:.3f}", "")
     console.print(table)
     if (bundle.folder / bundles.SIGNATURE).exists() and bundles.SIGNATURE not in publication.files:
@@ -172,7 +172,7 @@ def list_files(bundle: bundles.Bundle, publication: Publication, repo: str, publ
         )
     if "gate" not in bundle.manifest:
         console.print(
-            f"[yellow]warning:[/] no gate has judged this encoder yet: jepack export {bundle.folder}",
+            f"[yellow]warning:[/] no gate has judged this encoder yet: jepack export {marked(bundle.folder)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -186,7 +186,7 @@ def report(as_json: bool, value: dict[str, Any], text: str) -> None:
 
 
 def teller(console: Console) -> Any:
-    return lambda text: console.print(escape(text), highlight=False, soft_wrap=True)
+    return lambda text: console.print(marked_lines(text), highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -5,24 +5,25 @@ Whatever the source, an image is an `ImageFile` whose `read()` gives bytes that 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from jepack.errors import DataError
+from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root
+from jepack.folders import AS_CLASSES, Notes, Walk, places, split_by_name
+from jepack.manifests import SUFFIXES as TABLES
+from jepack.manifests import Finder, Row, matched, need_paths, read_table
+from jepack.names import examples, kept, valid
 from jepack.preprocess import SUFFIXES
+from jepack.samples import refuse_packed
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
 MANIFEST = "manifest.csv"
 SHARDS = re.compile(r"://|\{\d+\.\.\d+\}")  # an address, or a range of files
-NOTHING = ("", "nan", "none", "null")
+NOTHING = ("", "nan", "none", "null")  # for a box or a mask; a class may be called so
 
 
 @dataclass(frozen=True)
@@ -42,56 +43,81 @@ class ImageFile:
             try:
                 return self.path.read_bytes()
             except OSError as error:
-                raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+                reason = error.strerror
+                if self.path.is_symlink() and not self.path.exists():
+                    reason = f"a link to {kept(os.readlink(self.path))}, which is not there"
+                raise DataError(f"{self.path}: cannot be read ({reason})") from error
         from jepack.parts import read_part
 
         return read_part(self.path, self.part)
 
     @property
     def name(self) -> str:
-        return str(self.path) if self.part is None else f"{self.path}#{self.part}"
+        """For people: one line of valid text (see names.kept)."""
+        return kept(str(self.path) if self.part is None else f"{self.path}#{self.part}")
 
     def name_below(self, base: Path) -> str:
-        """`cat/a.png`, `../b.png`, `scan.h5#slice=/x:3`: the name counted from `base` (see base_of)."""
+        """`cat/a.png`, `../b.png`, `scan.h5#slice=/x:3`: the name counted from `base` (see base_of).
+
+        Valid text of one line (see names.kept); what indexes, embeddings and bundles call the image.
+        """
         path = Path(os.path.relpath(self.path, base)).as_posix()
-        return path if self.part is None else f"{path}#{self.part}"
+        return kept(path if self.part is None else f"{path}#{self.part}")
 
 
 def find_images(
-    data: Path | str, *, parts: bool = False, tile: int = 0, stride: int = 0
+    data: Path | str,
+    *,
+    parts: bool = False,
+    tile: int = 0,
+    stride: int = 0,
+    notes: list[str] | None = None,
 ) -> list[ImageFile]:
-    """The images of a folder (sorted; the first level names the class) or of a manifest, .csv or .parquet.
+    """The images of a folder (sorted; the first level names the class) or of a manifest (.csv, .parquet).
 
-    A folder's own manifest.csv adds its columns. With `parts`, files that hold many images give each of
-    them: pages, frames, slices, members of a .tar, rows of a .parquet; `tile` > 0 cuts TIFFs larger
-    than it into windows of that side, px, every `stride`. Hidden files are passed over. Raises
-    DataError when there are none.
+    Folders called train, val and test are the split, told in the column `split`; `DATA#classes` takes them
+    for classes (see folders.places). A folder's own manifest.csv adds its columns. With `parts`, files that
+    hold many images give each of them: pages, frames, slices, members of a .tar, rows of a .parquet; of
+    HDF5 and zarr `DATA#/NAME` chooses the arrays. `tile` > 0 cuts TIFFs larger than it into windows of
+    that side, px, every `stride`. Hidden files are passed over. What a person should know of all this is
+    added to `notes`, a sentence each. Raises DataError when there are none.
     """
     from jepack import containers
 
+    told: Notes = {}
     text = source_name(data)
     if parts and text.startswith("hf:"):
         return containers.hub_images(text)
     if parts and SHARDS.search(text):
         from jepack.shards import find_shards
 
-        return find_shards(text)
-    data = Path(data)
+        found = find_shards(text, told)
+        return finished(found, told, notes)
+    data, choice = chosen(data)
     if data.is_file():
-        if data.suffix.lower() == ".csv" or (
-            data.suffix.lower() == ".parquet" and not containers.holds_images(data)
-        ):
-            found = read_manifest(data)
+        table = data.suffix.lower() in TABLES
+        if table and not (data.suffix.lower() == ".parquet" and containers.holds_images(data)):
+            found = read_manifest(data, told)
         else:
+            if data.name.lower().endswith(containers.PACKED):
+                refuse_packed(data)
             found = [ImageFile(data)]
     elif data.is_dir():
-        found = [ImageFile(data)] if containers.is_folder(data) else list(walk(data, parts))
-        if (data / MANIFEST).is_file():
-            found = with_columns(found, data)
+        if containers.is_folder(data):
+            found = [ImageFile(data)]
+        else:
+            found = below(data, parts, choice != AS_CLASSES, told)
+            if (data / MANIFEST).is_file():
+                found = with_columns(found, data, told)
     else:
         raise DataError(f"{data}: no such folder of images, nor a manifest")
     if parts:
-        found = [part for file in found for part in containers.expand(file, tile, stride or tile)]
+        names = choice.split(",") if choice.startswith("/") else []
+        found = [
+            part
+            for file in found
+            for part in containers.expand(file, tile, stride or tile, names, told)
+        ]
     elif any(containers.is_container(file.path) for file in found):
         raise DataError(
             f"{data}: holds many images in one file, which this command does not take; "
@@ -101,8 +127,40 @@ def find_images(
         raise DataError(
             f"{data}: no images found; need files ending in {', '.join(SUFFIXES)}"
             + (f" or {', '.join(containers.SUFFIXES)}" if parts else "")
+            + "".join(f"\nnote: {sentence}" for sentence in sentences(told))
         )
+    return finished(found, told, notes)
+
+
+def finished(found: list[ImageFile], told: Notes, notes: list[str] | None) -> list[ImageFile]:
+    if notes is not None:
+        notes += sentences(told)
     return found
+
+
+def sentences(told: Notes) -> list[str]:
+    """Each note once, with the files it is about."""
+    return [
+        f"{examples(map(str, files), 1)}: {text}" if files else text for text, files in told.items()
+    ]
+
+
+def chosen(data: Path | str) -> tuple[Path, str]:
+    """`DATA#CHOICE` in its two halves; the second is "" where there is none, and in a name that exists."""
+    text = str(data)
+    path = Path(data)
+    if "#" not in text or path.exists():
+        return path, ""
+    for found in re.finditer("#", text):
+        head, choice = text[: found.start()], text[found.end() :]
+        if head and Path(head).exists():
+            if choice != AS_CLASSES and not choice.startswith("/"):
+                raise ConfigError(
+                    f"{kept(text)}: after # comes {AS_CLASSES} (folders called train, val or test are "
+                    f"classes) or /NAME (arrays of HDF5 or zarr, parted by commas); found {choice!r}"
+                )
+            return Path(head), choice
+    return path, ""
 
 
 def is_address(data: Path | str) -> bool:
@@ -124,26 +182,43 @@ def base_of(data: Path | str) -> Path:
 
     if is_address(data):
         return cache_root()
-    data = Path(data)
+    data, _ = chosen(data)
     return data if data.is_dir() and not containers.is_folder(data) else data.parent
 
 
-def walk(folder: Path, parts: bool) -> Iterator[ImageFile]:
+def source_below(data: Path | str) -> str:
+    """What names `data` below base_of: "" for a folder, `list.csv`, `scan.h5#/x`, `#classes`."""
+    path, choice = chosen(data)
+    return ("" if path == base_of(data) else path.name) + (f"#{choice}" if choice else "")
+
+
+def below(folder: Path, parts: bool, splits: bool, told: Notes) -> list[ImageFile]:
+    """The images of a folder, their classes and splits by the folders they lie in."""
     from jepack import containers
 
     wanted = SUFFIXES + (containers.SUFFIXES if parts else ())
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if parts:
-            inside = [name for name in folders if containers.is_folder(Path(root) / name)]
-            folders[:] = [name for name in folders if name not in inside]
-            names = [*names, *inside]
-        for name in sorted(names):
-            path = Path(root) / name
-            if name.startswith(".") or not (name.lower().endswith(wanted) or path.is_dir()):
-                continue
-            levels = path.relative_to(folder).parts
-            yield ImageFile(path, levels[0] if len(levels) > 1 else None)
+    walk = Walk(folder, containers.is_folder if parts else lambda path: False)
+    every = [root / name for root, names in walk for name in names]
+    paths = [
+        path for path in every if path.name.lower().endswith(wanted) or (parts and path.is_dir())
+    ]
+    if packed := [path for path in every if path.name.lower().endswith(containers.PACKED)]:
+        told["passed over, shards are read by place: unpack them to .tar"] = list(packed)
+    told.update((sentence, []) for sentence in walk.notes())
+    found, sentence = places([path.relative_to(folder).parts[:-1] for path in paths], splits=splits)
+    if splits and sentence is None and paths and all(map(containers.is_container, paths)):
+        by_name = split_by_name([path.name for path in paths])
+        if by_name is not None:
+            sentence = "the names of its files, such as " + (
+                f"{examples([path.name for path in paths], 2)}, are taken as the split"
+            )
+            found = [(label, split) for (label, _), split in zip(found, by_name, strict=True)]
+    if sentence is not None:
+        told[f"{kept(str(folder))}: {sentence}"] = []
+    return [
+        ImageFile(path, label, columns={"split": split} if sentence is not None else {})
+        for path, (label, split) in zip(paths, found, strict=True)
+    ]
 
 
 def passed_over(folder: Path) -> dict[str, int]:
@@ -151,64 +226,58 @@ def passed_over(folder: Path) -> dict[str, int]:
     from jepack import containers
 
     found: Counter[str] = Counter()
-    for root, folders, names in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not containers.is_folder(Path(root) / name)
-        ]
+    for root, names in Walk(folder, containers.is_folder):
         found.update(
-            Path(name).suffix.lower() or "no ending"
+            kept(Path(name).suffix.lower()) or "no ending"
             for name in names
-            if not name.startswith(".")
-            and not name.lower().endswith(SUFFIXES + containers.SUFFIXES)
+            if not name.lower().endswith(SUFFIXES + containers.SUFFIXES)
+            and not os.path.isdir(root / name)
         )
     return dict(found.most_common())
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a .csv or .parquet file, every value as text. Raises DataError."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            from jepack.formats import need
-
-            table = need("pyarrow.parquet", "datasets").read_table(path)
-            return [
-                {str(k): "" if v is None else str(v) for k, v in row.items()}
-                for row in table.to_pylist()
-            ]
-        text = path.read_text(encoding="utf-8-sig")
-        return [
-            {str(k): (v or "").strip() for k, v in row.items() if k is not None}
-            for row in csv.DictReader(io.StringIO(text))
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
-
-
-def read_manifest(path: Path) -> list[ImageFile]:
+def read_manifest(path: Path, told: Notes) -> list[ImageFile]:
     """One image per row: `path` (relative to the manifest), optional `label`, `box`, `mask`, and others."""
     rows = read_table(path)
     if not rows:
         raise DataError(f"{path}: the manifest has no rows")
-    if "path" not in rows[0]:
+    need_paths(rows, path)
+    finder = Finder(path.parent)
+    found, missing = [], []
+    places: dict[str, Path | None] = {}
+    for number, row in enumerate(rows, 2):
+        name = row["path"]
+        if name not in places:
+            places[name] = finder.find(name)
+        place = places[name]
+        if place is None:
+            missing.append(name)
+        found.append(from_row(finder, place or path.parent / name, row, f"{path}, row {number}"))
+    if len(missing) == len(rows):
         raise DataError(
-            f"{path}: a manifest needs a column `path`; found {', '.join(rows[0]) or 'none'}"
+            f"{path}: none of the {len(rows)} files it names is there ({examples(missing)}); names count "
+            f"from {path.parent}. Mend the column `path`, or move the manifest"
         )
-    return [
-        from_row(path.parent, row["path"], row, f"{path}, row {n}") for n, row in enumerate(rows, 2)
-    ]
+    if missing:
+        told[
+            f"{len(missing)} of {len(rows)} rows name a file that is not there: {examples(missing)}"
+        ] = [path]
+    return found
 
 
-def from_row(base: Path, name: str, row: dict[str, Any], where: str) -> ImageFile:
-    label = row.get("label") or None
-    if label is not None and label.lower() in NOTHING:
-        label = None
-    others = {k: v for k, v in row.items() if k not in ("path", "label", "box", "mask", "part")}
+def from_row(finder: Finder, path: Path, row: Row, where: str) -> ImageFile:
+    others = {
+        valid(k): valid(v)
+        for k, v in row.items()
+        if k not in ("path", "label", "box", "mask", "part")
+    }
     box = parse_box(row.get("box"), where)
     mask = row.get("mask") or ""
-    shape = base / mask if mask.lower() not in NOTHING else None
-    return ImageFile(base / name, label, row.get("part") or None, others, box, shape)
+    shape = None
+    if mask.lower() not in NOTHING:
+        shape = finder.find(mask) or finder.base / mask
+    label = kept(row["label"]) if row.get("label") else None
+    return ImageFile(path, label, row.get("part") or None, others, box, shape)
 
 
 def parse_box(text: str | None, where: str) -> Box | None:
@@ -227,15 +296,46 @@ def parse_box(text: str | None, where: str) -> Box | None:
     raise DataError(f"{where}: box is {text!r}, need left top width height in px, both sizes > 0")
 
 
-def with_columns(files: list[ImageFile], folder: Path) -> list[ImageFile]:
-    """What the folder's manifest says of each file; files it does not name stay as they are."""
-    rows = {row.get("path", ""): row for row in read_table(folder / MANIFEST)}
+def with_columns(files: list[ImageFile], folder: Path, told: Notes) -> list[ImageFile]:
+    """What the folder's manifest says of each file; files it does not name stay as they are.
+
+    Raises DataError when it names none of them.
+    """
+    manifest = folder / MANIFEST
+    rows = read_table(manifest)
+    if not rows:
+        told["it has no rows"] = [manifest]
+        return files
+    need_paths(rows, manifest)
+    finder = Finder(folder)
+    said, unmatched, again = matched([file.path for file in files], finder, rows)
+    if not said:
+        raise DataError(
+            f"{manifest}: none of its {len(rows)} rows names one of the {len(files)} images; it names "
+            f"{examples(unmatched)}, the folder holds "
+            f"{examples(file.name_below(folder) for file in files)}. Mend its column `path`, or rename it"
+        )
+    if unmatched:
+        told[
+            f"{len(unmatched)} of {len(rows)} rows name no image of the folder: {examples(unmatched)}"
+        ] = [manifest]
+    if again:
+        told[
+            f"{len(again)} images are named by several rows, the last one counts: {examples(again)}"
+        ] = [manifest]
+    left = [file.name_below(folder) for file in files if file.path not in said]
+    if left:
+        told[f"{len(left)} of {len(files)} images have no row: {examples(left)}"] = [manifest]
     found = []
     for file in files:
-        row = rows.get(file.path.relative_to(folder).as_posix())
+        row = said.get(file.path)
         if row is None:
             found.append(file)
             continue
-        told = from_row(folder, row["path"], row, f"{folder / MANIFEST}, {row['path']}")
-        found.append(replace(told, path=file.path, label=told.label or file.label, part=None))
+        row_told = from_row(finder, file.path, row, f"{manifest}, {row['path']}")
+        own = {key: value for key, value in row_told.columns.items() if value or key != "split"}
+        columns = {**file.columns, **own}
+        found.append(
+            replace(row_told, label=row_told.label or file.label, part=None, columns=columns)
+        )
     return found

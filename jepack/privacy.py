@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import sys
 import zipfile
@@ -71,7 +72,7 @@ def folders_in(content: Path | bytes, folders: Iterable[str]) -> list[str]:
 
 def pattern(folder: str) -> re.Pattern[bytes]:
     """The folder as a whole name. A short one like /data also needs a start: `model/data/0` is not it."""
-    text = re.escape(folder.encode()) + rb"(?![\w.\-])"
+    text = re.escape(os.fsencode(folder)) + rb"(?![\w.\-])"
     return re.compile(text if folder.count("/") > 1 else rb"(?<![\w.\-/])" + text)
 
 

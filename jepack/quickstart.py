@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.rule import Rule
 
@@ -24,6 +23,7 @@ from jepack import bundle as bundles
 from jepack import datasets
 from jepack.errors import ArtifactError, ConfigError, JepackError, ServerError
 from jepack.images import find_images
+from jepack.names import marked, marked_lines
 from jepack.tether import Tether
 
 console = Console()
@@ -178,8 +178,8 @@ def prepare(dataset: str, data: Path | None, out: Path | None, preset: str | Non
         look = preset or known.preset
         walk = Walk(folder, out or Path("runs") / dataset, dataset, known.license, look)
     console.print(
-        f"[bold]{escape(walk.name)}[/]: {escape(str(walk.data))}\n"
-        f"licence of the data: [bold]{escape(walk.license)}[/] (goes into the bundle's card)",
+        f"[bold]{marked(walk.name)}[/]: {marked(walk.data)}\n"
+        f"licence of the data: [bold]{marked(walk.license)}[/] (goes into the bundle's card)",
         highlight=False,
         soft_wrap=True,
     )
@@ -197,7 +197,7 @@ def stage(walk: Walk, title: str) -> Iterator[None]:
 def train(walk: Walk, minutes: float, fresh: bool) -> None:
     with stage(walk, "1 train"):
         if not fresh and sound(walk.bundle):
-            console.print(f"reusing {walk.bundle}")
+            console.print(f"reusing {marked(walk.bundle)}")
             return
         walk.run(
             "train", str(walk.data), "--recipe", "quickstart", "--preset", walk.preset,
@@ -218,7 +218,9 @@ def sound(folder: Path) -> bool:
         return False
     problems = bundles.verify(folder)
     if problems:
-        console.print(f"[yellow]{folder} is damaged, making it again:[/] {escape(problems[0])}")
+        console.print(
+            f"[yellow]{marked(folder)} is damaged, making it again:[/] {marked(problems[0])}"
+        )
     return not problems
 
 
@@ -226,7 +228,7 @@ def export(walk: Walk, fresh: bool) -> None:
     with stage(walk, "2 export"):
         made = walk.bundle / "onnx" / "model.onnx", walk.bundle / "torchscript" / "model.pt"
         if not fresh and all(path.is_file() for path in made):
-            console.print(f"reusing {made[0]} and {made[1]}")
+            console.print(f"reusing {marked(made[0])} and {marked(made[1])}")
             return
         walk.run("export", str(walk.bundle))
 
@@ -253,7 +255,7 @@ def index(walk: Walk, fresh: bool) -> None:
         bundle = bundles.load(walk.bundle)
         want = bundle.fingerprints[bundle.default_output]
         if not fresh and indexed_fingerprint(walk.index) == want:
-            console.print(f"reusing {walk.index}")
+            console.print(f"reusing {marked(walk.index)}")
             return
         walk.run(
             "index", str(walk.data), "--url", walk.url, "--out", str(walk.index),
@@ -283,7 +285,8 @@ def self_check(walk: Walk) -> None:
                 f"{first['path']} at distance {first['distance']:.4f}. Run again with --fresh."
             )
         console.print(
-            f"[green]✓[/] {query.name} through Triton finds {Path(first['path']).name} first, "
+            f"[green]✓[/] {marked(query.name)} through Triton finds "
+            f"{marked(Path(first['path']).name)} first, "
             f"at distance {first['distance']:.6f}",
             highlight=False,
         )
@@ -307,7 +310,7 @@ def summary(walk: Walk) -> None:
     times = "  ".join(f"{name.split()[1]} {took:.0f} s" for name, took in walk.seconds.items())
     page = f"[bold]Open {walk.page}[/]\n\n" if walk.page else ""
     text = (
-        f"{page}curves    {walk.out / 'curves.png'}\n"
+        f"curves    {walk.out / 'curves.png'}\n"
         f"bundle    {walk.bundle}      next: jepack push {walk.bundle} USER/REPO\n"
         f"exports   {walk.bundle / 'onnx'}, {walk.bundle / 'torchscript'}\n"
         f"endpoint  jepack serve {walk.bundle}\n"
@@ -316,4 +319,5 @@ def summary(walk: Walk) -> None:
         f"train     jepack train YOUR_IMAGES --recipe small-domain --out runs/mine\n\n{times}"
     )
     ending = " · Ctrl-C stops everything" if walk.page else ""
-    console.print(Panel(text, title=f"{walk.name} is ready{ending}", border_style="green"))
+    title = f"{marked(walk.name)} is ready{ending}"
+    console.print(Panel(page + marked_lines(text), title=title, border_style="green"))

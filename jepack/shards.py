@@ -1,6 +1,7 @@
 """WebDataset shards: tar files in which the files of one sample share a name.
 
-Read by offset, so any picture is one seek away and several ranks can share a shard.
+Read by offset, so any picture is one seek away and several ranks can share a shard. samples.py says which
+members are one sample.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tarfile
 import time
 import urllib.error
 from pathlib import Path
@@ -20,15 +20,16 @@ from typing import Any
 
 from jepack import caches, loopback
 from jepack.errors import DataError, JepackError, SourceError
-from jepack.files import cache_root, fsync, write_bytes
+from jepack.files import cache_root, fsync, sha256_of, write_bytes
+from jepack.folders import Notes
 from jepack.images import ImageFile
-from jepack.preprocess import SUFFIXES
+from jepack.samples import samples
 
-LABELS = (".cls", ".txt")
+FORMAT = 2  # of a record: what counts as an image and its label
 PAUSES_S = (1.0, 5.0, 20.0)  # between tries to fetch, when the fault may pass
 
 
-def find_shards(data: str) -> list[ImageFile]:
+def find_shards(data: str, told: Notes) -> list[ImageFile]:
     """Local shards or addresses, `{000..012}` for a range.
 
     Of a shard from an address the list of what it holds is kept beside it, so that the shard itself may go
@@ -42,21 +43,28 @@ def find_shards(data: str) -> list[ImageFile]:
             for n in range(int(first), int(last) + 1)
         ]
     return [
-        file for name in names for file in (listed(name) if "://" in name else members(Path(name)))
+        file
+        for name in names
+        for file in (listed(name, told) if "://" in name else members(Path(name), told))
     ]
 
 
-def listed(url: str) -> list[ImageFile]:
+def listed(url: str, told: Notes) -> list[ImageFile]:
     """The images of a shard from an address, which is fetched when it was never seen."""
     path = place_of(url)
-    record = path.with_suffix(".json")
-    if not record.is_file():
+    record = fetched_record(path)
+    if record is None or record.get("format") != FORMAT:
         fetch(url, path)
-        content = [[file.label, file.part, file.columns] for file in members(path)]
-        told = {"url": url, "bytes": path.stat().st_size, "images": content}
-        write_bytes(record, json.dumps(told).encode())
-    told = json.loads(record.read_text())
-    return [ImageFile(path, label, part, columns) for label, part, columns in told["images"]]
+        found: Notes = {}
+        content = [[file.label, file.part, file.columns] for file in members(path, found)]
+        record = {
+            "format": FORMAT, "url": url, "bytes": path.stat().st_size,
+            "sha256": sha256_of(path), "images": content, "notes": list(found),
+        }  # fmt: skip
+        write_bytes(path.with_suffix(".json"), json.dumps(record).encode())
+    for note in record.get("notes", ()):
+        told.setdefault(note, []).append(url)
+    return [ImageFile(path, label, part, columns) for label, part, columns in record["images"]]
 
 
 def place_of(url: str) -> Path:
@@ -64,18 +72,37 @@ def place_of(url: str) -> Path:
 
 
 def fetched_record(path: Path) -> dict[str, Any] | None:
-    """What is known of a shard that came from an address; None of any other file."""
-    record = path.with_suffix(".json")
-    if path.parent.name != "shards" or not record.is_file():
+    """What is known of a shard that came from an address; None of any other file, or where it is damaged."""
+    if path.parent.name != "shards":
         return None
-    told: dict[str, Any] = json.loads(record.read_text())
-    return told if "url" in told and "images" in told else None
+    try:
+        told: Any = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(told, dict) and {"url", "bytes", "images"} <= set(told)
+    return told if known else None
 
 
 def ensure(path: Path) -> None:
-    """Fetch a shard again that was removed to make room; any other file is left to whoever opens it."""
-    if not path.is_file() and (told := fetched_record(path)) is not None:
-        fetch(told["url"], path)
+    """Fetch a shard again that was removed to make room; any other file is left to whoever opens it.
+
+    Raises SourceError where another shard lies at its address by now.
+    """
+    if path.is_file() or (told := fetched_record(path)) is None:
+        return
+    fetch(told["url"], path, told)
+
+
+def check_same(partial: Path, told: dict[str, Any]) -> None:
+    """The shard is the one its record lists, by its size and, where that was kept, its SHA-256."""
+    size = partial.stat().st_size
+    if size == told["bytes"] and told.get("sha256") in (None, sha256_of(partial)):
+        return
+    record = place_of(told["url"]).with_suffix(".json")
+    raise SourceError(
+        f"{told['url']}: changed since it was first read ({told['bytes']:,} bytes then, {size:,} now), so "
+        f"its images are not where they were. Remove {record} to take it as it is now, in a run of its own"
+    )
 
 
 def read_member(path: Path, offset: int, size: int) -> bytes:
@@ -84,14 +111,21 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
             with path.open("rb") as stream:
                 caches.touch(path)
                 stream.seek(offset)
-                return stream.read(size)
+                found = stream.read(size)
         except FileNotFoundError:
             ensure(path)
+            continue
+        if len(found) < size:
+            raise SourceError(f"{path}: shorter than when it was listed; it changed. Start again")
+        return found
     raise SourceError(f"{path}: removed as often as it is fetched; raise {caches.LIMIT}")
 
 
-def fetch(url: str, target: Path) -> None:
-    """Download a shard into the cache unless it is there, within the limit of what may be kept."""
+def fetch(url: str, target: Path, told: dict[str, Any] | None = None) -> None:
+    """Download a shard into the cache unless it is there, within the limit of what may be kept.
+
+    `told` is its record where it was there before.
+    """
     if not url.startswith(("https://", "http://")):
         raise DataError(f"{url}: shards come from https or http addresses, or files")
     with caches.alone(target.with_name(f".{target.name}.lock")):
@@ -99,7 +133,7 @@ def fetch(url: str, target: Path) -> None:
             return
         for pause_s in (*PAUSES_S, None):
             try:
-                download(url, target)
+                download(url, target, told)
                 return
             except JepackError:
                 raise
@@ -110,7 +144,7 @@ def fetch(url: str, target: Path) -> None:
                 time.sleep(pause_s)
 
 
-def download(url: str, target: Path) -> None:
+def download(url: str, target: Path, told: dict[str, Any] | None) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
         with loopback.open_url(url, 60) as answer, partial.open("wb") as stream:
@@ -125,51 +159,19 @@ def download(url: str, target: Path) -> None:
             fsync(stream.fileno())
         if length is not None and int(length) != partial.stat().st_size:
             raise OSError(f"cut short at {partial.stat().st_size} of {length} bytes")
+        if told is not None:
+            check_same(partial, told)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def members(path: Path) -> list[ImageFile]:
+def members(path: Path, told: Notes | None = None) -> list[ImageFile]:
     """The pictures of a shard, by offset; `a.cls` or `a.json` (its label) belongs to `a.png`."""
-    found: dict[str, dict[str, tarfile.TarInfo]] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile():
-                    folder, _, name = member.name.rpartition("/")
-                    key, _, suffix = name.partition(".")
-                    found.setdefault(f"{folder}/{key}", {})[f".{suffix.lower()}"] = member
-            images = []
-            for sample in found.values():
-                # `a.png` before `a.mask.png`: the shortest ending is the picture's own.
-                endings = sorted(sample, key=lambda ending: ending.count("."))
-                picture = next(
-                    (sample[s] for s in endings if f".{s.rpartition('.')[2]}" in SUFFIXES), None
-                )
-                if picture is None:
-                    continue
-                label, columns = label_of(archive, sample)
-                part = f"bytes={picture.offset_data}:{picture.size}"
-                images.append(ImageFile(path, label, part, columns))
-            return images
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not a readable shard ({error})") from error
-
-
-def label_of(archive: tarfile.TarFile, sample: dict[str, Any]) -> tuple[str | None, dict[str, str]]:
-    def content(member: Any) -> str:
-        stream = archive.extractfile(member)
-        return stream.read().decode(errors="replace").strip() if stream else ""
-
-    for suffix in LABELS:
-        if suffix in sample:
-            return content(sample[suffix]) or None, {}
-    if ".json" in sample:
-        try:
-            told = json.loads(content(sample[".json"]))
-            columns = {str(k): str(v) for k, v in told.items() if isinstance(v, (str, int, float))}
-            return columns.pop("label", None), columns
-        except (ValueError, AttributeError):
-            pass
-    return None, {}
+    found, notes = samples(path)
+    for note in notes:
+        ({} if told is None else told).setdefault(note, []).append(path)
+    return [
+        ImageFile(path, sample.label, f"bytes={sample.offset}:{sample.size}", sample.columns)
+        for sample in found
+    ]

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from jepack import bundle as bundles
 from jepack.bundle import SIGNATURE, Bundle
 from jepack.errors import ArtifactError, ConfigError, DependencyError
 from jepack.files import write_bytes
+from jepack.names import marked
 
 PASSWORD = "JEPACK_KEY_PASSWORD"  # environment: of an encrypted private key
 IGNORED = (SIGNATURE, ".cache")  # `.cache` is where `jepack pull` notes the source
@@ -42,8 +42,8 @@ def sign(
     bundle = bundles.load(folder)
     write_bytes(bundle.folder / SIGNATURE, signature_of(bundle.folder, key))
     Console().print(
-        f"[green]Signed:[/] {escape(str(bundle.folder / SIGNATURE))}\n"
-        f"Check it: jepack verify {escape(str(folder))} --public-key KEY.pub",
+        f"[green]Signed:[/] {marked(bundle.folder / SIGNATURE)}\n"
+        f"Check it: jepack verify {marked(folder)} --public-key KEY.pub",
         highlight=False,
         soft_wrap=True,
     )

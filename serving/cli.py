@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,6 +21,7 @@ from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError
 from jepack.files import write_bytes
 from jepack.images import ImageFile, base_of, find_images
+from jepack.names import marked, marked_lines, tell
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer
@@ -68,7 +68,7 @@ def serve(
                 )
             )
         else:
-            console.print(f"[green]✓[/] model repository in {escape(str(repository_only))}")
+            console.print(f"[green]✓[/] model repository in {marked(repository_only)}")
         return
     server = TritonServer(
         opened,
@@ -80,7 +80,9 @@ def serve(
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt
     if problem := shared_memory.tight():
-        console.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[yellow]warning:[/] {marked_lines(problem)}", highlight=False, soft_wrap=True
+        )
     try:
         with console.status("starting tritonserver and comparing golden images"):
             server.start()
@@ -107,7 +109,7 @@ def watch(server: TritonServer, console: Console) -> None:
         if len(restarts) > 3:
             raise ServerError(f"the server broke {len(restarts)} times in ten minutes: {problem}")
         console.print(
-            f"[yellow]restarting:[/] {escape(problem.splitlines()[0])}",
+            f"[yellow]restarting:[/] {marked(problem.splitlines()[0])}",
             highlight=False,
             soft_wrap=True,
         )
@@ -148,8 +150,8 @@ def welcome(server: TritonServer) -> Panel:
         f"Shell\n  jepack embed photos/ --url {told['url']} --out photos.npz\n\n"
         "The golden images came back right. Ctrl-C stops."
     )
-    title = f"{escape(server.bundle.name)} is served"
-    return Panel(escape(text), title=title, border_style="green", expand=False)
+    title = f"{marked(server.bundle.name)} is served"
+    return Panel(marked_lines(text), title=title, border_style="green", expand=False)
 
 
 def embed(
@@ -171,8 +173,10 @@ def embed(
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
-    files = find_images(data, parts=True, tile=tile, stride=tile_stride)
+    notes: list[str] = []
+    files = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)
     console = Console(stderr=True)
+    tell(console, notes)
     start = time.monotonic()
     with Client(url, timeout_s=timeout_s) as client, progress_bar(console) as bar:
         task = bar.add_task("embedding", total=len(files), speed="")
@@ -207,11 +211,12 @@ def embed(
         return
     if bad:
         console.print(
-            f"[yellow]{len(bad)} bad images left out:[/]\n{escape(listing(bad))}", soft_wrap=True
+            f"[yellow]{len(bad)} bad images left out:[/]\n{marked_lines(listing(bad))}",
+            soft_wrap=True,
         )
     console.print(
         f"[green]✓[/] {summary['images']} images, {summary['images_per_s']} per second -> "
-        f"{escape(str(out))}",
+        f"{marked(out)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -26,6 +26,7 @@ from rich.console import Console
 from jepack.errors import ConfigError, DependencyError
 from jepack.files import write_json
 from jepack.locks import alone
+from jepack.names import marked
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MARKER = "jepack-environment.json"
@@ -220,7 +221,7 @@ def clear(folder: Path) -> None:
 
 def build(folder: Path, console: Console) -> None:
     console.print(
-        f"Making the Triton server's environment in {folder} (about 150 MB to download, once)",
+        f"Making the Triton server's environment in {marked(folder)} (about 150 MB to download, once)",
         highlight=False,
         soft_wrap=True,
     )

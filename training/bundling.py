@@ -18,7 +18,8 @@ from jepack import __version__, bundle, card, isotropy, retrieval
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
-from jepack.images import base_of, is_address, source_name
+from jepack.images import base_of, is_address, source_below, source_name
+from jepack.names import kept
 from jepack.preprocess import Pixels, Preprocessing
 from training.config import TrainConfig
 from training.data import Cache
@@ -153,7 +154,7 @@ def assemble(
         model_args=content.model_args,
     )
     manifest = {
-        "name": folder.parent.name if folder.name == "bundle" else folder.name,
+        "name": kept(folder.parent.name if folder.name == "bundle" else folder.name),
         "preprocessing": preprocessing.to_json(),
         "dimensions": {name: int(golden[name].shape[1]) for name in bundle.OUTPUTS},
         "default_output": searched["output"],
@@ -251,11 +252,11 @@ def provenance(
     config: TrainConfig, cache: Cache, held_out: Any, data: Path, license: str
 ) -> dict[str, Any]:
     """Where an encoder came from: code, data, versions."""
-    base = base_of(data)
+    base, source = base_of(data), source_below(data)
     return {
         "data": {
             "folder": source_name(data) if is_address(data) else str(base.absolute()),
-            **({} if base == data or is_address(data) else {"source": data.name}),
+            **({"source": source} if source and not is_address(data) else {}),
             "digest": cache.digest,
             "images": len(cache),
             "held_out": [cache.files[int(i)].name_below(base) for i in held_out[:512]],

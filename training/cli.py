@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from jepack.names import marked
 from training import trackers
 from training.config import RECIPES, override, recipe
 
@@ -108,10 +109,10 @@ def train(
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))
         return
     Console().print(
-        f"\n[bold green]Encoder ready[/] {bundle.folder}\n"
-        f"  curves       {out / 'curves.png'}\n"
-        f"  tensorboard  tensorboard --logdir {out / 'tensorboard'}\n"
-        f"  next         jepack export {bundle.folder}",
+        f"\n[bold green]Encoder ready[/] {marked(bundle.folder)}\n"
+        f"  curves       {marked(out / 'curves.png')}\n"
+        f"  tensorboard  tensorboard --logdir {marked(out / 'tensorboard')}\n"
+        f"  next         jepack export {marked(bundle.folder)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ConfigError, DataError
 from jepack.images import find_images
+from jepack.names import marked, marked_lines
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
 from training.bundling import Content, Split
@@ -76,10 +76,12 @@ def import_encoder(
     console = Console()
     if found.left_out:
         names = ", ".join(found.left_out[:4]) + (" ..." if len(found.left_out) > 4 else "")
-        console.print(f"{len(found.left_out)} tensors of the file are not the backbone's: {names}")
+        console.print(
+            f"{len(found.left_out)} tensors of the file are not the backbone's: {marked(names)}"
+        )
     console.print(
-        f"[bold green]Encoder ready[/] {escape(str(bundle.folder))}\n"
-        f"  next         jepack export {escape(str(bundle.folder))}",
+        f"[bold green]Encoder ready[/] {marked(bundle.folder)}\n"
+        f"  next         jepack export {marked(bundle.folder)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -154,7 +156,7 @@ def readable(files: list[Any], channels: int) -> tuple[list[Any], str]:
                 content = file.read()
                 preprocess.decode(content, channels)
             except DataError as error:
-                Console(stderr=True).print(f"[yellow]skipped:[/] {escape(str(error))}")
+                Console(stderr=True).print(f"[yellow]skipped:[/] {marked_lines(error)}")
             else:
                 digest.update(hashlib.sha256(content).digest())
                 kept.append(file)

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jepack import preprocess
 from jepack.containers import is_folder
 from jepack.errors import DataError
-from jepack.images import find_images, passed_over, source_name
+from jepack.images import chosen, find_images, passed_over, source_name
+from jepack.names import marked, tell
+from jepack.names import shown as shown_name
 from training.data import measure_window
 from training.monitor import counter
 from training.preview import shown
@@ -42,12 +43,15 @@ def inspect(
 
     Example: jepack inspect photos/ --sheet contact.png
     """
-    files = find_images(data, parts=True, tile=tile)
+    notes: list[str] = []
+    files = find_images(data, parts=True, tile=tile, notes=notes)
     with counter("look") as show:
         looks = survey(files, workers, show)
     facts = report(source_name(data), looks)
-    whole = data.is_dir() and not is_folder(data)
-    facts["passed_over"] = passed_over(data) if whole else {}
+    facts["notes"] = notes
+    folder, _ = chosen(data)
+    whole = folder.is_dir() and not is_folder(folder)
+    facts["passed_over"] = passed_over(folder) if whole else {}
     if sheet is not None:
         contact_sheet(sheet, [look for look in looks if not look.problem], window)
         facts["contact_sheet"] = str(sheet)
@@ -73,6 +77,7 @@ def report(data: str, looks: list[Look]) -> dict[str, Any]:
         "readable": len(good),
         "labels": {str(k): v for k, v in sorted(labels.items(), key=str) if k is not None},
         "without_label": labels.get(None, 0),
+        "splits": count(told for look in looks if (told := look.file.columns.get("split"))),
         "columns": {n: len({look.file.columns.get(n) for look in looks}) for n in names},
         "formats": count(look.format for look in good),
         "depths": count(look.depth for look in good),
@@ -110,14 +115,17 @@ def spread(values: list[int]) -> dict[str, float]:
 
 def show_report(facts: dict[str, Any]) -> None:
     console = Console()
-    table = Table(title=f"{facts['data']}: {facts['images']:,} images", box=None, show_header=False)
+    title = f"{marked(facts['data'])}: {facts['images']:,} images"
+    table = Table(title=title, box=None, show_header=False)
     labels = facts["labels"]
-    told = ", ".join(f"{name} {n}" for name, n in list(labels.items())[:SHOWN]) or "none"
+    told = ", ".join(f"{marked(name)} {n}" for name, n in list(labels.items())[:SHOWN]) or "none"
     table.add_row("readable", f"{facts['readable']:,}, bad {len(facts['bad'])}")
     table.add_row("labels", told + (f"; {facts['without_label']} without" if labels else ""))
     if facts["columns"]:
-        told = ", ".join(f"{name} ({n} values)" for name, n in facts["columns"].items())
+        told = ", ".join(f"{marked(name)} ({n} values)" for name, n in facts["columns"].items())
         table.add_row("columns", told)
+    if facts["splits"]:
+        table.add_row("split", ", ".join(f"{marked(k)} {n}" for k, n in facts["splits"].items()))
     for name in ("formats", "depths", "channels"):
         table.add_row(name, ", ".join(f"{key}: {n}" for key, n in facts[name].items()))
     for name in ("width", "height"):
@@ -133,7 +141,7 @@ def show_report(facts: dict[str, Any]) -> None:
         )  # fmt: skip
     if facts["passed_over"]:
         told = ", ".join(
-            f"{n} {ending}" for ending, n in list(facts["passed_over"].items())[:SHOWN]
+            f"{n} {marked(ending)}" for ending, n in list(facts["passed_over"].items())[:SHOWN]
         )
         table.add_row("passed over", f"{told}: not read by their ending")
     if facts["need_window"]:
@@ -144,6 +152,7 @@ def show_report(facts: dict[str, Any]) -> None:
     copies = f"{facts['same_bytes']} by bytes, {facts['look_the_same']} by looks"
     table.add_row("copies", copies)
     console.print(table)
+    tell(console, facts["notes"])
     listing(console, "red", "bad: training skips them", facts["bad"])
     doubts = {name: "; ".join(told) for name, told in facts["suspicious"].items()}
     listing(console, "yellow", "worth a look", doubts)
@@ -154,7 +163,7 @@ def listing(console: Console, colour: str, title: str, entries: dict[str, str]) 
         return
     console.print(f"[{colour}]{len(entries)} {title}[/]")
     for name, reason in list(entries.items())[:SHOWN]:
-        console.print(f"  {escape(name)}: {escape(reason)}", highlight=False, soft_wrap=True)
+        console.print(f"  {marked(name)}: {marked(reason)}", highlight=False, soft_wrap=True)
     if len(entries) > SHOWN:
         console.print(f"  and {len(entries) - SHOWN} more; --json lists all")
 
@@ -183,6 +192,8 @@ def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int
         axes.imshow(
             shown(preprocess.decode(look.file.read(), look.channels, span)), vmin=0, vmax=255
         )
-        axes.set_title((look.file.label or look.file.path.stem)[:16], fontsize=7)
+        axes.set_title(
+            shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack.files import disk_error, write_bytes
+from jepack.names import marked_lines
 from jepack.sigreg import NULL_MEAN
 from training.curves import read_log
 from training.trackers import Tracker
@@ -174,7 +174,7 @@ class Monitor:
     def warn(self, text: str) -> None:
         if self.active:
             self.console.print(
-                f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True
+                f"[yellow]warning:[/] {marked_lines(text)}", highlight=False, soft_wrap=True
             )
 
 

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from jepack.errors import ConfigError, DataError
 from jepack.images import ImageFile, find_images
+from jepack.names import marked, tell
+from jepack.names import shown as shown_name
 from training.config import TrainConfig, override
 from training.content import contents_for
 from training.data import guess_channels, measure_window
@@ -51,7 +53,9 @@ def views(
         raise ConfigError("--images and --global-views must be at least 1, --size at least 16 px")
     config = override(TrainConfig(preset=preset_name), settings or [])
     look = preset(config.preset, config.view_overrides)
-    files = find_images(data, parts=True)
+    notes: list[str] = []
+    files = find_images(data, parts=True, notes=notes)
+    tell(Console(stderr=True), notes)
     channels = guess_channels(files)
     span = measure_window(files, window, channels)
     order = np.random.default_rng([seed, 5]).permutation(len(files))
@@ -76,7 +80,7 @@ def views(
         print(json.dumps(facts))
         return
     Console().print(
-        f"[green]✓[/] {out}\n[bold]{config.preset}[/]: {look.reason}",
+        f"[green]✓[/] {marked(out)}\n[bold]{config.preset}[/]: {look.reason}",
         highlight=False,
         soft_wrap=True,
     )
@@ -137,7 +141,8 @@ def draw_grid(
                 side.set_color("#2563eb" if caption == "original" else "#d1d5db")
             if row == 0:
                 axes.set_title(caption, fontsize=9)
-        label = file.path.name if file.part is None else file.part
-        grid[row][0].set_xlabel(label if len(label) < 22 else f"…{label[-20:]}", fontsize=7)
+        label = shown_name(file.path.name if file.part is None else file.part)
+        label = label if len(label) < 22 else f"…{label[-20:]}"
+        grid[row][0].set_xlabel(label, fontsize=7, parse_math=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)

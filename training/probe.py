@@ -37,14 +37,15 @@ from jepack.encoder import (
     load_encoder,
 )
 from jepack.errors import ConfigError, DataError
-from jepack.images import ImageFile, find_images
+from jepack.images import ImageFile, chosen, find_images
+from jepack.names import examples, kept, marked, tell
 from jepack.preprocess import Pixels, Preprocessing
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
 from training.monitor import counter
 from training.probe_table import keep, show
 from training.saving import encoder_of
-from training.splits import column, copies_across, training_split
+from training.splits import check_groups, column, copies_across, own_split, training_split
 from training.weights import fetching
 
 Floats = npt.NDArray[np.float32]
@@ -186,17 +187,34 @@ def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
 def splits_of(
     files: Sequence[ImageFile], fraction: float, seed: int, seeds: int, group_by: str | None
 ) -> list[tuple[Ints, Ints]]:
-    """(train, test) of each seed; a manifest's own `split` column is one split and stays as it is."""
+    """(train, test) of each seed; the data's own split is one and stays as it is.
+
+    Of that, the probe is fitted on train and tested on test, or on val where there is no test.
+    """
+    told = own_split(files)
+    if told is not None:
+        test = np.flatnonzero(told == ("test" if (told == "test").any() else "val"))
+        train = np.flatnonzero((told != "val") & (told != "test"))
+        if group_by:
+            check_groups(column(files, group_by), train, test, group_by)
+        return [(train, test)] * seeds
     found = []
     for number in range(seed, seed + seeds):
-        own = group_by is None and not any(file.columns.get("split") for file in files)
-        if own:  # the order that earlier versions drew
+        if group_by is None:  # the order that earlier versions drew
             order = np.random.default_rng([number, 11]).permutation(len(files))
             cut = round(len(files) * fraction)
             found.append((order[cut:], order[:cut]))
         else:
             found.append(training_split(files, fraction, number, group_by))
     return found
+
+
+def split_words(files: Sequence[ImageFile], group_by: str | None) -> str:
+    """How the test images were set apart, for people."""
+    told = own_split(files)
+    if told is not None:
+        return f"the data's own {'test' if (told == 'test').any() else 'val'} part"
+    return f"drawn at random by {group_by}" if group_by else "drawn at random"
 
 
 def probe_column(
@@ -270,11 +288,16 @@ def probe(
     target = choose_device(device)
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, found {seeds}")
-    files = [file for file in find_images(data, parts=True) if file.label]
+    notes: list[str] = []
+    files = [file for file in find_images(data, parts=True, notes=notes) if file.label]
+    tell(Console(stderr=True), notes)
     wanted = classes.split(",") if classes else sorted({str(file.label) for file in files})
     files = [file for file in files if file.label in wanted]
     if len(files) < 20 or len(wanted) < 2:
-        raise DataError(f"{data}: {len(files)} labelled images of {wanted}; a probe needs 20 of 2")
+        raise DataError(
+            f"{data}: {len(files)} labelled images of {len(wanted)} classes ({examples(wanted)}); a probe "
+            "needs 20 of 2. A class is a folder, or the column `label` of a manifest"
+        )
     y = np.array([wanted.index(str(file.label)) for file in files])
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
@@ -294,7 +317,8 @@ def probe(
             "copies_across": float(
                 np.mean([copies_across(list(images), *part).share for part in parts])
             ),
-            "data": data.stem, "classes": wanted, "size": look.size,
+            "data": kept(chosen(data)[0].stem), "classes": wanted, "size": look.size,
+            "tested_on": split_words(files, group_by),
         }  # fmt: skip
         if control:
             row["control"] = {"column": control, **probe_column(x, controls, parts)}
@@ -306,7 +330,7 @@ def probe(
     if bundle is not None and save:
         keep(bundle, rows)
         console = Console(stderr=True)
-        console.print(f"kept in {bundle.folder / PROBES} and its card", highlight=False)
+        console.print(f"kept in {marked(bundle.folder / PROBES)} and its card", highlight=False)
 
 
 def mean_of(scores: Sequence[Score]) -> Score:

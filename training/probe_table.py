@@ -12,18 +12,21 @@ from rich.table import Table
 from jepack import bundle as bundles
 from jepack import card
 from jepack.files import write_json
+from jepack.names import marked
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """One column of accuracies per encoder."""
     first = rows[0]
     table = Table(
-        title=f"{first['data']}: {first['test_images']} test images", title_justify="left"
+        title=f"{marked(first['data'])}: {first['test_images']} test images, "
+        f"{marked(first['tested_on'])}",
+        title_justify="left",
     )
     table.box = None
     table.add_column("probe")
     for row in rows:
-        table.add_column(f"{row['encoder']}\n{row['output']}")
+        table.add_column(f"{marked(row['encoder'])}\n{row['output']}")
     table.add_column("")
 
     def line(name: str, key: str, note: str) -> None:
@@ -44,8 +47,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     if "control" in first:
         told = first["control"]
         values = (f"{row['control']['linear']:.3f}" for row in rows)
-        note = f"majority {told['majority']:.3f}; far above it, the features tell {told['column']}"
-        table.add_row(f"control: {told['column']}", *values, note)
+        name = marked(told["column"])
+        note = f"majority {told['majority']:.3f}; far above it, the features tell {name}"
+        table.add_row(f"control: {name}", *values, note)
     if first["copies_across"]:
         line("copies", "copies_across", "of the test images look like a training image")
     Console().print(table)

@@ -11,6 +11,7 @@ import torch
 
 from jepack.encoder import Encoder
 from jepack.errors import ArtifactError, ConfigError
+from jepack.names import marked_lines
 from jepack.preprocess import Preprocessing
 from training import checkpoint, sharding
 from training.config import TrainConfig
@@ -136,4 +137,6 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
 def print_warning(text: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(f"[yellow]warning:[/] {text}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(
+        f"[yellow]warning:[/] {marked_lines(text)}", soft_wrap=True, highlight=False
+    )

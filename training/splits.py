@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
+from jepack.folders import split_of
 from jepack.images import ImageFile
+from jepack.names import examples
 from jepack.preprocess import Pixels
 
 Ints = npt.NDArray[np.int64]
-HELD_OUT = ("val", "valid", "validation", "test", "held-out", "held_out")
 MOST_HELD_OUT = 2048
 TRIES = 50
 HASH_BITS = 3
@@ -34,18 +35,30 @@ def split(count: int, validation_fraction: float, seed: int) -> tuple[Any, Any]:
 def training_split(
     files: Sequence[ImageFile], validation_fraction: float, seed: int, group_by: str | None = None
 ) -> tuple[Any, Any]:
-    """(training, validation) indices: by the manifest's `split` column if it has one, else by group."""
-    told = [file.columns.get("split", "").lower() for file in files]
-    held = np.array([word in HELD_OUT for word in told])
-    if held.any() and not held.all():
+    """(training, validation) indices: by the data's own split if it has one, else by group.
+
+    Images of the split's val and test are both kept out of training.
+    """
+    told = own_split(files)
+    if told is not None:
+        out = (told == "val") | (told == "test")
+        train, held = np.flatnonzero(~out), np.flatnonzero(out)
         if group_by:
-            check_groups(
-                column(files, group_by), np.flatnonzero(~held), np.flatnonzero(held), group_by
-            )
-        return np.flatnonzero(~held), np.flatnonzero(held)
+            check_groups(column(files, group_by), train, held, group_by)
+        return train, held
     if group_by:
         return grouped_split(column(files, group_by), validation_fraction, seed)
     return split(len(files), validation_fraction, seed)
+
+
+def own_split(files: Sequence[ImageFile]) -> Any:
+    """[N] train, val, test or "" of each image, by its folder or the manifest's column `split`.
+
+    None where that parts nothing: no image is held out, or all are.
+    """
+    told = np.array([split_of(file.columns.get("split", "")) for file in files])
+    held = (told == "val") | (told == "test")
+    return told if held.any() and not held.all() else None
 
 
 def column(files: Sequence[ImageFile], name: str) -> list[str]:
@@ -86,8 +99,9 @@ def grouped_split(groups: Sequence[str], test_fraction: float, seed: int) -> tup
 def check_groups(groups: Sequence[str], train: Ints, test: Ints, name: str) -> None:
     both = {groups[i] for i in train} & {groups[i] for i in test}
     if both:
-        shown = ", ".join(sorted(both)[:5])
-        raise DataError(f"{len(both)} values of {name!r} lie on both sides of the split: {shown}")
+        raise DataError(
+            f"{len(both)} values of {name!r} lie on both sides of the split: {examples(sorted(both), 5)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def look_at(file: ImageFile) -> Look:
     try:
         data = file.read()
     except DataError as error:
-        look.problem = str(error).removeprefix(f"{file.path}: ")
+        look.problem = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
         return look
     look.sha = hashlib.sha256(data).hexdigest()
     try:

@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jepack import bundle as bundles
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
+from jepack.names import marked
 from training import regularisers
 from training.batches import Cutter, Finisher, Views
 from training.config import RECIPES, TrainConfig, override, recipe
@@ -119,7 +119,7 @@ def run_all(
     *,
     device: str | None = None,
     cache_root: Path | None = None,
-    say: Callable[[str], None] = lambda text: Console(stderr=True).rule(escape(text)),
+    say: Callable[[str], None] = lambda text: Console(stderr=True).rule(marked(text)),
 ) -> list[Run]:
     """Train every change of `base`, score it, write `out`/sweep.json; best run first."""
     choose_device(device)  # told before every image is decoded
@@ -205,9 +205,9 @@ def show(found: list[Run], out: Path) -> None:
     for column in ("", "changed", "score", "loss", "kNN (not used)", "embedding rank"):
         table.add_column(column)
     for place, run in enumerate(found, start=1):
-        changed = "  ".join(f"{key}={value}" for key, value in run.changed.items())
+        changed = marked("  ".join(f"{key}={value}" for key, value in run.changed.items()))
         if run.score is None or run.loss is None:
-            table.add_row(str(place), changed, "failed", escape((run.failure or "")[:60]), "", "")
+            table.add_row(str(place), changed, "failed", marked((run.failure or "")[:60]), "", "")
             continue
         knn = f"{run.knn:.3f}" if run.knn is not None else "no labels"
         table.add_row(
@@ -225,7 +225,8 @@ def show(found: list[Run], out: Path) -> None:
         )
     console.print(
         f"score = loss / lambda^{LAMBDA_POWER:g} on the same views for all, lower is better\n"
-        f"  all figures  {out / 'sweep.json'}\n  best bundle  {out / found[0].name / 'bundle'}",
+        f"  all figures  {marked(out / 'sweep.json')}\n"
+        f"  best bundle  {marked(out / found[0].name / 'bundle')}",
         highlight=False,
         soft_wrap=True,
     )

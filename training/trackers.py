@@ -96,4 +96,4 @@ def open_trackers(names: Sequence[str], run: Path, config: dict[str, Any]) -> li
 
 def identity(run: Path) -> str:
     """The same for the same run folder on the same machine, so that a resumed run is found again."""
-    return hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(run.absolute())).hexdigest()[:16]

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
+from jepack.errors import ConfigError
 from jepack.files import write_json
 from jepack.images import find_images, source_name
 from jepack.intensity import Window
+from jepack.names import marked, tell, valid
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor
 from training.batches import Cutter, Finisher, Prefetcher
@@ -59,6 +62,8 @@ def train(
     `log` names trackers beside TensorBoard: wandb, trackio.
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
+    if valid(str(out)) != str(out):
+        raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
     with ranks(device) as here, stop_signals() as stop:
         config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
         preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))
@@ -115,7 +120,9 @@ def prepare_data(
     cut: dict[str, Any] = {"tile": config.tile, "stride": config.tile_stride}
 
     def measure() -> tuple[int, Window]:
-        files = find_images(data, parts=True, **cut)
+        notes: list[str] = []
+        files = find_images(data, parts=True, notes=notes, **cut)
+        tell(Console(stderr=True), notes)
         channels = config.channels or guess_channels(files)
         return channels, measure_window(files, config.window, channels)
 
@@ -252,7 +259,8 @@ def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, 
         watcher.warn(doubt)
     labels = f", {len(cache.classes)} classes" if cache.classes else ""
     watcher.say(
-        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), from {source_name(data)}\n"
+        f"[bold]{len(cache):,} images[/]{labels}, {cache.channels} channel(s), "
+        f"from {marked(source_name(data))}\n"
         f"{config.method} · {config.encoder} · {config.global_views}x{config.size} px"
         + (f" + {config.local_views}x{config.local_size} px" if config.local_views else "")
         + f" views · {config.images_per_step} images per step · preset {config.preset}"

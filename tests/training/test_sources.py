@@ -73,7 +73,7 @@ def test_a_folder_takes_columns_from_its_manifest(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "no rows"),
-        ("file,label\na.png,x\n", "needs a column `path`; found file, label"),
+        ("picture,label\na.png,x\n", "needs a column `path` .*; found picture, label"),
         ("path,box\na.png,1 2 3\n", "row 2: box is '1 2 3', need left top width height"),
     ],
 )

@@ -1,0 +1,188 @@
+"""A folder's files, and what its levels say: the class, or the split.
+
+Links to folders are followed once: a folder that was or will be met by its own path is not read again
+through a link, so loops end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jepack.names import examples, kept
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "held-out", "held_out", "holdout"), "test"),
+}
+AS_CLASSES = "classes"  # DATA#classes: folders with these names are classes
+
+Notes = dict[str, list[object]]  # a sentence -> the files it is about
+
+
+def split_of(word: str) -> str:
+    """train, val or test of a word as people write it; "" of any other."""
+    return SPLITS.get(word.strip().lower(), "")
+
+
+@dataclass
+class Walk:
+    """(folder, sorted names of what lies in it) of every folder; hidden ones are passed over.
+
+    `whole` says which folders are one file to their library: they are named, not entered.
+    """
+
+    folder: Path
+    whole: Callable[[Path], bool]
+    again: list[str] = field(default_factory=list)  # links to folders that are read elsewhere
+    dead: list[str] = field(default_factory=list)  # links that lead nowhere
+    closed: list[str] = field(default_factory=list)  # folders that cannot be listed
+    _seen: set[tuple[int, int]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Path, list[str]]]:
+        return self._below(self.folder, False)
+
+    def _below(self, root: Path, linked: bool) -> Iterator[tuple[Path, list[str]]]:
+        names: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(root) as found:
+                listed = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            self.closed.append(f"{kept(str(root))} ({error.strerror})")
+            return
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            path, link = root / entry.name, entry.is_symlink()
+            # Asking the file system only about links: a million files are a million answers.
+            if os.path.isdir(path) if link else entry.is_dir(follow_symlinks=False):
+                (names if self.whole(path) else folders).append(entry.name)
+                continue
+            if link and not os.path.exists(path):
+                self.dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
+            names.append(entry.name)
+        yield root, names
+        for name in folders:
+            path = root / name
+            through = linked or os.path.islink(path)
+            if through and not self._first(path):
+                self.again.append(kept(str(path)))
+                continue
+            yield from self._below(path, through)
+
+    def _first(self, path: Path) -> bool:
+        """Whether this folder is read here for the first time, and not by its own path."""
+        if self._seen is None:
+            above = self.folder.resolve()
+            self._seen = {identity(one) for one in (above, *above.parents)}
+            for root, folders, _ in os.walk(self.folder):
+                folders[:] = [
+                    name
+                    for name in folders
+                    if not name.startswith(".") and not self.whole(Path(root) / name)
+                ]
+                self._seen |= {
+                    identity(Path(root) / name)
+                    for name in folders
+                    if not os.path.islink(os.path.join(root, name))
+                }
+        found = identity(path)
+        if found in self._seen:
+            return False
+        self._seen.add(found)
+        return True
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of links and folders that gave nothing, a sentence each."""
+        for count, words in (
+            (self.again, "links to folders that are read already, passed over"),
+            (self.dead, "links that lead nowhere"),
+            (self.closed, "folders that cannot be listed"),
+        ):
+            if count:
+                yield f"{words} ({len(count)}): {examples(count)}"
+
+
+def identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_dev, found.st_ino
+
+
+Place = tuple[str | None, str]  # class, None = none; train, val, test, or "" = not told
+
+
+def places(
+    parents: Sequence[tuple[str, ...]], *, splits: bool = True
+) -> tuple[list[Place], str | None]:
+    """Class and split of each file by the folders it lies in, and a sentence where there is a split.
+
+    The first level is the class, unless the folders of one level are train, val or test (see SPLITS)
+    and nothing else, or a train and a held-out one among others. Then that level is the split, and the class
+    is the level below it, or the one above it where that has several folders.
+    """
+    depth = split_level(parents) if splits else None
+    if depth is None:
+        return [(kept(parts[0]) if parts else None, "") for parts in parents], None
+    above = depth and len({parts[0] for parts in parents if parts}) > 1
+    found: list[Place] = []
+    for parts in parents:
+        split = split_of(parts[depth]) if len(parts) > depth else ""
+        label = (
+            parts[0] if above else parts[depth + 1] if split and len(parts) > depth + 1 else None
+        )
+        found.append((None if label is None else kept(label), split))
+    return found, sentence(parents, depth, found)
+
+
+def split_level(parents: Sequence[tuple[str, ...]]) -> int | None:
+    if is_split({parts[0] for parts in parents if parts}):
+        return 0
+    below: dict[str, set[str]] = {}
+    for parts in parents:
+        if len(parts) < 2:  # an image beside the folders: they are no split of its class
+            return None
+        below.setdefault(parts[0], set()).add(parts[1])
+    every = {split_of(name) for names in below.values() for name in names}
+    if all(map(is_split, below.values())) and "train" in every and every & {"val", "test"}:
+        return 1
+    return None
+
+
+def is_split(names: set[str]) -> bool:
+    found = {split_of(name) for name in names}
+    return bool(found - {""}) and ("" not in found or {"train"} < found - {""})
+
+
+def sentence(parents: Sequence[tuple[str, ...]], depth: int, found: Sequence[Place]) -> str:
+    names = sorted({parts[depth] for parts in parents if len(parts) > depth})
+    counts = Counter(split for _, split in found if split)
+    told = ", ".join(f"{counts[key]:,} {key}" for key in ("train", "val", "test") if counts[key])
+    labels = sorted({label for label, _ in found if label is not None})
+    classes = f"the classes are {examples(labels)}" if labels else "there are no classes"
+    text = (
+        f"the folders {', '.join(name + '/' for name in names if split_of(name))} are taken as the split "
+        f"({told} images); {classes}. If they are classes, write DATA#{AS_CLASSES}"
+    )
+    others = [name + "/" for name in names if not split_of(name)]
+    if others:
+        text += f". {examples(others)} belong to no side: their images are learnt from"
+    return text
+
+
+def split_by_name(names: Sequence[str]) -> list[str] | None:
+    """Splits told by names of files or arrays, `train-000.tar` and `test-000.tar`, `/train/x` and `/test/x`.
+
+    None where a name tells none, or all tell one side.
+    """
+    words = [re.split(r"[\W_\d]+", name) for name in names]
+    found = [next(filter(None, map(split_of, parts)), "") for parts in words]
+    return found if all(found) and {"train"} < set(found) else None

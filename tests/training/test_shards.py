@@ -1,0 +1,169 @@
+"""Shards as people pack them: nothing is lost without a word, and nothing wrong is read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jepack import shards
+from jepack.errors import DataError, SourceError
+from jepack.images import find_images
+from jepack.preprocess import decode
+
+
+def png(level: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((6, 6), level, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def shard(path: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def read(data: Any, notes: list[str] | None = None) -> list[tuple[int, str | None]]:
+    """(grey level, label) of each image."""
+    files = find_images(data, parts=True, notes=notes)
+    return [(int(decode(file.read(), 1)[0, 0, 0]), file.label) for file in files]
+
+
+def test_dots_in_names_lose_no_picture_and_no_label(tmp_path: Path) -> None:
+    members = []
+    for number in range(6):
+        name = f"2024.05.03_{number:04d}"
+        members += [(f"{name}.png", png(number)), (f"{name}.cls", str(number % 2).encode())]
+    notes: list[str] = []
+    found = read(shard(tmp_path / "a.tar", *members), notes)
+    assert found == [(number, str(number % 2)) for number in range(6)]
+    assert notes == []
+
+
+def test_pictures_of_one_sample_are_one_image_and_the_others_are_told(tmp_path: Path) -> None:
+    members = []
+    for number in range(3):
+        members += [
+            (f"{number}.mask.png", png(200)), (f"{number}.png", png(number)), (f"{number}.cls", b"x"),
+        ]  # fmt: skip
+    notes: list[str] = []
+    assert read(shard(tmp_path / "a.tar", *members), notes) == [(n, "x") for n in range(3)]
+    assert (
+        "3 pictures belong to another picture of their sample and are left out: 0.mask" in notes[0]
+    )
+    notes.clear()
+    pairs = [(f"{n}.{side}.png", png(n)) for n in range(3) for side in ("left", "right")]
+    assert read(shard(tmp_path / "b.tar", *pairs), notes) == [(n, None) for n in range(3)]
+    assert "0.right.png, 1.right.png, 2.right.png" in notes[0]
+    dotted = [(f"1.5mm.{n}{part}.png", png(n)) for n in range(3) for part in ("", ".mask")]
+    assert read(shard(tmp_path / "c.tar", *dotted)) == [(n, None) for n in range(3)]
+
+
+def test_names_that_come_again_are_images_of_their_own(tmp_path: Path) -> None:
+    members = [(f"{n % 2}.{end}", data) for n in range(4) for end, data in
+               (("png", png(n)), ("cls", str(n).encode()))]  # fmt: skip
+    notes: list[str] = []
+    assert read(shard(tmp_path / "a.tar", *members), notes) == [(n, str(n)) for n in range(4)]
+    assert "2 names come again, each is an image of its own: 0.png, 1.png" in notes[0]
+
+
+def test_captions_are_no_labels_and_a_class_in_json_is_one(tmp_path: Path) -> None:
+    members = [
+        ("0.png", png(0)), ("0.txt", b"a cat on a mat"),
+        ("1.png", png(1)), ("1.json", json.dumps({"class": "none", "caption": "a dog"}).encode()),
+        ("2.png", png(2)), ("2.json", b"[1]"), ("2.cls", b""),
+    ]  # fmt: skip
+    notes: list[str] = []
+    assert read(shard(tmp_path / "a.tar", *members), notes) == [(0, None), (1, "none"), (2, None)]
+    assert "1 .txt files are captions, not labels (those are .cls, or .json)" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz"])
+def test_a_packed_shard_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    whole = shard(tmp_path / "whole", ("0.png", png(0)))
+    (tmp_path / name).write_bytes(gzip.compress(whole.read_bytes()))
+    with pytest.raises(DataError, match=f"{name}: packed with gzip; .* Unpack it once"):
+        find_images(tmp_path / name, parts=True)
+
+
+def test_packed_shards_in_a_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(png(3))
+    notes: list[str] = []
+    assert read(tmp_path, notes) == [(3, None)]
+    assert notes == [
+        f"{tmp_path / 'a.tar.gz'}: passed over, shards are read by place: unpack them to .tar"
+    ]
+
+
+def test_a_shard_in_a_split_folder_keeps_its_split_and_its_columns(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        shard(
+            tmp_path / part / "0.tar", ("0.png", png(0)), ("0.json", b'{"label": "a", "site": 3}')
+        )
+    files = find_images(tmp_path, parts=True)
+    assert [(f.label, f.columns) for f in files] == [
+        ("a", {"split": "train", "site": "3"}), ("a", {"split": "val", "site": "3"}),
+    ]  # fmt: skip
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("old_record", [False, True])
+def test_a_shard_that_changed_at_its_address_is_told_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_record: bool
+) -> None:
+    monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "PAUSES_S", ())
+    there = tmp_path / "there"
+    there.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(there))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.tar"
+        shard(there / "a.tar", ("0.png", png(1)), ("1.png", png(2)))
+        files = find_images(url, parts=True)
+        place, record = shards.place_of(url), shards.place_of(url).with_suffix(".json")
+        place.unlink()  # to make room
+        assert decode(files[1].read(), 1)[0, 0, 0] == 2  # fetched again
+        place.unlink()
+        if old_record:  # of a version that kept the size alone
+            told = json.loads(record.read_text())
+            del told["sha256"]
+            record.write_text(json.dumps(told))
+            shard(there / "a.tar", *((f"{n}.png", png(n)) for n in range(20)))
+        else:  # of the very same size
+            shard(there / "a.tar", ("1.png", png(2)), ("0.png", png(1)))
+        with pytest.raises(SourceError, match=rf"a\.tar: changed since .*Remove {record}"):
+            files[0].read()
+        assert not place.exists()
+        record.unlink()
+        assert len(find_images(url, parts=True)) == (20 if old_record else 2)
+        record.write_text("[")  # damaged: the list is made anew
+        assert len(find_images(url, parts=True)) == (20 if old_record else 2)
+        server.shutdown()
+
+
+def test_a_shard_cut_short_after_it_was_listed_gives_no_rubbish(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", ("0.png", png(1)), ("1.png", png(2)))
+    last = find_images(path, parts=True)[1]
+    path.write_bytes(path.read_bytes()[:1600])
+    with pytest.raises(SourceError, match="shorter than when it was listed"):
+        last.read()
