@@ -1,6 +1,7 @@
 """Files that hold many images: which ones. parts.py reads them.
 
-A part is named by a short text kept in the cache's index: `page=2`, `frame=5`, `slice=/x:17`,
+A part is named by a short text kept in the cache's index: `page=2`, `image=2` (with all its channels),
+`frame=5`, `slice=/x:17`,
 `window=0,512,256,256` (top, left, height, width), `bytes=1024:5120` (of a .tar), `row=3`.
 """
 
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jepack.arrays import choose
-from jepack.errors import DataError, JepackError
+from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
 from jepack.folders import Notes, split_by_name
 from jepack.formats import need
 from jepack.images import ImageFile
 from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
+from jepack.tiff import page_sizes, stacked_images
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -120,25 +123,20 @@ def dicom_parts(path: Path) -> Parts:
 
 
 def tiff_parts(path: Path, tile: int, stride: int) -> Parts:
-    """Windows of a large picture, or the pages that are alike; the pages of a pyramid are not."""
-    from PIL import Image
-
+    """Windows of a large picture, the images of a stack of channels, or the pages that are alike; those of a
+    pyramid are not."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            pages = getattr(image, "n_frames", 1)
-            sizes = set()
-            for page in range(min(pages, 64)):
-                image.seek(page)
-                sizes.add(image.size)
+        pages, sizes = page_sizes(path)
+        width, height = max(sizes)
     except Image.DecompressionBombError:
         width = height = pages = 1 << 20  # larger than any tile
         sizes = {(0, 0), (1, 1)}
-    except OSError:
-        pages, sizes = 1, {(0, 0)}
-        width = height = 0
+    except DependencyError:
+        pages, sizes, width, height = 1, set(), 0, 0  # decoding says what is missing
     if tile and (max(width, height) > tile or not width):
         return [(part, None) for part in windows(path, tile, stride)] or WHOLE
+    if pages > 1 and (images := stacked_images(path)):
+        return [(f"image={n}", None) for n in range(images)] if images > 1 else WHOLE
     if pages > 1 and len(sizes) == 1:
         return [(f"page={n}", None) for n in range(pages)]
     return WHOLE

@@ -19,6 +19,14 @@ class DataError(JepackError):
     exit_code = 3
 
 
+class AxisError(DataError):
+    """An array's shape does not tell which axis holds the channels: the user has to."""
+
+
+class TooLargeError(DataError):
+    """An image is above the limit of the server; own images are made to fit, see oversize.py."""
+
+
 class SourceError(DataError):
     """Images are out of reach for now: a network fault or a full disk, not a bad image."""
 

@@ -5,15 +5,17 @@ H, W, C name height, width, channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jepack.errors import ConfigError, DataError
+from jepack.errors import AxisError, ConfigError, DataError
 
 Pixels = npt.NDArray[np.uint8]
+BLOCK_VALUES = 4_000_000  # shown at a time, 32 MB of float64
+FEW = 4  # an axis this short holds channels, whatever the others are
 # The span shown as 0..255: one (low, high) for all channels or one per channel, in the file's own
 # units; "dicom" = the file's own window where it has one; None = 8 bits as they are, 16 by their high byte.
 Window = str | tuple[tuple[float, float], ...] | None
@@ -25,7 +27,45 @@ class Raw:
 
     values: npt.NDArray[Any]  # [H, W, C], any integer, float or bool type
     window: tuple[float, float] | None = None  # the file's own, in the units of `values`
-    inverted: bool = False  # low values are bright (DICOM's MONOCHROME1)
+    inverted: bool = False  # low values are bright (DICOM's MONOCHROME1, TIFF's min-is-white)
+    nodata: float | None = None  # the value that means: nothing was measured here
+    alpha: npt.NDArray[Any] | None = None  # [H, W], its depth's top = opaque, where a file has it
+    colour: bool = False  # the first three channels are red, green and blue, says the file
+    bits: int = 16  # depth of unsigned integers, whose high byte is taken without a window
+
+    @property
+    def missing(self) -> npt.NDArray[np.bool_] | None:
+        """[H, W, C] where nothing was measured; None when that is nowhere."""
+        empty, kind = None, self.values.dtype
+        if self.nodata is not None and holds(kind, self.nodata):
+            empty = self.values == np.array(self.nodata).astype(kind)
+        if kind.kind == "f":
+            unknown = np.isnan(self.values)
+            empty = unknown if empty is None else empty | unknown
+        return empty if empty is not None and empty.any() else None
+
+    def taken_by(self, channels: int | None) -> Raw:
+        """What an encoder of 1 or 3 channels takes of a picture that holds more than red, green and blue."""
+        if self.colour and channels in (1, 3) and self.values.shape[2] > 3:
+            return replace(self, values=self.values[..., :3])
+        return self
+
+    @property
+    def measured(self) -> npt.NDArray[Any]:
+        """`values`, with NaN where nothing was measured: for percentiles, extremes and means."""
+        missing = self.missing
+        if missing is None or self.nodata is None:
+            return self.values
+        kind = np.float32 if self.values.dtype.itemsize <= 2 else np.float64
+        return np.where(missing, np.nan, self.values.astype(kind))
+
+
+def holds(kind: Any, value: float) -> bool:
+    """Whether a type of values can hold this one."""
+    if kind.kind not in "iu":
+        return kind.kind == "f"
+    limits = np.iinfo(kind)
+    return float(value).is_integer() and limits.min <= value <= limits.max
 
 
 def checked_window(value: Any, channels: int) -> Window:
@@ -45,15 +85,36 @@ def checked_window(value: Any, channels: int) -> Window:
 
 
 def to_eight_bits(raw: Raw, window: Window) -> Pixels:
-    """[H, W, C] uint8. Without a window only depths with one fixed meaning are taken; else DataError."""
-    values = raw.values
+    """[H, W, C] uint8. Without a window only depths with one fixed meaning are taken; else DataError.
+
+    Under a window, places without data become 0. Transparency is laid over white, after the window.
+    """
     spans: Any = None
     if isinstance(window, tuple):
         spans = window
     elif raw.window is not None:
         spans = (raw.window,)
-    pixels = shown(values, spans) if spans is not None else fixed(values)
-    return 255 - pixels if raw.inverted else pixels
+    if spans is not None:
+        pixels = shown(raw.values, spans)
+        pixels = 255 - pixels if raw.inverted else pixels
+        if raw.nodata is not None and (missing := raw.missing) is not None:
+            pixels[missing] = 0
+    else:
+        pixels = fixed(raw)
+        pixels = 255 - pixels if raw.inverted else pixels
+    return pixels if raw.alpha is None else over_white(pixels, raw.alpha)
+
+
+def over_white(pixels_HWC: Pixels, alpha_HW: npt.NDArray[Any]) -> Pixels:
+    if alpha_HW.dtype.kind == "f":
+        alpha_HW = np.rint(np.clip(np.nan_to_num(alpha_HW), 0, 1) * 255)
+    elif alpha_HW.dtype.itemsize > 1:
+        alpha_HW = alpha_HW >> 8 * (
+            alpha_HW.dtype.itemsize - 1
+        )  # the high byte, as Pillow takes it
+    alpha = alpha_HW[..., None].astype(np.uint8).astype(np.uint16)
+    laid = pixels_HWC * alpha + 255 * (255 - alpha)
+    return ((laid + 127) // 255).astype(np.uint8)
 
 
 def shown(values: npt.NDArray[Any], spans: tuple[tuple[float, float], ...]) -> Pixels:
@@ -62,9 +123,15 @@ def shown(values: npt.NDArray[Any], spans: tuple[tuple[float, float], ...]) -> P
         raise DataError(f"has {values.shape[2]} channels, the window has {len(spans)}")
     low = np.array([span[0] for span in spans], dtype=np.float64)
     scale = 255 / np.array([span[1] - span[0] for span in spans], dtype=np.float64)
-    scaled = (values.astype(np.float64) - low) * scale
-    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    pixels = np.empty(values.shape, dtype=np.uint8)
+    rows = max(1, BLOCK_VALUES // max(1, values.shape[1] * values.shape[2]))
+    for top in range(
+        0, len(values), rows
+    ):  # float64 of a whole picture would be eight times its size
+        scaled = (values[top : top + rows].astype(np.float64) - low) * scale
+        np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+        pixels[top : top + rows] = np.rint(np.clip(scaled, 0, 255))
+    return pixels
 
 
 def hidden(pixels_HWC: Pixels, spans: tuple[tuple[float, float], ...]) -> npt.NDArray[np.float64]:
@@ -74,8 +141,9 @@ def hidden(pixels_HWC: Pixels, spans: tuple[tuple[float, float], ...]) -> npt.ND
     return np.asarray(low + pixels_HWC / 255 * width, dtype=np.float64)
 
 
-def fixed(values: npt.NDArray[Any]) -> Pixels:
+def fixed(raw: Raw) -> Pixels:
     """Depths whose range is known: 8 bits, 16 unsigned bits, floats in 0..1."""
+    values = raw.values
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
@@ -84,6 +152,11 @@ def fixed(values: npt.NDArray[Any]) -> Pixels:
         if not np.isfinite(values).all():
             raise DataError(
                 "floating-point image holds NaN or infinity; with --window such pixels become 0"
+            )
+        if raw.nodata is not None and raw.missing is not None:
+            raise DataError(
+                f"floating-point image holds places without data (nodata {raw.nodata:g}); "
+                "with --window such pixels become 0"
             )
         if values.min() < 0 or values.max() > 1:
             raise DataError(
@@ -96,13 +169,36 @@ def fixed(values: npt.NDArray[Any]) -> Pixels:
         raise DataError(
             f"integer image spans {low}..{high}, need 0..65535. Say what to show: --window p1,p99 or lo,hi"
         )
-    return (values.astype(np.uint32) >> 8).astype(np.uint8)
+    return (values.astype(np.uint32) >> raw.bits - 8).astype(np.uint8)
+
+
+NARROW = 0.5  # share of a depth's range below which most of the 256 levels are lost
+
+
+def narrow(raw: Raw) -> tuple[float, float] | None:
+    """The span of the values where they use less than half of their depth's fixed range, else None.
+
+    16-bit integers keep their high byte without a window: 12-bit values become 16 levels of grey. 8 bits
+    lose nothing; what has no fixed meaning is refused by `fixed`.
+    """
+    values, kind = raw.values, raw.values.dtype
+    if raw.window is not None or kind.kind not in "uif" or kind.itemsize < 2:
+        return None
+    known = values[np.isfinite(raw.measured)]
+    if not known.size:
+        return None
+    low, high = float(known.min()), float(known.max())
+    whole = 1.0 if kind.kind == "f" else 2.0**raw.bits - 1
+    if low < 0 or high > whole or high - low >= NARROW * whole or high == low:
+        return None
+    return low, high
 
 
 def as_image(values: npt.NDArray[Any], channels: int | None = None) -> npt.NDArray[Any]:
     """[H, W], [H, W, C] or [C, H, W] -> [H, W, C]; DataError for anything else.
 
-    `channels` settles which axis holds them; otherwise the shorter outer one does.
+    `channels` settles which axis holds them. Otherwise it is the outer axis that is small beside the
+    other two; AxisError when that is neither of them.
     """
     if values.dtype.kind not in "buif":
         raise DataError(f"an array of {values.dtype} is not an image")
@@ -110,8 +206,20 @@ def as_image(values: npt.NDArray[Any], channels: int | None = None) -> npt.NDArr
         return values[..., None]
     if values.ndim != 3 or 0 in values.shape:
         raise DataError(f"an array of shape {values.shape} is not one image")
-    first, last = values.shape[0], values.shape[2]
-    channels_first = first < last
-    if channels is not None and channels in (first, last) and first != last:
-        channels_first = first == channels
-    return np.moveaxis(values, 0, 2) if channels_first else values
+    return np.moveaxis(values, 0, 2) if channels_first(values.shape, channels) else values
+
+
+def channels_first(shape: tuple[int, ...], channels: int | None) -> bool:
+    """Whether the first of three axes holds the channels, else the last. Raises AxisError."""
+    first, middle, last = shape
+    if channels is not None and channels in (first, last):
+        return channels != last
+    if min(first, last) <= FEW:
+        return last > FEW
+    for count, one, other in ((last, first, middle), (first, middle, last)):
+        if 2 * count <= min(one, other) or (one == other and count < one):
+            return (count, one) == (first, middle)
+    raise AxisError(
+        f"an array of shape {first} x {middle} x {last}: {last} channels of {middle} x {first} px, or "
+        f"{first} channels of {last} x {middle} px? Say how many channels: --set channels={max(first, last)}"
+    )

@@ -15,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from jepack.carried import carried
 from jepack.errors import DataError, DependencyError
-from jepack.formats import check_size, need
+from jepack.formats import OWN, check_size, need
+from jepack.intensity import Raw
+from jepack.tiff import open_tiff
+from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
 HANDLES = 16  # open files per thread
 
@@ -39,6 +43,11 @@ def read_part(path: Path, part: str) -> bytes:
             return encoded(data[int(key)][column], path)
         if kind == "frame":
             return dicom_frame(path, int(key))
+        if kind in ("page", "image"):
+            number = {kind: int(key)}
+            return carried(open_tiff(path, None, deep=True, limits=OWN, **number))
+        if kind == "window":
+            return carried(raster_window(path, *(int(number) for number in key.split(","))))
         return npy_bytes(array_of(path, kind, key))
     except (DataError, DependencyError):
         raise
@@ -49,15 +58,11 @@ def read_part(path: Path, part: str) -> bytes:
 def array_of(path: Path, kind: str, key: str) -> Any:
     if kind == "index":
         return np.load(path, mmap_mode="r", allow_pickle=False)[int(key)]
-    if kind == "page":
-        return need("tifffile", "tiff").imread(path, key=int(key))
-    if kind == "window":
-        return raster_window(path, *(int(number) for number in key.split(",")))
     if kind == "slice":
         name, _, number = key.rpartition(":")
         node = open_arrays(path, "zarr" if path.is_dir() else "hdf5")
         array = node[name] if name else node
-        check_size(tuple(array.shape[1:] if number else array.shape))
+        check_size(tuple(array.shape[1:] if number else array.shape), OWN)
         return np.asarray(array[int(number)] if number else array[...])
     raise DataError(f"{path}: no part of kind {kind!r}")
 
@@ -76,16 +81,33 @@ def dicom_frame(path: Path, frame: int) -> bytes:
     return stream.getvalue()
 
 
-def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Any:
-    """[H, W, C]; where the file has no data, floats with NaN, which a window shows as 0."""
+def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:
+    """A window of a map, read as a whole file of its tags would be."""
     source = handle(path, "raster", lambda: quiet_raster(path))
     window = need("rasterio.windows", "geo").Window(left, top, width, height)
-    values = source.read(window=window)
-    if source.nodata is not None:
-        mask = source.read_masks(window=window) == 0
-        if mask.any():
-            values = np.where(mask, np.nan, values.astype(np.float32))
-    return np.moveaxis(values, 0, 2)
+    check_size((height, width, source.count), OWN)
+    values = np.moveaxis(source.read(window=window), 0, 2)
+    tags = raster_tags(source)
+    colours = source.colormap(1) if tags.photometric == PALETTE else {}
+    table = np.zeros((3, 1 + max(colours, default=0)), np.uint16)
+    for entry, colour in colours.items():
+        table[:, entry] = np.array(colour[:3]) << 8
+    return resolve(values, tags, table if colours else None)
+
+
+def raster_tags(source: Any) -> Tags:
+    """What GDAL says of a map, in TIFF's words."""
+    meanings = [meaning.name for meaning in source.colorinterp]
+    photometric = MIN_IS_BLACK
+    if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        photometric = MIN_IS_WHITE  # GDAL makes a palette of it
+    elif meanings[:3] == ["red", "green", "blue"]:
+        photometric = RGB
+    elif meanings == ["palette"]:
+        photometric = PALETTE
+    spare = meanings[COLOURS[photometric] :]
+    extras = tuple(2 if meaning == "alpha" else 0 for meaning in spare)
+    return Tags(samples=source.count, photometric=photometric, extras=extras, nodata=source.nodata)
 
 
 def parquet_row(path: Path, row: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Image bytes -> the uint8 crop an encoder sees. Pillow and numpy, other formats by formats.py.
+"""Image bytes -> the uint8 crop an encoder sees: pictures.py, tiff.py and formats.py open the file.
 
 The one place that decodes: training's cache, golden images, the Triton model and the app all call it,
 so training and serving cannot drift apart. H, W, C name height, width, channels.
@@ -6,8 +6,6 @@ so training and serving cannot drift apart. H, W, C name height, width, channels
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,25 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from jepack.errors import ConfigError, DataError, DependencyError
-from jepack.formats import MAX_PIXELS, kind_of, read_array
+from jepack import pictures
+from jepack.errors import ConfigError, DataError, DependencyError, TooLargeError
+from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array
 from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
+from jepack.pictures import open_picture
+from jepack.tiff import open_tiff
 
-# A short fixed list: every format here is one more parser that meets hostile bytes.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif",
-    ".npy", ".dcm", ".fits", ".fit",
-)  # fmt: skip
-DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # more than 8 bits
-MAX_BYTES = 64 * 1024 * 1024
+SUFFIXES = (*pictures.SUFFIXES, ".npy", ".dcm", ".fits", ".fit")
+MAX_BYTES = SERVED.bytes
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
+}
+# Half the width of each filter, in pixels of the larger side's grid.
+REACH = {
+    Image.Resampling.BICUBIC: 2.0,
+    Image.Resampling.BILINEAR: 1.0,
+    Image.Resampling.LANCZOS: 3.0,
 }
 
 
@@ -78,33 +79,37 @@ class Preprocessing:
 
 
 def load(source: bytes | Path, preprocessing: Preprocessing) -> Pixels:
-    """Bytes or a file -> [size, size, C] uint8, ready for the encoder."""
+    """Bytes or a file -> [size, size, C] uint8, ready for the encoder. Raises DataError as `decode` does."""
     pixels = decode(source, preprocessing.channels, preprocessing.window)
-    return crop(pixels, preprocessing)
+    with naming(source):
+        return crop(pixels, preprocessing)
 
 
 def decode(source: bytes | Path, channels: int, window: Window = None) -> Pixels:
     """Bytes or a file -> [H, W, C] uint8; EXIF orientation applied, first frame only.
 
     Fixed answers: CMYK and palettes become RGB; alpha is laid over white; 16-bit integers keep their
-    high byte unless there is a window; RGB becomes grey by ITU-R 601 luma. Raises DataError saying why
-    an image is refused.
+    high byte unless there is a window; RGB becomes grey by ITU-R 601 luma; of a picture with further
+    channels an encoder of three takes red, green and blue. Raises DataError saying why an image is refused.
     """
     with naming(source):
         found = open_image(source, channels, deep=isinstance(window, tuple))
         if isinstance(found, Raw):
-            return match_channels(to_eight_bits(found, window), channels)
+            return match_channels(to_eight_bits(found.taken_by(channels), window), channels)
         pixels = to_channels(found, channels)
         # An 8-bit picture under a window: the window is in its own units, 0..255.
         return shown(pixels, window) if isinstance(window, tuple) else pixels
 
 
-def read_raw(source: bytes | Path) -> Raw:
-    """The values as the file holds them, for measuring; raises DataError as `decode` does."""
+def read_raw(source: bytes | Path, channels: int | None = None) -> Raw:
+    """The values as the file holds them, for measuring; raises DataError as `decode` does.
+
+    `channels`: of the encoder, where it is known; it says which axis of an array holds them.
+    """
     with naming(source):
-        found = open_image(source, None, deep=True)
+        found = open_image(source, channels, deep=True)
         if isinstance(found, Raw):
-            return found
+            return found.taken_by(channels)
         grey = found.mode in ("1", "L", "LA")
         return Raw(to_channels(found, 1 if grey else 3))
 
@@ -118,10 +123,9 @@ def naming(source: bytes | Path) -> Iterator[None]:
     except (DataError, DependencyError) as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:
-        # Pillow's parsers raise a wide family (OSError, SyntaxError, struct.error, ...).
+        # Pillow's parsers raise a wide family (OSError, SyntaxError, struct.error, ...); memory or
+        # recursion that one image exhausts is that image's fault too.
         reason = str(error).replace(repr(error), "") or type(error).__name__
-        if "cannot identify image file" in reason:
-            reason = f"not an image of a known format ({', '.join(FORMATS)})"
         raise DataError(f"{name}: {reason}") from error
 
 
@@ -131,65 +135,25 @@ def open_image(source: bytes | Path, channels: int | None, *, deep: bool) -> Ima
     `deep`: depth beyond 8 bits matters, because a window will be applied.
     """
     try:
+        if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
+            raise too_many_bytes(source.stat().st_size)
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
     if not data:
         raise DataError("empty file")
     if len(data) > MAX_BYTES:
-        raise DataError(f"{len(data) / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB")
+        raise too_many_bytes(len(data))
     kind = kind_of(data)
-    if kind in ("npy", "dicom", "fits"):
+    if kind in READERS:
         return read_array(kind, data, channels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:
-            if kind == "tiff":
-                return read_array(kind, data, channels)
-            raise
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{image.width} x {image.height} pixels, "
-                    f"the limit is {MAX_PIXELS / 1e6:.0f} megapixels"
-                )
-            many = channels not in (None, 1, 3) and kind == "tiff"
-            if many or (deep and bits_of(image, data) > 8 and image.mode not in DEEP_MODES):
-                if kind == "tiff":
-                    return read_array(kind, data, channels)
-                raise DataError(
-                    "16-bit colour outside TIFF keeps only 8 bits here, so a window cannot apply; "
-                    "save it as TIFF or npy"
-                )
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if wrapped := wrapped_as(image):
-                return Raw(np.asarray(upright).view(wrapped)[..., None])
-            if image.mode in DEEP_MODES:
-                return Raw(np.asarray(upright)[..., None])
-            return upright
+    if kind == "tiff":
+        return open_tiff(data, channels, deep=deep)
+    return open_picture(data, kind, deep=deep)
 
 
-def wrapped_as(image: Image.Image) -> str | None:
-    """The type of a TIFF's values where Pillow takes them for another of their size."""
-    if image.format != "TIFF" or image.mode not in ("L", "I"):
-        return None
-    signed = 2 in getattr(image, "tag_v2", {}).get(339, (1,))  # SampleFormat
-    if image.mode == "L":
-        return "int8" if signed else None
-    return None if signed else "uint32"
-
-
-def bits_of(image: Image.Image, data: bytes) -> int:
-    """Bits per channel in the file, which Pillow's mode hides."""
-    if image.format == "TIFF":
-        found = getattr(image, "tag_v2", {}).get(258, (8,))
-        return int(max(found)) if isinstance(found, tuple) else int(found)
-    if image.format == "PNG":
-        return data[24]  # IHDR's bit depth
-    return 8
+def too_many_bytes(size: int) -> TooLargeError:
+    return TooLargeError(f"{size / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB")
 
 
 def to_channels(image: Image.Image, channels: int) -> Pixels:
@@ -234,10 +198,46 @@ def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
         new_height, new_width = short, max(size, int(short * width / height))
     else:
         new_height, new_width = max(size, int(short * height / width)), short
-    resized = resize(pixels_HWC, new_height, new_width, preprocessing.interpolation)
     top = round((new_height - size) / 2.0)
     left = round((new_width - size) / 2.0)
-    return np.ascontiguousarray(resized[top : top + size, left : left + size])
+    method, channels = INTERPOLATIONS[preprocessing.interpolation], pixels_HWC.shape[2]
+    if new_height * new_width > MAX_PIXELS:
+        # Long strips: enlarging all of one to cut its middle would take gigabytes.
+        rows, above, below = span_of(height, new_height, top, size, method)
+        columns, first, last = span_of(width, new_width, left, size, method)
+        pixels_HWC = pixels_HWC[rows, columns]
+
+        def cut(plane: Image.Image) -> Pixels:
+            return np.asarray(plane.resize((size, size), method, box=(first, above, last, below)))
+
+    elif (height, width) == (new_height, new_width):
+        return np.ascontiguousarray(pixels_HWC[top : top + size, left : left + size])
+    else:
+
+        def cut(plane: Image.Image) -> Pixels:
+            resized = np.asarray(plane.resize((new_width, new_height), method))
+            return resized[top : top + size, left : left + size]
+
+    if channels == 3:
+        return np.ascontiguousarray(cut(Image.fromarray(np.ascontiguousarray(pixels_HWC))))
+    cropped = np.empty((size, size, channels), np.uint8)
+    for c in range(
+        channels
+    ):  # one at a time: a picture of 200 channels is enlarged once, not 200 times
+        cropped[..., c] = cut(Image.fromarray(np.ascontiguousarray(pixels_HWC[..., c])))
+    return cropped
+
+
+def span_of(old: int, new: int, start: int, size: int, method: Any) -> tuple[slice, float, float]:
+    """Where `size` of the `new` px from `start` come from: pixels to keep of the `old`, and the box in them.
+
+    The pixels kept reach as far beyond the box as the filter does.
+    """
+    scale = old / new
+    reach = 1 + int(REACH[method] * max(1.0, scale)) + 1
+    low, high = start * scale, (start + size) * scale
+    first, last = max(0, int(low) - reach), min(old, int(high) + 1 + reach)
+    return slice(first, last), max(0.0, low - first), min(high - first, float(last - first))
 
 
 def resize(pixels_HWC: Pixels, height: int, width: int, interpolation: str = "bicubic") -> Pixels:

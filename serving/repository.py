@@ -26,7 +26,9 @@ RECORD = "jepack-repository.json"  # what the folder was made from; Triton passe
 TENSORRT = ("off", "fp32", "fp16")
 # What the decoder needs of the jepack package inside the server: Pillow and NumPy only. Formats that
 # need more (formats.py) work when their library is installed in the server's environment.
-DECODER = ("errors.py", "formats.py", "intensity.py", "preprocess.py")
+DECODER = (
+    "errors.py", "formats.py", "intensity.py", "pictures.py", "preprocess.py", "tiff.py", "tiff_tags.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack import caches, preprocess
-from jepack.errors import ConfigError, DataError
+from jepack.errors import AxisError, ConfigError, DataError
 from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
@@ -130,6 +130,8 @@ def guess_channels(files: Sequence[ImageFile], sample: int = 32) -> int:
     for file in some(files, sample):
         try:
             values = preprocess.read_raw(file.read()).values
+        except AxisError:  # nobody but the user can tell
+            raise
         except DataError:
             continue
         if values.shape[2] not in (1, 3):
@@ -165,7 +167,9 @@ def measure_window(
     found: list[Any] = []
     for file in some(files, sample):
         try:
-            flat = preprocess.read_raw(file.read()).values
+            flat = preprocess.read_raw(file.read(), channels).measured
+        except AxisError:
+            raise
         except DataError:
             continue
         flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)

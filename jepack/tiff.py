@@ -1,0 +1,265 @@
+"""TIFF: a page, or an image of channels that lie on pages, -> what its tags say its values are.
+
+One way for whole files, pages of stacks and windows of maps: min-is-white, palettes, CMYK, transparency,
+nodata and further channels mean the same in each. Pillow reads what it reads faithfully, tifffile the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
+from jepack.formats import SERVED, Limits, check_size, need
+from jepack.intensity import Raw, as_image
+from jepack.pictures import DEEP_MODES, upright
+from jepack.tiff_tags import (
+    COLOURS,
+    MIN_IS_BLACK,
+    MIN_IS_WHITE,
+    RGB,
+    Tags,
+    Values,
+    check_tile,
+    resolve,
+)
+
+
+def open_tiff(
+    source: bytes | Path,
+    channels: int | None,
+    *,
+    deep: bool,
+    limits: Limits = SERVED,
+    page: int = 0,
+    image: int | None = None,
+) -> Image.Image | Raw:
+    """One page, or the `image`-th of a file whose axes say that its channels lie on pages.
+
+    An encoder of as many channels as a page has samples gets them as they lie, transparency too.
+    Raises DataError, and DependencyError when only tifffile reads it and it is not installed.
+    """
+    reason: Exception | None = None
+    if image is None:
+        try:
+            found = by_pillow(source, channels, deep, limits, page)
+            if found is not None:
+                return found
+        except JepackError:
+            raise
+        except Exception as error:  # an unusual layout, or damage: tifffile may know better
+            reason = error
+    try:
+        tifffile = need("tifffile", "tiff")
+        with tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            return by_tifffile(file, channels, limits, page, image)
+    except DataError:
+        raise
+    except DependencyError:
+        if reason is None or "cannot identify" in str(reason):
+            raise
+        raise reason from None
+    except Exception as error:  # of many kinds
+        raise DataError(f"tiff: {error or type(error).__name__}") from error
+
+
+def by_pillow(
+    source: bytes | Path, channels: int | None, deep: bool, limits: Limits, page: int
+) -> Image.Image | Raw | None:
+    """None where Pillow would lose depth, channels or meaning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=("TIFF",)
+        ) as opened:
+            opened.seek(page)
+            tags = Tags.read(getattr(opened, "tag_v2", {}).get)
+            if not faithful(tags, channels, deep, page):
+                return None
+            check_size((opened.height, opened.width, tags.samples), limits)
+            check_tile(tags, tags.samples * -(-tags.bits // 8))
+            opened.load()
+            return meaning(upright(opened), tags)
+
+
+def faithful(tags: Tags, channels: int | None, deep: bool, page: int) -> bool:
+    if page == 0 and tags.told_axes:
+        return False
+    if channels not in (None, 1, 3) and (tags.samples > 1 or tags.channels != channels):
+        return False
+    whole = tags.samples == COLOURS.get(tags.photometric, 0) + (tags.alpha is not None)
+    # Red, green and blue of more channels, for an encoder that takes only these.
+    first = tags.photometric == RGB and channels in (1, 3) and set(tags.extras) == {0}
+    if not whole and not first:
+        return False
+    if tags.bits <= 8:
+        return tags.samples == 1 or not tags.signed
+    if tags.samples == 1:
+        return tags.photometric in (MIN_IS_WHITE, MIN_IS_BLACK)
+    return not deep and tags.photometric == RGB and not tags.signed and not tags.floating
+
+
+def meaning(image: Image.Image, tags: Tags) -> Image.Image | Raw:
+    """The image, or Raw where its values mean something that Pillow does not know of."""
+    inverted = tags.photometric == MIN_IS_WHITE
+    if image.mode in DEEP_MODES:
+        values = np.asarray(image)
+        if image.mode == "I" and not tags.signed:
+            values = values.view("uint32")
+        return Raw(values[..., None], inverted=inverted, nodata=tags.nodata)
+    if image.mode == "L" and tags.signed:
+        return Raw(np.asarray(image).view("int8")[..., None], nodata=tags.nodata)
+    if image.mode == "L" and inverted and tags.bits == 8:  # Pillow has turned them; the file's own
+        return Raw(255 - np.asarray(image)[..., None], inverted=True, nodata=tags.nodata)
+    if image.mode in ("L", "RGB") and tags.nodata is not None:
+        values = np.asarray(image).reshape(image.height, image.width, -1)
+        return Raw(values, nodata=tags.nodata, colour=image.mode == "RGB")
+    return image
+
+
+def by_tifffile(
+    file: Any, channels: int | None, limits: Limits, page: int, image: int | None
+) -> Raw:
+    first = file.pages[page]
+    tags = Tags.read(lambda code: getattr(first.tags.get(code), "value", None))
+    check_tile(tags, tags.samples * first.dtype.itemsize if first.dtype else 1)
+    check_segments(file, first, limits)
+    series = stacked(file) if image is not None or (page == 0 and tags.told_axes) else None
+    if series is not None:
+        return Raw(stack_of(series, image or 0, limits), nodata=tags.nodata)
+    if image is not None:
+        raise DataError("tiff: has no axes of channels and images")
+    shape = (first.imagelength, first.imagewidth, tags.samples * first.imagedepth)
+    if channels not in (None, 1, 3, tags.samples, tags.channels):  # channels may lie on pages
+        whole = file.series[0]
+        check_size((*shape[:2], math.prod(whole.shape) // max(1, shape[0] * shape[1])), limits)
+        return Raw(as_image(np.squeeze(whole.asarray()), channels))
+    check_size(shape, limits)
+    values = channels_last(first.asarray(), first.axes)
+    if channels not in (None, 1, 3) and channels == tags.samples:
+        return Raw(values, nodata=tags.nodata)
+    # tifffile turns compressed YCbCr into RGB.
+    return resolve(values, tags, getattr(first, "colormap", None))
+
+
+# Compressions whose strips and tiles are as large as the page says; those that are pictures of their own,
+# whose size Pillow reads from their header; and LERC, which begins with its size.
+BOUNDED = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000, 50013)
+PICTURES = (6, 7, 33003, 33004, 33005, 34712, 50001)
+LERC = 34887
+
+
+def check_segments(file: Any, page: Any, limits: Limits) -> None:
+    """Refuse strips and tiles that unpack to more than they have to, before any is unpacked."""
+    compression = int(page.compression)
+    if compression in BOUNDED:
+        return
+    if compression not in PICTURES and compression != LERC:
+        raise DataError(
+            f"tiff: compressed in a way that is not read here ({page.compression!r}); save it with Deflate, "
+            "LZW, Zstandard or JPEG"
+        )
+    expected = math.prod(page.chunks)
+    for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        file.filehandle.seek(start)
+        head = file.filehandle.read(min(count, 1 << 16))
+        if compression == LERC:
+            told = head[14:22] if head.startswith(b"Lerc2 ") else b""
+            size = (int.from_bytes(told[:4], "little"), int.from_bytes(told[4:], "little"))
+            if not told:
+                raise DataError(
+                    "tiff: compressed by LERC and once more; save it with Deflate or Zstandard"
+                )
+        elif head:
+            with Image.open(io.BytesIO(head), formats=("JPEG", "JPEG2000", "WEBP")) as inner:
+                size = inner.size
+        else:
+            continue
+        if math.prod(size) > 4 * expected + 65536:
+            raise TooLargeError(
+                f"tiff: holds a strip or tile of {size[0]} x {size[1]} px where {expected} px are due"
+            )
+
+
+def channels_last(values: Values, axes: str) -> Values:
+    """Axes with Y and X, any others -> [H, W, C]."""
+    order = [axes.index("Y"), axes.index("X")]
+    order += [place for place in range(values.ndim) if place not in order]
+    values = values.transpose(order)
+    return values.reshape(*values.shape[:2], -1)
+
+
+def stacked(file: Any) -> Any:
+    """The first series, where its axes (ImageJ, OME) say that channels lie on pages; else None."""
+    series = file.series[0]
+    axes = series.axes
+    if "C" not in axes or not {"X", "Y"} <= set(axes) or series.shape[axes.index("C")] < 2:
+        return None
+    return series
+
+
+def images_in(series: Any) -> int:
+    """How many images it holds: all axes but channels, rows, columns and samples."""
+    return math.prod(
+        n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "CYXS"
+    )
+
+
+def page_sizes(path: Path, most: int = 64) -> tuple[int, set[tuple[int, int]]]:
+    """How many pages a file has, and the (width, height) of the first ones. Raises OSError and others."""
+    try:
+        with Image.open(path, formats=("TIFF",)) as opened:
+            pages, sizes = getattr(opened, "n_frames", 1), set()
+            for page in range(min(pages, most)):
+                opened.seek(page)
+                sizes.add(opened.size)
+            return pages, sizes
+    except OSError:  # such as an unusual layout
+        with need("tifffile", "tiff").TiffFile(path) as file:
+            pages = len(file.pages)
+            found = [file.pages[page] for page in range(min(pages, most))]
+            return pages, {(page.imagewidth, page.imagelength) for page in found}
+
+
+def stacked_images(path: Path) -> int:
+    """How many images of several pages each a file holds; 0 where its pages are the images."""
+    with (
+        suppress(OSError),  # a layout that Pillow does not know
+        Image.open(path, formats=("TIFF",)) as opened,
+    ):
+        if not Tags.read(getattr(opened, "tag_v2", {}).get).told_axes:
+            return 0
+    with need("tifffile", "tiff").TiffFile(path) as file:
+        series = stacked(file)
+        return 0 if series is None else images_in(series)
+
+
+def stack_of(series: Any, image: int, limits: Limits) -> Values:
+    """[H, W, C] of one image of a series; only its own planes are read."""
+    axes, shape = series.axes, series.shape
+    sizes = dict(zip(axes, shape, strict=True))
+    if image >= images_in(series):
+        raise DataError(f"tiff: has no image {image}")
+    check_size((sizes["Y"], sizes["X"], sizes["C"] * sizes.get("S", 1)), limits)
+    outer = [axis for axis in axes if axis not in "YXS"]
+    others = [axis for axis in outer if axis != "C"]
+    place = dict(
+        zip(others, np.unravel_index(image, [sizes[axis] for axis in others]), strict=True)
+    )
+    pages = list(series.pages)
+    if len(pages) == math.prod(sizes[axis] for axis in outer) and None not in pages:
+        grid = np.arange(len(pages)).reshape([sizes[axis] for axis in outer])
+        chosen = grid[tuple(place.get(axis, slice(None)) for axis in outer)]
+        values = np.stack([pages[int(number)].asarray() for number in chosen.ravel()])
+        return channels_last(values, "C" + pages[0].axes)
+    if math.prod(shape) > limits.values:
+        raise TooLargeError(f"tiff: {math.prod(shape) / 1e6:,.0f} million values in one piece")
+    whole = series.asarray()[tuple(int(place[a]) if a in place else slice(None) for a in axes)]
+    return channels_last(whole, "".join(axis for axis in axes if axis not in place))
