@@ -71,7 +71,7 @@ def index(
         def advance(count: int) -> None:
             bar.advance(task, count)
 
-        bundle = None
+        bundle = window = None
         if embeddings is not None:
             output = output or indexing.default_of(embeddings)
             source = indexing.read_file(embeddings, output)
@@ -81,6 +81,7 @@ def index(
             client = stack.enter_context(Client(url))
             endpoint = client.endpoint()
             bundle, output = endpoint.bundle, output or endpoint.default_output
+            window = endpoint.window
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
@@ -92,7 +93,7 @@ def index(
             bundle=bundle,
             data_license=data_license,
         )
-        done = indexing.write_index(out, info, parts, skipped)
+        done = indexing.write_index(out, info, parts, skipped, window)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps({"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}))
@@ -104,6 +105,14 @@ def index(
         highlight=False,
         soft_wrap=True,
     )
+    if done.narrow and window is None:
+        console.print(
+            f"[yellow]note:[/] {done.narrow} images fill less than half of their depth, and the encoder's "
+            "bundle tells no window: it may see few of 256 levels. `jepack inspect` names the --window to "
+            "train or import with",
+            highlight=False,
+            soft_wrap=True,
+        )  # fmt: skip
     if done.skipped:
         console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
         for image, reason in list(done.skipped.items())[:5]:

@@ -19,11 +19,12 @@ import numpy as np
 
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
-from app.thumbnail import make_thumbnail
+from app.thumbnail import thumbnail_of
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
-from jepack.errors import ArtifactError, DataError
+from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.images import ImageFile
+from jepack.intensity import Window
 from jepack.names import stored
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
@@ -50,9 +51,10 @@ class Indexed:
 
     info: IndexInfo
     skipped: dict[str, str] = field(default_factory=dict)  # image id -> why it is not in the index
+    narrow: int = 0  # images whose values fill less than half of their depth
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self.info), "skipped": self.skipped}
+        return {**asdict(self.info), "skipped": self.skipped, "narrow": self.narrow}
 
 
 def from_endpoint(
@@ -133,6 +135,7 @@ def write_index(
     info: IndexInfo,
     parts: Iterator[Part],
     skipped: dict[ImageFile, str],
+    window: Window = None,
 ) -> Indexed:
     """Fill a new index at `out`; `info.dimension` is taken from the vectors.
 
@@ -144,28 +147,34 @@ def write_index(
         reason = next(iter(skipped.values()), "none was given")
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
+    narrow = 0
     with building(out, info) as store, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for part in itertools.chain([first], parts):
-            made = pool.map(lambda pair: make_row(pair[0], pair[1], info), part)
+            made = pool.map(lambda pair: make_row(pair[0], pair[1], info, window), part)
             rows = []
-            for (image, _), row in zip(part, made, strict=True):
+            for (image, _), (row, is_narrow) in zip(part, made, strict=True):
                 if isinstance(row, Row):
                     rows.append(row)
+                    narrow += is_narrow
                 else:
                     skipped[image] = row
             store.upsert(rows, fingerprint=info.fingerprint)
     names = {image_id(image, info): reason for image, reason in skipped.items()}
-    return Indexed(open_index(out).info, names)
+    return Indexed(open_index(out).info, names, narrow)
 
 
-def make_row(image: ImageFile, vector: Vectors, info: IndexInfo) -> Row | str:
-    """The row of one image, or why it has none."""
+def make_row(
+    image: ImageFile, vector: Vectors, info: IndexInfo, window: Window = None
+) -> tuple[Row | str, bool]:
+    """The row of one image, or why it has none; and whether its values fill little of their depth."""
     name = image_id(image, info)
     try:
-        thumbnail = make_thumbnail(image.path if image.part is None else image.read())
-    except DataError as error:
-        return str(error)
-    return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector))
+        thumbnail, narrow = thumbnail_of(image.read(), window)
+    except JepackError as error:
+        return str(error), False
+    except Exception as error:  # memory too: one image's fault is not the others'
+        return str(error) or type(error).__name__, False
+    return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector)), narrow
 
 
 def image_id(image: ImageFile, info: IndexInfo) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jepack import preprocess
 from jepack.errors import DataError
-from jepack.intensity import shown
+from jepack.intensity import Window, narrow_span, to_eight_bits
 from jepack.preprocess import Pixels
 
 SIDE = 256  # px, longer side: sharp at the page's 128 px on a high-density screen
@@ -18,22 +20,52 @@ QUALITY = 80
 EFFORT = 1  # of 6; twice as fast as the default for 20 % more bytes
 
 
-def seen(source: bytes | Path) -> Pixels:
-    """[H, W, 3] as a person may look at it: what has no fixed meaning by its own middle 98 %."""
+def seen(source: bytes | Path, window: Window = None) -> tuple[Pixels, bool]:
+    """[H, W, 3] as a person may look at it, and whether its values fill little of their depth.
+
+    By the encoder's window where there is one; else what has no fixed meaning, or fills so little of it that
+    it would be black, by its own middle 98 %. Raises DataError when it cannot be read.
+    """
     try:
-        return preprocess.decode(source, 3)
-    except DataError:
-        values = preprocess.read_raw(source).values  # tells again what cannot be read at all
-        values = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-        finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
-        span = (float(low), float(high) if high > low else float(low) + 1)
-        return preprocess.match_channels(shown(values, (span,)), 3)
+        raw = preprocess.read_raw(source, 3)
+    except DataError:  # an array of the encoder's channels, or colour that cannot be windowed
+        return preprocess.decode(source, 3), False
+    values = raw.values[..., :3] if raw.values.shape[2] >= 3 else raw.values[..., :1]
+    raw, narrow = replace(raw, values=values), narrow_span(raw)[1] is not None
+    spans = window if isinstance(window, tuple) else None
+    if spans is not None and len(spans) > 1:
+        spans = spans[: values.shape[2]]
+    if spans is not None and len(spans) not in (1, values.shape[2]):
+        spans = None
+    if spans is None and values.dtype != np.uint8:
+        try:
+            pixels = to_eight_bits(raw, None)
+        except DataError:
+            narrow_or_free = True
+        else:
+            narrow_or_free = narrow
+        if narrow_or_free:
+            spans = (middle(raw.measured),)
+        else:
+            return preprocess.match_channels(pixels, 3), narrow
+    return preprocess.match_channels(to_eight_bits(raw, spans), 3), narrow
 
 
-def make_thumbnail(source: bytes | Path) -> bytes:
+def middle(values: Any) -> tuple[float, float]:
+    """The middle 98 % of what was measured."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def make_thumbnail(source: bytes | Path, window: Window = None) -> bytes:
     """An image as WebP of at most SIDE px, about 3 kB. Raises DataError when it cannot be read."""
-    pixels_HWC = seen(source)
+    return thumbnail_of(source, window)[0]
+
+
+def thumbnail_of(source: bytes | Path, window: Window = None) -> tuple[bytes, bool]:
+    """The thumbnail, and whether the image's values fill little of their depth."""
+    pixels_HWC, narrow = seen(source, window)
     height, width = pixels_HWC.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     small = preprocess.resize(
@@ -41,4 +73,4 @@ def make_thumbnail(source: bytes | Path) -> bytes:
     )
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "WEBP", quality=QUALITY, method=EFFORT)
-    return stream.getvalue()
+    return stream.getvalue(), narrow

@@ -5,6 +5,7 @@ N items, E embedding dims, D projection dims.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import weakref
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError, DependencyError, ServerError
+from jepack.intensity import Window, checked_window
 from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
 from jepack.transport import BusyError, Home, channel, check_address, queue_is_full, translate
 
@@ -39,6 +41,7 @@ class Endpoint:
     max_batch_size: int  # images per request
     default_output: str = "embedding"  # the one that search should use
     promises: tuple[str, ...] = ()  # what the projection allows: "drift", "atypicality"
+    window: Window = None  # the values it shows as 0..255; None where it has none, or does not tell
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class Client:
                 max_batch_size=int(config["max_batch_size"]),
                 default_output=texts.get("default_output", "embedding"),
                 promises=tuple(name for name in texts.get("promises", "").split(",") if name),
+                window=window_of(texts.get("window")),
             )
         return self._endpoint
 
@@ -270,3 +274,12 @@ def shut(connection: Any, owner: int) -> None:
     """Close a gRPC client; not in a forked child, whose copy of the connection nothing drives."""
     if os.getpid() == owner:
         connection.close()
+
+
+def window_of(text: str | None) -> Window:
+    """A window as the endpoint tells it; None for one that cannot be read."""
+    try:
+        value = json.loads(text or "null")
+        return checked_window(value, len(value) if isinstance(value, list) else 1)
+    except ValueError:
+        return None

@@ -155,7 +155,7 @@ def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:
             # The header tells the shape, also of a compressed unit; its tiles are unpacked one by one.
             if not getattr(unit, "is_image", False) or len(unit.shape) < 2:
                 continue
-            tile = [int(unit._header.get(f"ZTILE{n}", 1)) for n in range(1, 10)]
+            tile = [int(side) for side in getattr(unit, "tile_shape", ())]
             if max(math.prod(unit.shape), math.prod(tile)) > limits.values:
                 raise TooLargeError(
                     f"fits: {math.prod(unit.shape) / 1e6:,.0f} million values in tiles of "

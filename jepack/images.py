@@ -17,6 +17,7 @@ from jepack.folders import AS_CLASSES, Notes, Walk, places, split_by_name
 from jepack.manifests import SUFFIXES as TABLES
 from jepack.manifests import Finder, Row, matched, need_paths, read_table
 from jepack.names import examples, kept, valid
+from jepack.oversize import own_bytes
 from jepack.preprocess import SUFFIXES
 from jepack.samples import refuse_packed
 
@@ -38,15 +39,15 @@ class ImageFile:
     mask: Path | None = None  # a picture of its shape, not 0 where something matters
 
     def read(self) -> bytes:
-        """The image's own bytes; npy where it is a slice of something larger. Raises DataError."""
+        """The image's own bytes; of a smaller picture where the server would refuse their size; npy (or
+        TIFF, PNG) where it is a slice of something larger. Raises DataError."""
         if self.part is None:
-            try:
-                return self.path.read_bytes()
-            except OSError as error:
-                reason = error.strerror
-                if self.path.is_symlink() and not self.path.exists():
-                    reason = f"a link to {kept(os.readlink(self.path))}, which is not there"
-                raise DataError(f"{self.path}: cannot be read ({reason})") from error
+            if self.path.is_symlink() and not self.path.exists():
+                link = kept(os.readlink(self.path))
+                raise DataError(
+                    f"{self.path}: cannot be read (a link to {link}, which is not there)"
+                )
+            return own_bytes(self.path)
         from jepack.parts import read_part
 
         return read_part(self.path, self.part)

@@ -175,23 +175,23 @@ def fixed(raw: Raw) -> Pixels:
 NARROW = 0.5  # share of a depth's range below which most of the 256 levels are lost
 
 
-def narrow(raw: Raw) -> tuple[float, float] | None:
-    """The span of the values where they use less than half of their depth's fixed range, else None.
+def narrow_span(raw: Raw) -> tuple[float, tuple[float, float] | None]:
+    """The top of the values' depth, and their span where they use less than half of it, else None.
 
     16-bit integers keep their high byte without a window: 12-bit values become 16 levels of grey. 8 bits
-    lose nothing; what has no fixed meaning is refused by `fixed`.
+    lose nothing; what has no fixed meaning is refused by `fixed`. The top is 0 for both.
     """
-    values, kind = raw.values, raw.values.dtype
+    kind = raw.values.dtype
     if raw.window is not None or kind.kind not in "uif" or kind.itemsize < 2:
-        return None
-    known = values[np.isfinite(raw.measured)]
+        return 0.0, None
+    known = raw.values[np.isfinite(raw.measured)]
     if not known.size:
-        return None
+        return 0.0, None
     low, high = float(known.min()), float(known.max())
     whole = 1.0 if kind.kind == "f" else 2.0**raw.bits - 1
-    if low < 0 or high > whole or high - low >= NARROW * whole or high == low:
-        return None
-    return low, high
+    if low < 0 or high > whole:
+        return 0.0, None
+    return whole, (low, high) if low < high < low + NARROW * whole else None
 
 
 def as_image(values: npt.NDArray[Any], channels: int | None = None) -> npt.NDArray[Any]:

@@ -13,9 +13,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jepack.errors import DataError
+from jepack.oversize import own_bytes
+from jepack.pictures import upright
 from jepack.preprocess import MAX_BYTES
 
 # One request carries at most this many bytes of image files, so memory stays bounded on both sides.
@@ -121,27 +123,25 @@ def picture_file(image: Image.Image) -> bytes:
     """A lossless file of a PIL image, turned upright as its own file would be."""
     stream = io.BytesIO()
     try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in (*PNG_MODES, *TIFF_MODES):
+        turned = upright(image)
+        if turned.mode not in (*PNG_MODES, *TIFF_MODES):
             # As the server's decoder would.
-            upright = upright.convert("RGBA" if "a" in upright.mode.lower() else "RGB")
-        if upright.mode in TIFF_MODES:
-            upright.save(stream, "TIFF")
+            turned = turned.convert("RGBA" if "a" in turned.mode.lower() else "RGB")
+        if turned.mode in TIFF_MODES:
+            turned.save(stream, "TIFF")
         else:
-            upright.save(stream, "PNG", compress_level=1)
+            turned.save(stream, "PNG", compress_level=1)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"cannot be read ({error})") from error
     return stream.getvalue()
 
 
 def read(path: Path) -> bytes:
+    """A file's bytes, of a smaller picture where the server would refuse their size. Raises DataError."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(too_large(size))
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from error
+        return limited(own_bytes(path))
+    except DataError as error:
+        raise DataError(str(error).removeprefix(f"{path}: ")) from error
     except ValueError as error:  # a NUL in its name
         raise DataError(f"cannot be read ({error})") from error
 

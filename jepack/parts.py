@@ -19,6 +19,7 @@ from jepack.carried import carried
 from jepack.errors import DataError, DependencyError
 from jepack.formats import OWN, check_size, need
 from jepack.intensity import Raw
+from jepack.oversize import fit
 from jepack.tiff import open_tiff
 from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
@@ -45,9 +46,9 @@ def read_part(path: Path, part: str) -> bytes:
             return dicom_frame(path, int(key))
         if kind in ("page", "image"):
             number = {kind: int(key)}
-            return carried(open_tiff(path, None, deep=True, limits=OWN, **number))
+            return carried(fit(open_tiff(path, None, deep=True, limits=OWN, **number)))
         if kind == "window":
-            return carried(raster_window(path, *(int(number) for number in key.split(","))))
+            return carried(fit(raster_window(path, *(int(number) for number in key.split(",")))))
         return npy_bytes(array_of(path, kind, key))
     except (DataError, DependencyError):
         raise

@@ -20,7 +20,7 @@ from jepack.intensity import Raw
 # because satellites and phones write them, Pillow's wheels carry and update their libraries, and a format
 # that training reads must be read when served. Left out are formats that run programs (EPS), that no
 # camera writes, or that hold no pixels of their own.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".tif", ".tiff", ".bmp", ".gif",
     ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif",
@@ -52,10 +52,7 @@ def open_picture(
     data: bytes, kind: str, *, deep: bool, limits: Limits = SERVED
 ) -> Image.Image | Raw:
     """A decoded, upright picture. `deep`: depth beyond 8 bits matters, because a window will be applied."""
-    formats = FORMATS
-    if kind == "heic":
-        need("pillow_heif", "heic").register_heif_opener(thumbnails=False)
-        formats = ("HEIF",)
+    formats = formats_of(kind)
     first: Exception | None = None
     for attempt in attempts(data):
         try:
@@ -72,6 +69,14 @@ def open_picture(
     if isinstance(first, UnidentifiedImageError):
         raise DataError(unknown(data)) from first
     raise first
+
+
+def formats_of(kind: str) -> tuple[str, ...]:
+    """Pillow's names of what a file of this kind may be; HEIC's library joins Pillow when it is needed."""
+    if kind != "heic":
+        return FORMATS
+    need("pillow_heif", "heic").register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def opened(data: bytes, formats: tuple[str, ...], deep: bool, limits: Limits) -> Image.Image | Raw:

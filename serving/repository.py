@@ -116,6 +116,7 @@ def values_of(bundle: Bundle, config: RepositoryConfig) -> dict[str, str]:
         "fingerprint_projection": quoted(fingerprints["projection"]),
         "default_output": quoted(bundle.default_output),
         "promises": quoted(",".join(name for name, kept in bundle.promises.items() if kept)),
+        "window": quoted(json.dumps(bundle.preprocessing.to_json()["window"])),
         "accelerator": accelerator(config, f"{size}x{size}x{channels}"),
     }
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from jepack import preprocess
 from jepack.errors import DataError
 from jepack.images import ImageFile
+from jepack.oversize import own_bytes
 from jepack.preprocess import Pixels
 from training.presets import Preset
 
@@ -34,7 +35,7 @@ def mask_of(file: ImageFile, shape: tuple[int, ...]) -> Grids:
     """
     assert file.mask is not None
     try:
-        values = preprocess.read_raw(file.mask).values
+        values = preprocess.read_raw(own_bytes(file.mask)).values
     except DataError as error:
         raise DataError(f"its mask cannot be used: {error}") from error
     height, width = values.shape[:2]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack import caches, preprocess
-from jepack.errors import AxisError, ConfigError, DataError
+from jepack.errors import AxisError, ConfigError, DataError, DependencyError
 from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
@@ -132,7 +132,7 @@ def guess_channels(files: Sequence[ImageFile], sample: int = 32) -> int:
             values = preprocess.read_raw(file.read()).values
         except AxisError:  # nobody but the user can tell
             raise
-        except DataError:
+        except (DataError, DependencyError):
             continue
         if values.shape[2] not in (1, 3):
             return int(values.shape[2])
@@ -170,7 +170,7 @@ def measure_window(
             flat = preprocess.read_raw(file.read(), channels).measured
         except AxisError:
             raise
-        except DataError:
+        except (DataError, DependencyError):
             continue
         flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)
         found.append(flat[:: max(1, len(flat) // 4096)])

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from jepack import preprocess
-from jepack.errors import DataError, SourceError
+from jepack.errors import DataError, DependencyError, SourceError
 from jepack.images import ImageFile
 from jepack.intensity import Window
+from jepack.oversize import full_size
 from jepack.preprocess import Pixels
 from training.content import WHOLE, Grids, mask_of
 
@@ -45,17 +46,19 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
         content = file.read()
         whole = preprocess.decode(content, channels, window)
         pixels = shrink(whole, side)
+        full = None if file.box is None or file.part is not None else full_size(file.path)
         return Decoded(
             pixels,
             hashlib.sha256(content).hexdigest(),
-            None if file.box is None else scaled(file, whole.shape[:2], pixels.shape[:2]),
+            None if file.box is None else scaled(file, full or whole.shape[:2], pixels.shape[:2]),
             None if file.mask is None else mask_of(file, whole.shape[:2]),
         )
     except SourceError:
         raise
-    except (DataError, OSError) as error:
+    except (DataError, DependencyError, OSError, MemoryError, RecursionError) as error:
         reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
-        raise DataError(reason.removeprefix(f"{file.path}: ")) from error
+        reason = reason.removeprefix(f"{file.path}: ")
+        raise DataError(reason or type(error).__name__) from error
 
 
 def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:

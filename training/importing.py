@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,17 @@ from rich.console import Console
 from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ConfigError, DataError
+from jepack.errors import ConfigError, DataError, DependencyError
 from jepack.images import find_images
+from jepack.intensity import Window
 from jepack.names import marked, marked_lines
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
 from training.bundling import Content, Split
+from training.data import measure_window
 from training.devices import choose_device
 from training.monitor import counter
+from training.ranges import cautions, tell
 from training.splits import split
 from training.weights import Source, open_source
 
@@ -43,6 +47,9 @@ def import_encoder(
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the crop, px; 0 = the model's own.")] = 0,
     channels: Annotated[int, typer.Option(help="1 or 3.")] = 3,
+    window: Annotated[
+        str | None, typer.Option(help="Values shown as 0..255: p1,p99 or lo,hi or dicom.")
+    ] = None,
     projection_dims: Annotated[int, typer.Option(help="Width of the projection, at most.")] = 64,
     license: Annotated[
         str | None, typer.Option(help="Licence of the weights; default what timm states.")
@@ -69,6 +76,7 @@ def import_encoder(
     bundle = wrap(
         found, data, out, channels=channels, size=size, projection_dims=projection_dims,
         license=license or found.stated.get("license") or "not stated", seed=seed, device=chosen,
+        window=window,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))
@@ -98,14 +106,18 @@ def wrap(
     license: str,
     seed: int,
     device: torch.device | None = None,
+    window: str | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
-    files, digest = readable(find_images(data), channels)
+    files = find_images(data)
+    span = measure_window(files, window, channels)
+    tell(cautions(files, channels, span))
+    files, digest = readable(files, channels, span)
     if len(files) < NEEDED_IMAGES:
         raise DataError(
             f"{data}: {len(files)} readable images; the projection needs {NEEDED_IMAGES} or more"
         )
-    look = preprocessing_of(source.stated, channels, size)
+    look = replace(preprocessing_of(source.stated, channels, size), window=span)
     width = embedding_dims(source.backbone.eval(), channels, look.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
     fitting, held_out = split(len(files), 0.25, seed)
@@ -146,7 +158,7 @@ def class_ids(files: list[Any]) -> Any:
     return np.array([-1 if file.label is None else names.index(file.label) for file in files])
 
 
-def readable(files: list[Any], channels: int) -> tuple[list[Any], str]:
+def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], str]:
     """The files that decode, and a SHA-256 over their bytes, in order."""
     digest = hashlib.sha256()
     kept = []
@@ -154,8 +166,8 @@ def readable(files: list[Any], channels: int) -> tuple[list[Any], str]:
         for number, file in enumerate(files, start=1):
             try:
                 content = file.read()
-                preprocess.decode(content, channels)
-            except DataError as error:
+                preprocess.decode(content, channels, window)
+            except (DataError, DependencyError) as error:
                 Console(stderr=True).print(f"[yellow]skipped:[/] {marked_lines(error)}")
             else:
                 digest.update(hashlib.sha256(content).digest())

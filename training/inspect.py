@@ -21,6 +21,7 @@ from jepack.names import shown as shown_name
 from training.data import measure_window
 from training.monitor import counter
 from training.preview import shown
+from training.ranges import sentences
 from training.survey import Look, survey
 
 SHOWN = 12  # names printed per list; --json has all
@@ -34,6 +35,9 @@ def inspect(
         str | None, typer.Option(help="For the contact sheet: p1,p99 or lo,hi or dicom.")
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
+    channels: Annotated[
+        int, typer.Option(help="Of arrays whose shape does not tell them; 0 = by their shape.")
+    ] = 0,
     workers: Annotated[int, typer.Option(help="Threads that decode.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
@@ -46,12 +50,14 @@ def inspect(
     notes: list[str] = []
     files = find_images(data, parts=True, tile=tile, notes=notes)
     with counter("look") as show:
-        looks = survey(files, workers, show)
+        looks = survey(files, workers, show, channels or None)
     facts = report(source_name(data), looks)
     facts["notes"] = notes
     folder, _ = chosen(data)
     whole = folder.is_dir() and not is_folder(folder)
     facts["passed_over"] = passed_over(folder) if whole else {}
+    ranges = [look.range for look in looks if look.range is not None]
+    facts["cautions"] = sentences(ranges, None, None)
     if sheet is not None:
         contact_sheet(sheet, [look for look in looks if not look.problem], window)
         facts["contact_sheet"] = str(sheet)
@@ -149,6 +155,8 @@ def show_report(facts: dict[str, Any]) -> None:
             "window", f"{facts['need_window']} hold values without a fixed meaning: training skips them "
             "unless told what to show, such as --window p1,p99",
         )  # fmt: skip
+    for caution in facts["cautions"]:
+        table.add_row("note", marked(caution))
     copies = f"{facts['same_bytes']} by bytes, {facts['look_the_same']} by looks"
     table.add_row("copies", copies)
     console.print(table)

@@ -18,6 +18,7 @@ from jepack.preprocess import Pixels
 from training.photometry import LUMA, STAINS, Floats
 from training.presets import Preset
 
+MOST_CHANNELS = 128  # that OpenCV takes at once
 LEVELS = np.arange(256, dtype=np.float32)
 DENSITY = -np.log(np.maximum(LEVELS, 1.0) / 255).astype(np.float32)
 LUMA_WEIGHTS = np.array(LUMA, dtype=np.float32)
@@ -92,4 +93,12 @@ def blur(x: Any, sigma: float, most: float) -> Any:
     radius = max(1, min(math.ceil(3 * most), (min(x.shape[:2]) - 1) // 2))
     radius = min(radius, max(1, math.ceil(4 * sigma)))  # beyond lie less than a 10,000th
     side = 2 * radius + 1
-    return cv2.GaussianBlur(x, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+    def smooth(some: Any) -> Any:
+        return cv2.GaussianBlur(some, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+    if x.ndim < 3 or x.shape[2] <= MOST_CHANNELS:
+        return smooth(x)
+    groups = range(0, x.shape[2], MOST_CHANNELS)
+    parts = [smooth(np.ascontiguousarray(x[..., n : n + MOST_CHANNELS])) for n in groups]
+    return np.concatenate([part.reshape(*x.shape[:2], -1) for part in parts], axis=2)

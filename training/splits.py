@@ -19,6 +19,7 @@ from jepack.names import examples
 from jepack.preprocess import Pixels
 
 Ints = npt.NDArray[np.int64]
+TOGETHER = ("page", "image", "frame")  # parts that show one thing, or one after the other
 MOST_HELD_OUT = 2048
 TRIES = 50
 HASH_BITS = 3
@@ -37,7 +38,8 @@ def training_split(
 ) -> tuple[Any, Any]:
     """(training, validation) indices: by the data's own split if it has one, else by group.
 
-    Images of the split's val and test are both kept out of training.
+    Images of the split's val and test are both kept out of training. Pages, images
+    and frames of one file are a group where nothing else is said: they show one thing.
     """
     told = own_split(files)
     if told is not None:
@@ -48,6 +50,10 @@ def training_split(
         return train, held
     if group_by:
         return grouped_split(column(files, group_by), validation_fraction, seed)
+    if any((file.part or "").partition("=")[0] in TOGETHER for file in files):
+        names = [str(file.path) for file in files]
+        if len(set(names)) > 1:
+            return grouped_split(names, validation_fraction, seed)
     return split(len(files), validation_fraction, seed)
 
 

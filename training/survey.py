@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from jepack import preprocess
-from jepack.errors import DataError
+from jepack.errors import DataError, DependencyError
 from jepack.formats import kind_of
 from jepack.images import ImageFile
 from jepack.intensity import to_eight_bits
+from training.ranges import Range, range_of
 from training.splits import Print, print_of
 
 HUGE_PIXELS = 12_000_000
@@ -44,27 +45,29 @@ class Look:
     needs_window: bool = (
         False  # its values have no fixed meaning: training skips it without --window
     )
+    range: Range | None = None  # how it fills its depth
     print: Print | None = None  # to find copies by their looks
     problem: str | None = None
     doubts: list[str] = field(default_factory=list)
 
 
-def look_at(file: ImageFile) -> Look:
+def look_at(file: ImageFile, channels: int | None = None) -> Look:
     look = Look(file)
     try:
         data = file.read()
-    except DataError as error:
+    except (DataError, DependencyError) as error:
         look.problem = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
         return look
     look.sha = hashlib.sha256(data).hexdigest()
     try:
-        raw = preprocess.read_raw(data)
-    except DataError as error:
+        raw = preprocess.read_raw(data, channels)
+    except (DataError, DependencyError) as error:
         look.problem = str(error).removeprefix("image: ")
         return look
-    values = raw.values
+    values = raw.measured
+    look.range = range_of(raw)
     look.height, look.width, look.channels = (int(n) for n in values.shape)
-    look.depth = str(values.dtype)
+    look.depth = str(raw.values.dtype)
     look.format = kind_of(data)
     if look.format in ("picture", "tiff"):
         doubts_of_picture(data, look)
@@ -72,7 +75,9 @@ def look_at(file: ImageFile) -> Look:
     if finite.size:
         look.low, look.high = float(finite.min()), float(finite.max())
         look.mean, look.std = float(finite.mean()), float(finite.std())
-    if finite.size < values.size:
+    if look.range.missing and raw.nodata is not None:
+        look.doubts.append(f"{look.range.missing:.1%} of its values are nodata")
+    elif finite.size < values.size:
         look.doubts.append(f"{1 - finite.size / values.size:.1%} of its values are not numbers")
     doubts_of_values(look)
     try:
@@ -125,13 +130,17 @@ def doubts_of_values(look: Look) -> None:
 
 
 def survey(
-    files: Sequence[ImageFile], workers: int, on_progress: Callable[[int, int], None]
+    files: Sequence[ImageFile],
+    workers: int,
+    on_progress: Callable[[int, int], None],
+    channels: int | None = None,
 ) -> list[Look]:
     """Every image looked at, copies marked. Pixels are not kept."""
     found: list[Look] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for start in range(0, len(files), 64):
-            found.extend(pool.map(look_at, files[start : start + 64]))
+            block = files[start : start + 64]
+            found.extend(pool.map(look_at, block, [channels] * len(block)))
             on_progress(len(found), len(files))
     mark_copies(found)
     return found

@@ -32,6 +32,7 @@ from training.distributed import Ranks, Votes, alone, broadcast, ranks, together
 from training.evaluate import Evaluation
 from training.health import Health
 from training.monitor import Monitor
+from training.ranges import cautions, tell
 from training.regularisers import FLOORS
 from training.saving import resume, save
 from training.splits import training_split
@@ -124,7 +125,9 @@ def prepare_data(
         files = find_images(data, parts=True, notes=notes, **cut)
         tell(Console(stderr=True), notes)
         channels = config.channels or guess_channels(files)
-        return channels, measure_window(files, config.window, channels)
+        measured = channels, measure_window(files, config.window, channels)
+        tell(cautions(files, *measured))
+        return measured
 
     channels, window = broadcast(alone(here, measure))
     config = replace(config, channels=channels)

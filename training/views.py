@@ -28,7 +28,7 @@ from jepack.preprocess import Pixels
 from training.content import Grids, centres, shares
 from training.photometry import EXTRA_NUMBERS, LIGHT_NUMBERS, photometry
 from training.presets import PRESETS, Preset, preset
-from training.retouch import retouch
+from training.retouch import MOST_CHANNELS, retouch
 
 __all__ = [
     "PRESETS", "Boxes", "Draw", "Preset", "crop_boxes", "cut_views", "draw", "photometry", "preset",
@@ -241,6 +241,13 @@ class Plan:
 def cut_image(image_HWC: Pixels, plan: Plan, number: int, out_VSSC: Pixels) -> None:
     """Every view of one image, written into place."""
     channels = image_HWC.shape[2]
+    if channels > MOST_CHANNELS:
+        for first in range(0, channels, MOST_CHANNELS):
+            some = slice(first, first + MOST_CHANNELS)
+            piece = np.ascontiguousarray(out_VSSC[..., some])
+            cut_image(np.ascontiguousarray(image_HWC[..., some]), plan, number, piece)
+            out_VSSC[..., some] = piece
+        return
     levels = {0: image_HWC}
     side = plan.cut_size
     for view in range(len(out_VSSC)):

@@ -51,7 +51,7 @@ def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(
     assert "No such file" in batches[2].unread[5]
 
 
-def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_file_is_refused_unsent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "MAX_BYTES", 4)
     file = tmp_path / "big.png"
     file.write_bytes(b"12345")

@@ -1,0 +1,166 @@
+"""A person's own images that are larger than the server takes: read smaller, as bytes that it does take.
+
+Training, inspect, index and the client read files here, so that they see the same pixels. Up to the server's
+limits a file is its own bytes. Above them a JPEG is decoded at a half or a quarter of its size (what its
+format is made for), anything else is averaged over k x k pixels; the limits of that are formats.OWN.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from jepack.carried import carried
+from jepack.errors import DataError, TooLargeError
+from jepack.formats import OWN, READERS, SERVED, kind_of, npy_header
+from jepack.intensity import Raw, as_image
+from jepack.pictures import TURNS, check_pixels, formats_of, upright
+from jepack.tiff import open_tiff
+
+FIT_PIXELS, FIT_BYTES = (
+    16_000_000,
+    48 << 20,
+)  # of what is made smaller: as PNG, too, within the limits
+
+
+def own_bytes(path: Path) -> bytes:
+    """A file's bytes; where the server would refuse their size, those of a smaller picture of it.
+
+    Raises DataError when the file cannot be read or is above the limits for own images too.
+    """
+    try:
+        size = path.stat().st_size
+        if size > OWN.bytes:
+            raise TooLargeError(
+                f"{path}: {size / 1e9:.1f} GB, the limit is {OWN.bytes / 1e9:.1f} GB. Cut it into windows "
+                "(a TIFF: --set tile=512), or save it smaller"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if size <= SERVED.bytes and math.prod(size_of(data) or (0,)) <= SERVED.pixels:
+        return data
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            smaller = smaller_of(data)
+    except DataError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:  # of many parsers
+        raise DataError(f"{path}: {error or type(error).__name__}") from error
+    return data if smaller is None else smaller
+
+
+def full_size(path: Path) -> tuple[int, int] | None:
+    """Height and width, px, of a picture that `own_bytes` reads smaller; None where it does not."""
+    data = path.read_bytes()
+    found = size_of(data)
+    if found is None or (len(data) <= SERVED.bytes and math.prod(found) <= SERVED.pixels):
+        return None
+    return found
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Upright height and width from a picture's header; None where it does not tell."""
+    kind = kind_of(data)
+    try:
+        if kind == "npy":
+            shape = npy_header(io.BytesIO(data))[0]
+            sides = sorted(shape)[-2:] if len(shape) > 2 else shape
+            return (int(sides[0]), int(sides[1]))
+        if kind in READERS:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=formats_of(kind)) as image:
+                turned = (
+                    image.width * image.height > SERVED.pixels
+                    and image.getexif().get(0x0112) in tuple(TURNS)[3:]
+                )
+                return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # decoding says what is wrong with it
+        return None
+
+
+def smaller_of(data: bytes) -> bytes | None:
+    """None where only the decoder knows how to read it."""
+    kind = kind_of(data)
+    if kind == "npy":
+        shape, values = npy_header(io.BytesIO(data))
+        if values.hasobject or math.prod(shape) > OWN.values:
+            raise TooLargeError(f"npy: {values} of shape {shape} is not an image within the limits")
+        return carried(fit(Raw(as_image(np.load(io.BytesIO(data), allow_pickle=False)))))
+    if kind == "fits":
+        return carried(fit(READERS[kind](data, None, OWN)))
+    if kind == "tiff":
+        return carried(fit(open_tiff(data, None, deep=True, limits=OWN)))
+    if kind == "dicom":
+        return None
+    with Image.open(io.BytesIO(data), formats=formats_of(kind)) as image:
+        check_pixels(image, OWN)
+        factor = factor_of((image.height, image.width, len(image.getbands())), 1)
+        if image.format == "JPEG":
+            step = next((n for n in (2, 4, 8) if n >= factor), 8)
+            image.draft(image.mode, (image.width // step, image.height // step))
+        image.load()
+        turned = upright(image)
+    if turned.mode.startswith("I") or turned.mode == "F":
+        return carried(fit(Raw(np.asarray(turned)[..., None])))
+    return carried(fit(turned))
+
+
+def fit(found: Image.Image | Raw) -> Image.Image | Raw:
+    """The picture as it is when the server takes it, else made smaller."""
+    if isinstance(found, Image.Image):
+        shape, item = (found.height, found.width, len(found.getbands())), 1
+    else:
+        shape, item = found.values.shape, found.values.dtype.itemsize
+    if shape[0] * shape[1] <= SERVED.pixels and math.prod(shape) * item <= FIT_BYTES:
+        return found
+    factor = factor_of(shape, item)
+    if isinstance(found, Image.Image):
+        if found.mode not in ("L", "RGB", "RGBA", "LA"):
+            transparent = "A" in found.mode or "transparency" in found.info
+            found = found.convert("RGBA" if transparent else "RGB")
+        return found.reduce(factor)
+    return averaged(found, factor)
+
+
+def factor_of(shape: tuple[int, ...], item: int) -> int:
+    """By how much each side has to shrink."""
+    over = max(shape[0] * shape[1] / FIT_PIXELS, math.prod(shape) * item / FIT_BYTES, 1.0)
+    return math.ceil(math.sqrt(over))
+
+
+def averaged(raw: Raw, factor: int) -> Raw:
+    """Means over factor x factor pixels, of what was measured."""
+    values = raw.values
+    lost = raw.nodata if raw.nodata is not None else np.nan
+    rows, columns = values.shape[0] // factor, values.shape[1] // factor
+    result = np.empty((rows, columns, values.shape[2]), values.dtype)
+    for row in range(rows):
+        band = replace(raw, values=values[row * factor : (row + 1) * factor, : columns * factor])
+        result[row] = block_means(band.measured, factor, lost, values.dtype)
+    alpha = raw.alpha
+    if alpha is not None:
+        cut = alpha[: rows * factor : factor, : columns * factor : factor]
+        alpha = np.ascontiguousarray(cut)
+    return replace(raw, values=result, alpha=alpha)
+
+
+def block_means(band: npt.NDArray[Any], factor: int, lost: float, kind: Any) -> npt.NDArray[Any]:
+    """[factor, W, C] -> [W / factor, C]."""
+    blocks = band.reshape(factor, -1, factor, band.shape[2]).astype(np.float64)
+    known = ~np.isnan(blocks)
+    count = known.sum(axis=(0, 2))
+    total = np.where(known, blocks, 0.0).sum(axis=(0, 2))
+    means = np.where(count > 0, total / np.maximum(count, 1), lost)
+    return (means if kind.kind == "f" else np.rint(means)).astype(kind)
