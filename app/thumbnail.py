@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from jepack import preprocess
-from jepack.errors import DataError
-from jepack.intensity import Window, narrow_span, to_eight_bits
+from jepack.errors import AxisError, DataError
+from jepack.intensity import LONGER, Raw, Window, narrow_span, to_eight_bits
 from jepack.preprocess import Pixels
 
 SIDE = 256  # px, longer side: sharp at the page's 128 px on a high-density screen
@@ -28,27 +28,27 @@ def seen(source: bytes | Path, window: Window = None) -> tuple[Pixels, bool]:
     """
     try:
         raw = preprocess.read_raw(source, 3)
-    except DataError:  # an array of the encoder's channels, or colour that cannot be windowed
+    except AxisError:
+        raw = preprocess.read_raw(source, LONGER)
+    except DataError:  # deep colour that Pillow keeps 8 bits of; else it tells again what is wrong
         return preprocess.decode(source, 3), False
     values = raw.values[..., :3] if raw.values.shape[2] >= 3 else raw.values[..., :1]
     raw, narrow = replace(raw, values=values), narrow_span(raw)[1] is not None
-    spans = window if isinstance(window, tuple) else None
-    if spans is not None and len(spans) > 1:
-        spans = spans[: values.shape[2]]
+    spans = window[: values.shape[2]] if isinstance(window, tuple) else None
     if spans is not None and len(spans) not in (1, values.shape[2]):
         spans = None
-    if spans is None and values.dtype != np.uint8:
-        try:
-            pixels = to_eight_bits(raw, None)
-        except DataError:
-            narrow_or_free = True
-        else:
-            narrow_or_free = narrow
-        if narrow_or_free:
-            spans = (middle(raw.measured),)
-        else:
-            return preprocess.match_channels(pixels, 3), narrow
+    if spans is None and (narrow or not has_meaning(raw)):
+        spans = (middle(raw.measured),)
     return preprocess.match_channels(to_eight_bits(raw, spans), 3), narrow
+
+
+def has_meaning(raw: Raw) -> bool:
+    """Whether the values can be shown without a window."""
+    try:
+        to_eight_bits(raw, None)
+    except DataError:
+        return False
+    return True
 
 
 def middle(values: Any) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from jepack.errors import AxisError, ConfigError, DataError
 
 Pixels = npt.NDArray[np.uint8]
 BLOCK_VALUES = 4_000_000  # shown at a time, 32 MB of float64
+LONGER = -1  # "channels" of which only a picture is wanted: the longer outer axis holds them
 FEW = 4  # an axis this short holds channels, whatever the others are
 # The span shown as 0..255: one (low, high) for all channels or one per channel, in the file's own
 # units; "dicom" = the file's own window where it has one; None = 8 bits as they are, 16 by their high byte.
@@ -212,6 +213,8 @@ def as_image(values: npt.NDArray[Any], channels: int | None = None) -> npt.NDArr
 def channels_first(shape: tuple[int, ...], channels: int | None) -> bool:
     """Whether the first of three axes holds the channels, else the last. Raises AxisError."""
     first, middle, last = shape
+    if channels == LONGER:
+        return first > last
     if channels is not None and channels in (first, last):
         return channels != last
     if min(first, last) <= FEW:

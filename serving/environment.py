@@ -39,6 +39,7 @@ FORMATS = {
     "imagecodecs": "imagecodecs",
     "pydicom": "pydicom=={}",
     "astropy": "astropy<8",
+    "pillow_heif": "pillow-heif=={}",  # only where a person has asked for this parser by its extra
 }
 # The wheel has backend stubs for 3.8-3.13; NumPy 1.26 has wheels up to 3.12, jepack starts at 3.10.
 PYTHONS = ((3, 10), (3, 11), (3, 12))

@@ -22,14 +22,14 @@ from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ConfigError, DataError, DependencyError
 from jepack.images import find_images
 from jepack.intensity import Window
-from jepack.names import marked, marked_lines
+from jepack.names import marked, marked_lines, tell
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
 from training.bundling import Content, Split
 from training.data import measure_window
 from training.devices import choose_device
 from training.monitor import counter
-from training.ranges import cautions, tell
+from training.ranges import cautions
 from training.splits import split
 from training.weights import Source, open_source
 
@@ -111,7 +111,7 @@ def wrap(
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
     files = find_images(data)
     span = measure_window(files, window, channels)
-    tell(cautions(files, channels, span))
+    tell(Console(stderr=True), cautions(files, channels, span))
     files, digest = readable(files, channels, span)
     if len(files) < NEEDED_IMAGES:
         raise DataError(

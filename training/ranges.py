@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.markup import escape
-
 from jepack import preprocess
 from jepack.errors import DataError, DependencyError
 from jepack.images import ImageFile
@@ -44,12 +41,6 @@ def cautions(
         except (DataError, DependencyError):
             continue
     return sentences(found, channels, window)
-
-
-def tell(notes: Sequence[str]) -> None:
-    console = Console(stderr=True)
-    for note in notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def sentences(ranges: Sequence[Range], channels: int | None, window: Window) -> list[str]:

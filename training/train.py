@@ -32,7 +32,7 @@ from training.distributed import Ranks, Votes, alone, broadcast, ranks, together
 from training.evaluate import Evaluation
 from training.health import Health
 from training.monitor import Monitor
-from training.ranges import cautions, tell
+from training.ranges import cautions
 from training.regularisers import FLOORS
 from training.saving import resume, save
 from training.splits import training_split
@@ -126,7 +126,7 @@ def prepare_data(
         tell(Console(stderr=True), notes)
         channels = config.channels or guess_channels(files)
         measured = channels, measure_window(files, config.window, channels)
-        tell(cautions(files, *measured))
+        tell(Console(stderr=True), cautions(files, *measured))
         return measured
 
     channels, window = broadcast(alone(here, measure))

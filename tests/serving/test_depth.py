@@ -45,6 +45,23 @@ def geotiff(path: Path) -> None:
         scene.write(np.hstack([VALUES, VALUES])[None])
 
 
+def white_tiff(path: Path) -> None:
+    tag = [(42113, "s", 0, str(int(VALUES[0, 0])), True)]  # nodata, as GDAL notes it
+    how = {"photometric": "miniswhite", "extratags": tag, "metadata": None}
+    pytest.importorskip("tifffile").imwrite(path, VALUES, **how)
+
+
+def white_pages(path: Path) -> None:
+    with pytest.importorskip("tifffile").TiffWriter(path) as writer:
+        for page in (VALUES, VALUES[::-1]):
+            writer.write(page, photometric="miniswhite", metadata=None)
+
+
+def jpeg_2000(path: Path) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    path.write_bytes(codecs.jpeg2k_encode(VALUES, bitspersample=12, reversible=True, level=0))
+
+
 def dicom(path: Path, frames: int = 1) -> None:
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -81,6 +98,9 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "TIFF": ("a.tif", pillow),
     "TIFF, colour, LZW": ("a.tif", colour_tiff),
     "TIFF pages": ("a.tif", tiff_pages),
+    "TIFF, min is white, nodata": ("a.tif", white_tiff),
+    "TIFF pages, min is white": ("a.tif", white_pages),
+    "JPEG 2000": ("a.jp2", jpeg_2000),
     "GeoTIFF windows": ("a.tif", geotiff),
     "DICOM": ("a.dcm", dicom),
     "DICOM frames": ("a.dcm", lambda path: dicom(path, 2)),

@@ -70,6 +70,7 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
         **{f"fingerprint_{key}": value for key, value in bundle.fingerprints.items()},
         "default_output": "embedding",
         "promises": "",
+        "window": "null",
     }
 
 

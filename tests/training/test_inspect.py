@@ -107,7 +107,7 @@ def seeded(folder: Path, good: int = 30) -> tuple[dict[str, str], dict[str, str]
 def test_twenty_kinds_of_damage_are_named_with_their_reason(tmp_path: Path) -> None:
     bad, doubtful = seeded(tmp_path / "data")
     assert len(bad) + len(doubtful) >= 20
-    for name in ("phone.HEIC", "LICENSE"):
+    for name in ("clip.MOV", "LICENSE"):
         (tmp_path / "data" / name).write_bytes(b"not read")
     sheet = tmp_path / "sheet.png"
     done = jepack("inspect", tmp_path / "data", "--json", "--max-bad", 0.9, "--sheet", sheet)
@@ -123,7 +123,7 @@ def test_twenty_kinds_of_damage_are_named_with_their_reason(tmp_path: Path) -> N
     assert set(found_doubts) == {*doubtful, "08-nan.npy"}
     for name, words in doubtful.items():
         assert re.search(words, found_doubts[name]), (name, found_doubts[name])
-    assert told["passed_over"] == {".heic": 1, "no ending": 1}
+    assert told["passed_over"] == {".mov": 1, "no ending": 1}
     assert told["need_window"] == 1  # 08-nan.npy
     assert told["same_bytes"] == 1
     assert told["look_the_same"] == 1
