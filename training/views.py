@@ -244,9 +244,9 @@ def cut_image(image_HWC: Pixels, plan: Plan, number: int, out_VSSC: Pixels) -> N
     if channels > MOST_CHANNELS:
         for first in range(0, channels, MOST_CHANNELS):
             some = slice(first, first + MOST_CHANNELS)
-            piece = np.ascontiguousarray(out_VSSC[..., some])
-            cut_image(np.ascontiguousarray(image_HWC[..., some]), plan, number, piece)
-            out_VSSC[..., some] = piece
+            group = np.ascontiguousarray(out_VSSC[..., some])
+            cut_image(np.ascontiguousarray(image_HWC[..., some]), plan, number, group)
+            out_VSSC[..., some] = group
         return
     levels = {0: image_HWC}
     side = plan.cut_size
