@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jepack import dicom
 from jepack.arrays import choose
 from jepack.errors import DataError, JepackError
 from jepack.files import cache_root, write_json
@@ -83,7 +84,7 @@ def expand(
             parts = tiff_parts(path, tile, stride)
         elif suffix == ".npy":
             parts = npy_parts(path)
-        elif suffix == ".dcm":
+        elif suffix in dicom.SUFFIXES:
             parts = dicom_parts(path)
         else:
             parts = [(None, None)]
@@ -114,8 +115,7 @@ def npy_parts(path: Path) -> Parts:
 
 
 def dicom_parts(path: Path) -> Parts:
-    tags = need("pydicom", "dicom").dcmread(path, stop_before_pixels=True)
-    frames = int(tags.get("NumberOfFrames", 1) or 1)
+    frames = dicom.frames_of(path)
     return [(f"frame={n}", None) for n in range(frames)] if frames > 1 else WHOLE
 
 

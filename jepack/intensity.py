@@ -26,6 +26,7 @@ class Raw:
     values: npt.NDArray[Any]  # [H, W, C], any integer, float or bool type
     window: tuple[float, float] | None = None  # the file's own, in the units of `values`
     inverted: bool = False  # low values are bright (DICOM's MONOCHROME1)
+    pictured: Pixels | None = None  # as the file itself shows them, where no window can say it
 
 
 def checked_window(value: Any, channels: int) -> Window:
@@ -50,6 +51,8 @@ def to_eight_bits(raw: Raw, window: Window) -> Pixels:
     spans: Any = None
     if isinstance(window, tuple):
         spans = window
+    elif raw.pictured is not None:
+        return 255 - raw.pictured if raw.inverted else raw.pictured
     elif raw.window is not None:
         spans = (raw.window,)
     pixels = shown(values, spans) if spans is not None else fixed(values)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jepack import dicom
 from jepack.errors import DataError, DependencyError
 from jepack.formats import check_size, need
 
@@ -64,16 +65,9 @@ def array_of(path: Path, kind: str, key: str) -> Any:
 
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
-    pydicom = need("pydicom", "dicom")
-    dataset = pydicom.dcmread(path)
-    values = np.ascontiguousarray(dataset.pixel_array[frame])
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.PixelData = values.tobytes()
-    dataset["PixelData"].is_undefined_length = False
-    dataset.NumberOfFrames = 1
-    stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=True, implicit_vr=False, little_endian=True)
-    return stream.getvalue()
+    with dicom.quiet():
+        frames: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path))
+        return frames.alone(frame)
 
 
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Any:

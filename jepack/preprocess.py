@@ -25,7 +25,7 @@ from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eigh
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif",
-    ".npy", ".dcm", ".fits", ".fit",
+    ".npy", ".dcm", ".dicom", ".ima", ".fits", ".fit",
 )  # fmt: skip
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # more than 8 bits
 MAX_BYTES = 64 * 1024 * 1024

@@ -26,7 +26,15 @@ RECORD = "jepack-repository.json"  # what the folder was made from; Triton passe
 TENSORRT = ("off", "fp32", "fp16")
 # What the decoder needs of the jepack package inside the server: Pillow and NumPy only. Formats that
 # need more (formats.py) work when their library is installed in the server's environment.
-DECODER = ("errors.py", "formats.py", "intensity.py", "preprocess.py")
+DECODER = (
+    "dicom.py",
+    "dicom_codecs.py",
+    "dicom_display.py",
+    "errors.py",
+    "formats.py",
+    "intensity.py",
+    "preprocess.py",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

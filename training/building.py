@@ -24,7 +24,7 @@ from jepack.intensity import Window
 from training.content import WHOLE, Grids
 from training.decoding import decode_file
 
-FORMAT = 3
+FORMAT = 4
 BLOCK = 64  # images decoded ahead of the writer
 SPARE_BYTES = 256 << 20  # left free on the disk
 
