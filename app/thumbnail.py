@@ -33,7 +33,11 @@ def seen(source: bytes | Path) -> Pixels:
 
 def make_thumbnail(source: bytes | Path) -> bytes:
     """An image as WebP of at most SIDE px, about 3 kB. Raises DataError when it cannot be read."""
-    pixels_HWC = seen(source)
+    with preprocess.naming(source):
+        return webp(seen(source))
+
+
+def webp(pixels_HWC: Pixels) -> bytes:
     height, width = pixels_HWC.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     small = preprocess.resize(

@@ -17,7 +17,7 @@ import numpy as np
 
 from jepack import dicom
 from jepack.arrays import choose
-from jepack.errors import DataError, JepackError
+from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
 from jepack.folders import Notes, split_by_name
 from jepack.formats import need
@@ -97,6 +97,10 @@ def expand(
                 label=label if label is not None else file.label,
                 columns={**own, **file.columns},
             )
+    except DependencyError:
+        if suffix not in dicom.SUFFIXES:
+            raise
+        yield file  # decoding will say what is missing, for this image
     except JepackError:
         raise
     except Exception as error:

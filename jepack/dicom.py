@@ -37,6 +37,18 @@ PIXELS = {
     0x7FE00010: ("PixelData", "OW"),
 }
 NEEDED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
+# All that is taken from a header: the rest, a patient's name or a million made-up elements, is passed over.
+TAGS = [
+    *NEEDED, "PlanarConfiguration", "NumberOfFrames", "BitsStored", "HighBit", "PixelRepresentation",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    *(
+        f"{segmented}{colour}PaletteColorLookupTable{what}"
+        for colour in ("Red", "Green", "Blue")
+        for segmented, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+    ),
+]  # fmt: skip
 UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
@@ -150,9 +162,8 @@ class Frames:
         for tag in self.header.keys():  # noqa: SIM118 (a Dataset iterates over elements)
             if tag.group == 0x0028:
                 found[tag] = copy.copy(self.header[tag])  # setting a value would change both
-        for name in ("NumberOfFrames", "FrameIncrementPointer"):
-            if name in found:
-                del found[name]
+        if "NumberOfFrames" in found:
+            del found.NumberOfFrames
         shared = list(self.header.get("SharedFunctionalGroupsSequence") or [])[:1]
         own = list(self.header.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
         for groups in (*shared, *own):
@@ -236,10 +247,16 @@ def opened(stream: Any) -> tuple[Any, Any, Any]:
     meta = reader.read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
     if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
         stream = io.BytesIO(inflated(stream))
-        header = reader.read_dataset(stream, False, True, stop_when=lambda tag, *_: tag in PIXELS)
+        header = reader.read_dataset(
+            stream,
+            False,
+            True,
+            stop_when=lambda tag, *_: tag in PIXELS,
+            specific_tags=[need("pydicom.tag", "dicom").Tag(name) for name in TAGS],
+        )
         return header, uid.ExplicitVRLittleEndian, stream
     stream.seek(0)
-    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
     syntax = header.file_meta.get("TransferSyntaxUID")
     if not syntax:
         implicit, little = header.original_encoding

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jepack import dicom
-from jepack.errors import DataError, DependencyError
+from jepack.errors import DataError, DecoderError, DependencyError
 from jepack.formats import check_size, need
 
 HANDLES = 16  # open files per thread
@@ -41,8 +41,12 @@ def read_part(path: Path, part: str) -> bytes:
         if kind == "frame":
             return dicom_frame(path, int(key))
         return npy_bytes(array_of(path, kind, key))
-    except (DataError, DependencyError):
+    except DataError:
         raise
+    except DependencyError as error:
+        raise DecoderError(str(error)) from error
+    except MemoryError as error:
+        raise DataError(f"{path}#{part}: needs more memory than there is") from error
     except Exception as error:
         raise DataError(f"{path}#{part}: {error or type(error).__name__}") from error
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jepack.errors import ConfigError, DataError, DependencyError
+from jepack.errors import ConfigError, DataError, DecoderError, DependencyError
 from jepack.formats import MAX_PIXELS, kind_of, read_array
 from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
 
@@ -80,7 +80,8 @@ class Preprocessing:
 def load(source: bytes | Path, preprocessing: Preprocessing) -> Pixels:
     """Bytes or a file -> [size, size, C] uint8, ready for the encoder."""
     pixels = decode(source, preprocessing.channels, preprocessing.window)
-    return crop(pixels, preprocessing)
+    with naming(source):
+        return crop(pixels, preprocessing)
 
 
 def decode(source: bytes | Path, channels: int, window: Window = None) -> Pixels:
@@ -115,8 +116,12 @@ def naming(source: bytes | Path) -> Iterator[None]:
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         yield
-    except (DataError, DependencyError) as error:
+    except DataError as error:
         raise type(error)(f"{name}: {error}") from error
+    except DependencyError as error:
+        raise DecoderError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{name}: needs more memory than there is") from error
     except Exception as error:
         # Pillow's parsers raise a wide family (OSError, SyntaxError, struct.error, ...).
         reason = str(error).replace(repr(error), "") or type(error).__name__

@@ -53,9 +53,12 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
         )
     except SourceError:
         raise
-    except (DataError, OSError) as error:
+    except Exception as error:  # of whatever kind: it is this image's, and ends nothing
         reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
-        raise DataError(reason.removeprefix(f"{file.path}: ")) from error
+        reason = reason.removeprefix(f"{file.path}: ")
+        if isinstance(error, MemoryError):
+            reason = "needs more memory than there is"
+        raise DataError(reason or type(error).__name__) from error
 
 
 def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:

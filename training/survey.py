@@ -52,16 +52,25 @@ class Look:
 def look_at(file: ImageFile) -> Look:
     look = Look(file)
     try:
+        examine(file, look)
+    except Exception as error:  # of whatever kind: it is this image's, and ends nothing
+        memory = isinstance(error, MemoryError)
+        look.problem = "needs more memory than there is" if memory else str(error) or repr(error)
+    return look
+
+
+def examine(file: ImageFile, look: Look) -> None:
+    try:
         data = file.read()
     except DataError as error:
         look.problem = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
-        return look
+        return
     look.sha = hashlib.sha256(data).hexdigest()
     try:
         raw = preprocess.read_raw(data)
     except DataError as error:
         look.problem = str(error).removeprefix("image: ")
-        return look
+        return
     values = raw.values
     look.height, look.width, look.channels = (int(n) for n in values.shape)
     look.depth = str(values.dtype)
@@ -83,7 +92,6 @@ def look_at(file: ImageFile) -> Look:
         look.print = print_of(to_eight_bits(raw, ((look.low, max(look.high, look.low + 1)),)))
     except DataError as error:
         look.problem = str(error)
-    return look
 
 
 def doubts_of_picture(data: bytes, look: Look) -> None:
