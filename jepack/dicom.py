@@ -140,7 +140,7 @@ class Frames:
 
     def check_length(self, frame: int, options: dict[str, Any]) -> None:
         """Whether an uncompressed frame is all there."""
-        if self.length == UNKNOWN_LENGTH:
+        if self.syntax.is_encapsulated:
             return
         values = int(options["rows"]) * int(options["columns"]) * self.samples
         bits = values * int(options["bits_allocated"])

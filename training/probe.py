@@ -178,7 +178,7 @@ def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
     images, bad = read_those(files, look)
     if bad:
         raise DataError(f"{len(bad)} of {len(files)} images cannot be read:\n{listed(bad)}")
-    return np.stack(images)
+    return np.stack([image for image in images if image is not None])
 
 
 def read_those(

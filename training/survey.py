@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from jepack import preprocess
+from jepack import dicom, preprocess
 from jepack.errors import DataError
 from jepack.formats import kind_of
 from jepack.images import ImageFile
@@ -22,7 +22,7 @@ from training.splits import Print, print_of
 HUGE_PIXELS = 12_000_000
 TINY_SIDE = 16
 EXTENSIONS = {
-    "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "fits": (".fits", ".fit"), "dicom": (".dcm",),
+    "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "fits": (".fits", ".fit"), "dicom": dicom.SUFFIXES,
 }  # fmt: skip
 
 
