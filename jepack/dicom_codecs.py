@@ -76,6 +76,8 @@ def decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
         size, transformed = size_of_jpeg(source)
         check_stream(size, shape)
         if syntax in JPEG_LS:
+            if not source.rstrip(b"\0").endswith(b"\xff\xd9"):  # CharLS would search on for seconds
+                raise DataError("its compressed stream is cut short")
             values = imagecodecs.jpegls_decode(source)
         elif samples == 3:
             # The same space in and out: the components as they are stored.

@@ -257,6 +257,13 @@ def test_one_frame_is_read_without_the_others(
         decode(found[2], 3)
 
 
+def test_a_stream_that_is_cut_short_is_refused_before_it_is_decompressed() -> None:
+    stream = packed(deep(1)[0], uid.JPEGLSLossless, 12)
+    dataset = header(24, 32, uid.JPEGLSLossless, BitsStored=12, HighBit=11)
+    with pytest.raises(DataError, match="cut short"):
+        decode(with_pixels(dataset, [stream[:-40]]), 1)
+
+
 def bomb(syntax: Any, rows: int = 16, stream: bytes = b"") -> bytes:
     dataset = header(rows, 16, syntax, BitsStored=12, HighBit=11)
     return with_pixels(dataset, [stream])
