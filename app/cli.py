@@ -17,9 +17,9 @@ from rich.table import Table
 from app.store import VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
-from jepack.errors import ConfigError, DataError
+from jepack.errors import ConfigError, DataError, listed
 from jepack.images import ImageFile, base_of, chosen, find_images, is_address
-from jepack.names import kept, marked, original, tell, valid
+from jepack.names import kept, marked, marked_lines, original, tell, valid
 
 UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
 
@@ -115,8 +115,8 @@ def index(
         )  # fmt: skip
     if done.skipped:
         console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
-        for image, reason in list(done.skipped.items())[:5]:
-            console.print(f"  {marked(image)}: {marked(reason)}", highlight=False, soft_wrap=True)
+        told = marked_lines(listed(done.skipped.items(), 5))
+        console.print(told, highlight=False, soft_wrap=True)
     console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
 
 

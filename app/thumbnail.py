@@ -65,7 +65,12 @@ def make_thumbnail(source: bytes | Path, window: Window = None) -> bytes:
 
 def thumbnail_of(source: bytes | Path, window: Window = None) -> tuple[bytes, bool]:
     """The thumbnail, and whether the image's values fill little of their depth."""
-    pixels_HWC, narrow = seen(source, window)
+    with preprocess.naming(source):
+        pixels_HWC, narrow = seen(source, window)
+        return webp(pixels_HWC), narrow
+
+
+def webp(pixels_HWC: Pixels) -> bytes:
     height, width = pixels_HWC.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     small = preprocess.resize(
@@ -73,4 +78,4 @@ def thumbnail_of(source: bytes | Path, window: Window = None) -> tuple[bytes, bo
     )
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "WEBP", quality=QUALITY, method=EFFORT)
-    return stream.getvalue(), narrow
+    return stream.getvalue()

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from jepack import preprocess
 from jepack.bundle import Bundle
-from jepack.errors import DataError
+from jepack.errors import DataError, listed
 from jepack.images import ImageFile, base_of, find_images
-from jepack.names import stored
+from jepack.names import marked_lines, stored
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from
@@ -55,7 +56,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
     holds the images, "held_out": [names]}; the names are the images kept out of training. Unreadable
     images are passed over.
     """
-    golden = bundle.golden()["images"]
+    golden, asked = bundle.golden()["images"], data is not None
     provenance = bundle.manifest.get("provenance", {})
     recorded = provenance.get("data")
     if isinstance(recorded, str):
@@ -68,7 +69,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
     recipe = provenance.get("recipe") or {}
     cut = {"tile": recipe.get("tile", 0), "stride": recipe.get("tile_stride", 0)}
     judging, others = divide(data, named, cut)
-    pixels, files = load_some(judging, bundle, max_images)
+    pixels, files = load_some(judging, bundle, max_images, needed=asked)
     calibration, _ = load_some(others, bundle, CALIBRATION)
     if not len(calibration):
         calibration = golden
@@ -103,21 +104,33 @@ def divide(
 
 
 def load_some(
-    images: list[ImageFile], bundle: Bundle, max_images: int
+    images: list[ImageFile], bundle: Bundle, max_images: int, *, needed: bool = False
 ) -> tuple[npt.NDArray[np.uint8], tuple[ImageFile, ...]]:
-    """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array, and which they are."""
+    """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array, and which they are.
+
+    Those that cannot be read are listed; DataError when none can and some are `needed`.
+    """
     order = np.random.default_rng(0).permutation(len(images))
     preprocessing = bundle.preprocessing
     found: list[npt.NDArray[np.uint8]] = []
     kept: list[ImageFile] = []
+    bad: list[tuple[str, str]] = []
     for index in order:
         if len(found) == max_images:
             break
         try:
             found.append(preprocess.load(images[index].read(), preprocessing))
-        except DataError:
+        except DataError as error:
+            bad.append((images[index].name, str(error).removeprefix("image: ")))
             continue
         kept.append(images[index])
+    if bad and not found and needed:
+        raise DataError(f"none of {len(bad)} images can be read:\n{listed(bad)}")
+    if bad:
+        console = Console(stderr=True)
+        console.print(
+            f"[yellow]{len(bad)} images skipped:[/]\n{marked_lines(listed(bad))}", soft_wrap=True
+        )
     side = preprocessing.size
     nothing = np.zeros((0, side, side, preprocessing.channels), np.uint8)
     return np.stack(found) if found else nothing, tuple(kept)

@@ -21,7 +21,15 @@ import numpy.typing as npt
 from jepack.errors import DataError, DependencyError, ServerError
 from jepack.intensity import Window, checked_window
 from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
-from jepack.transport import BusyError, Home, channel, check_address, queue_is_full, translate
+from jepack.transport import (
+    BusyError,
+    Home,
+    RequestError,
+    channel,
+    check_address,
+    queue_is_full,
+    translate,
+)
 
 __all__ = ["BusyError", "Client", "Embeddings", "Endpoint", "Item"]
 
@@ -238,7 +246,7 @@ class Client:
         answers: list[dict[str, Rows]] = []
         try:
             answers = [self.infer(list(good.values()))] if good else []
-        except DataError as refusal:
+        except (DataError, RequestError) as refusal:
             # One bad image fails its request, so ask one by one to learn which.
             for number, image in good.items():
                 try:
@@ -246,6 +254,10 @@ class Client:
                         raise refusal
                     answers.append(self.infer([image]))
                 except DataError as error:
+                    bad[number] = str(error)
+                except RequestError as error:
+                    if self.diagnose() is not None:  # no image is answered
+                        raise
                     bad[number] = str(error)
         rows = {
             output: np.concatenate([answer[output] for answer in answers])

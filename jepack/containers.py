@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jepack import dicom
 from jepack.arrays import choose
 from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
@@ -86,7 +87,7 @@ def expand(
             parts = tiff_parts(path, tile, stride)
         elif suffix == ".npy":
             parts = npy_parts(path)
-        elif suffix == ".dcm":
+        elif suffix in dicom.SUFFIXES:
             parts = dicom_parts(path)
         else:
             parts = [(None, None)]
@@ -99,6 +100,10 @@ def expand(
                 label=label if label is not None else file.label,
                 columns={**own, **file.columns},
             )
+    except DependencyError:
+        if suffix not in dicom.SUFFIXES:
+            raise
+        yield file  # decoding will say what is missing, for this image
     except JepackError:
         raise
     except Exception as error:
@@ -117,8 +122,7 @@ def npy_parts(path: Path) -> Parts:
 
 
 def dicom_parts(path: Path) -> Parts:
-    tags = need("pydicom", "dicom").dcmread(path, stop_before_pixels=True)
-    frames = int(tags.get("NumberOfFrames", 1) or 1)
+    frames = dicom.frames_of(path)
     return [(f"frame={n}", None) for n in range(frames)] if frames > 1 else WHOLE
 
 

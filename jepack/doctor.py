@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import threading
@@ -35,6 +36,12 @@ FLOORS = {
     "huggingface_hub": ("0.30", "hub"),
     "gradio": ("6.22", "app"),
     "lancedb": ("0.30", "app"),
+}
+# What reads each extra's images, here and in the server.
+DECODERS = {
+    "tiff": ("tifffile", "imagecodecs"),
+    "dicom": ("pydicom", "imagecodecs"),
+    "fits": ("astropy",),
 }
 PORTS = {8000: "Triton HTTP", 8001: "Triton gRPC", 8002: "Triton metrics", 7860: "the page"}
 DISK_GB = 10.0
@@ -78,6 +85,7 @@ def examine() -> Iterator[Check]:
     yield check_gpu()
     yield check_compiler()
     yield check_triton()
+    yield check_formats()
     yield check_browser()
     yield check_loopback()
     yield check_shared_memory()
@@ -148,14 +156,17 @@ def check_compiler() -> Check:
     )
 
 
+def server_folder() -> Path:
+    chosen = os.environ.get("JEPACK_TRITON_VENV")
+    return Path(chosen) if chosen else Path(__file__).parents[1] / ".venv-triton"
+
+
 def check_triton() -> Check:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return Check(
             "triton", "warn", "no local binary for this machine", "serve in the NGC container"
         )
-    folder = Path(
-        os.environ.get("JEPACK_TRITON_VENV") or Path(__file__).parents[1] / ".venv-triton"
-    )
+    folder = server_folder()
     binary = next(
         folder.glob("lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"), None
     )
@@ -164,6 +175,29 @@ def check_triton() -> Check:
             "triton", "warn", f"not in {folder}", "make install, or the first jepack serve"
         )
     return Check("triton", "ok", str(binary))
+
+
+def check_formats() -> Check:
+    """Which images beyond Pillow's are read here, and by the local server, whose libraries are its own."""
+    missing = [extra for extra, names in DECODERS.items() if not all(map(installed, names))]
+    found = "all" if not missing else f"all but {', '.join(missing)}"
+    mends = [f"pip install 'jepack[{','.join(missing)}]'"] if missing else []
+    lacks = lacking_in_server()
+    if lacks:
+        found += f"; the server lacks {', '.join(lacks)}"
+        mends.append("the next jepack serve adds them")
+    return Check("formats", "warn" if lacks else "ok", found, "; ".join(mends))
+
+
+def lacking_in_server() -> list[str]:
+    """Decoders installed here that the local server's environment was made without."""
+    try:
+        pins = json.loads((server_folder() / "jepack-environment.json").read_text())["pins"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # not made yet: it will have them
+    held = {re.split(r"[<=>~!]", pin)[0] for pin in pins}
+    names = dict.fromkeys(name for names in DECODERS.values() for name in names)
+    return [name for name in names if installed(name) and name not in held]
 
 
 def check_browser() -> Check:

@@ -1,5 +1,7 @@
 """What can go wrong for a user. Every message says what was found, what is needed, what to do."""
 
+from collections.abc import Iterable
+
 
 class JepackError(Exception):
     """Base of every error meant for the user; the command line prints it without a traceback."""
@@ -55,7 +57,26 @@ class DependencyError(JepackError):
     exit_code = 7
 
 
+class DecoderError(DataError, DependencyError):
+    """An image needs a library that is not installed: passed over like any bad image, not fatal."""
+
+    exit_code = 7
+
+
 class TrainingError(JepackError):
     """Training cannot go on: collapse, non-finite values, divergence."""
 
     exit_code = 8
+
+
+def listed(bad: Iterable[tuple[str, str]], most: int = 10) -> str:
+    """Names and reasons, a line for each; images that fail alike, for want of a library say, share one."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in bad:
+        alike.setdefault(reason, []).append(name)
+    lines = [
+        f"  - {names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {reason}"
+        for reason, names in list(alike.items())[:most]
+    ]
+    more = sum(len(names) for names in list(alike.values())[most:])
+    return "\n".join([*lines, *([f"  and {more:,} more"] if more else [])])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def kind_of(data: bytes) -> str:
     """npy, dicom, fits, tiff, heic or picture (for Pillow to find out), by the first bytes."""
     if data[:6] == b"\x93NUMPY":
         return "npy"
-    if data[128:132] == b"DICM":
+    if data[128:132] == b"DICM" or begins_as_dicom(data):
         return "dicom"
     if data[:9] == b"SIMPLE  =":
         return "fits"
@@ -68,6 +69,33 @@ def kind_of(data: bytes) -> str:
 
 
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+
+def begins_as_dicom(data: bytes) -> bool:
+    """A DICOM file without its preamble: it begins with two elements of groups 2 or 8, in order.
+
+    No other format read here begins like that.
+    """
+    return any(
+        (first := element_at(data, 0, order))[0][0] in (2, 8)
+        and first[0] < (second := element_at(data, first[1], order))[0]
+        and second[0][0] in (2, 8)
+        for order in "<>"
+    )
+
+
+def element_at(data: bytes, offset: int, order: str) -> tuple[tuple[int, int], int]:
+    """Group and element of a DICOM element, and where the next begins (PS3.5, 7.1); zeros past the end."""
+    head = data[offset : offset + 12]
+    if len(head) < 12:
+        return (0, 0), offset
+    tag = struct.unpack_from(order + "HH", head)
+    kind = head[4:6]
+    if not (kind.isalpha() and kind.isupper()):  # implicit
+        return tag, offset + 8 + struct.unpack_from(order + "I", head, 4)[0]
+    if kind in (b"OB", b"OW", b"SQ", b"UN", b"UT"):
+        return tag, offset + 12 + struct.unpack_from(order + "I", head, 8)[0]
+    return tag, offset + 8 + struct.unpack_from(order + "H", head, 6)[0]
 
 
 def read_array(kind: str, data: bytes, channels: int | None = None, limits: Limits = SERVED) -> Raw:
@@ -112,39 +140,10 @@ def read_npy(data: bytes, channels: int | None, limits: Limits) -> Raw:
     return Raw(as_image(np.load(io.BytesIO(data), allow_pickle=False), channels))
 
 
-def read_dicom(data: bytes, channels: int | None, limits: Limits, frame: int = 0) -> Raw:
-    """Rescaled values (such as Hounsfield units) with the file's first window."""
-    pydicom = need("pydicom", "dicom")
-    pixels = need("pydicom.pixels", "dicom")
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    if "PixelData" not in dataset:
-        raise DataError("dicom: holds no picture")
-    values = np.asarray(dataset.pixel_array)
-    colour = int(dataset.get("SamplesPerPixel", 1)) > 1
-    if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
-        values = values[frame]
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return Raw(np.asarray(pixels.apply_color_lut(values, dataset)))
-    if colour:
-        return Raw(values)
-    values = np.asarray(pixels.apply_rescale(values, dataset), dtype=np.float32)
-    return Raw(
-        values[..., None],
-        window=dicom_window(dataset, values),
-        inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
-    )
+def read_dicom(data: bytes, channels: int | None, limits: Limits) -> Raw:
+    from jepack import dicom  # it imports this module
 
-
-def dicom_window(dataset: Any, values: Any) -> tuple[float, float]:
-    """The file's first window; without one, the range of its values."""
-    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if centre is None or width is None:
-        low, high = float(values.min()), float(values.max())
-        return (low, high) if high > low else (low, low + 1)
-    if hasattr(centre, "__len__"):
-        centre, width = centre[0], width[0]
-    half = max(float(width) - 1, 1) / 2  # DICOM PS3.3 C.11.2.1.2
-    return (float(centre) - 0.5 - half, float(centre) - 0.5 + half)
+    return dicom.read_dicom(data, channels, limits)
 
 
 def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:

@@ -29,6 +29,7 @@ class Raw:
     values: npt.NDArray[Any]  # [H, W, C], any integer, float or bool type
     window: tuple[float, float] | None = None  # the file's own, in the units of `values`
     inverted: bool = False  # low values are bright (DICOM's MONOCHROME1, TIFF's min-is-white)
+    pictured: Pixels | None = None  # as the file itself shows them, where no window can say it
     nodata: float | None = None  # the value that means: nothing was measured here
     alpha: npt.NDArray[Any] | None = None  # [H, W], its depth's top = opaque, where a file has it
     colour: bool = False  # the first three channels are red, green and blue, says the file
@@ -93,6 +94,8 @@ def to_eight_bits(raw: Raw, window: Window) -> Pixels:
     spans: Any = None
     if isinstance(window, tuple):
         spans = window
+    elif raw.pictured is not None:
+        return 255 - raw.pictured if raw.inverted else raw.pictured
     elif raw.window is not None:
         spans = (raw.window,)
     if spans is not None:

@@ -83,8 +83,8 @@ def batches_of(items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
     for number, item in enumerate(items):
         try:
             data = bytes_of(item)
-        except DataError as error:
-            batch.unread[number] = str(error)
+        except (DataError, MemoryError) as error:
+            batch.unread[number] = str(error) or "needs more memory than there is"
             continue
         if batch.images and (len(batch.images) >= batch_size or weight + len(data) > REQUEST_BYTES):
             yield batch

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from jepack import dicom
 from jepack.carried import carried
-from jepack.errors import DataError, DependencyError
+from jepack.errors import DataError, DecoderError, DependencyError
 from jepack.formats import OWN, check_size, need
 from jepack.intensity import Raw
 from jepack.oversize import fit
@@ -50,8 +51,12 @@ def read_part(path: Path, part: str) -> bytes:
         if kind == "window":
             return carried(fit(raster_window(path, *(int(number) for number in key.split(",")))))
         return npy_bytes(array_of(path, kind, key))
-    except (DataError, DependencyError):
+    except DataError:
         raise
+    except DependencyError as error:
+        raise DecoderError(str(error)) from error
+    except MemoryError as error:
+        raise DataError(f"{path}#{part}: needs more memory than there is") from error
     except Exception as error:
         raise DataError(f"{path}#{part}: {error or type(error).__name__}") from error
 
@@ -70,16 +75,9 @@ def array_of(path: Path, kind: str, key: str) -> Any:
 
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
-    pydicom = need("pydicom", "dicom")
-    dataset = pydicom.dcmread(path)
-    values = np.ascontiguousarray(dataset.pixel_array[frame])
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.PixelData = values.tobytes()
-    dataset["PixelData"].is_undefined_length = False
-    dataset.NumberOfFrames = 1
-    stream = io.BytesIO()
-    dataset.save_as(stream, enforce_file_format=True, implicit_vr=False, little_endian=True)
-    return stream.getvalue()
+    with dicom.quiet():
+        frames: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path))
+        return frames.alone(frame)
 
 
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from jepack import pictures
-from jepack.errors import ConfigError, DataError, DependencyError, TooLargeError
+from jepack.errors import ConfigError, DataError, DecoderError, DependencyError, TooLargeError
 from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array
 from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
 from jepack.pictures import open_picture
 from jepack.tiff import open_tiff
 
-SUFFIXES = (*pictures.SUFFIXES, ".npy", ".dcm", ".fits", ".fit")
+SUFFIXES = (*pictures.SUFFIXES, ".npy", ".dcm", ".dicom", ".ima", ".fits", ".fit")
 MAX_BYTES = SERVED.bytes
 
 INTERPOLATIONS = {
@@ -120,8 +120,12 @@ def naming(source: bytes | Path) -> Iterator[None]:
     name = "image" if isinstance(source, bytes) else str(source)
     try:
         yield
-    except (DataError, DependencyError) as error:
+    except DataError as error:
         raise type(error)(f"{name}: {error}") from error
+    except DependencyError as error:
+        raise DecoderError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{name}: needs more memory than there is") from error
     except Exception as error:
         # Pillow's parsers raise a wide family (OSError, SyntaxError, struct.error, ...); memory or
         # recursion that one image exhausts is that image's fault too.

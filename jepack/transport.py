@@ -52,6 +52,10 @@ class BusyError(ServerError):
     """The server lives but did not keep up: its queue stayed full, or the deadline passed."""
 
 
+class RequestError(ServerError):
+    """The server lives and failed on this request; others may pass."""
+
+
 def queue_is_full(error: Any) -> bool:
     """Whether Triton refused a request because too many wait; asking again may help."""
     return "maximum queue size" in str(error).lower()
@@ -89,7 +93,7 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
             f"{url}: this server has no model 'embed', so it does not serve a jepack bundle "
             f"({last_line(text)})"
         )
-    return ServerError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
+    return RequestError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
 
 
 def last_line(text: str) -> str:

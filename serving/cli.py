@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jepack import bundle as bundles
 from jepack import shared_memory
 from jepack.client import DEFAULT_URL, Client, Embeddings
-from jepack.errors import ConfigError, DataError, DependencyError, ServerError
+from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import write_bytes
 from jepack.images import ImageFile, base_of, find_images
 from jepack.names import marked, marked_lines, tell
@@ -234,9 +234,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def listing(bad: dict[str, str]) -> str:
-    lines = [f"  {path}: {reason}" for path, reason in list(bad.items())[:SHOWN_BAD]]
-    more = len(bad) - len(lines)
-    return "\n".join([*lines, *([f"  and {more} more"] if more else [])])
+    return listed(bad.items(), SHOWN_BAD)
 
 
 def columns_of(data: Path, files: list[ImageFile], found: Embeddings) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def ensure_server_environment(
     console = console or Console(stderr=True)
     with only_one(folder):
         if marker_of(folder) != wanted():  # another process may have made it while we waited
+            tell_changes(marker_of(folder), console)
             clear(folder)
             build(folder, console)
     return ServerEnvironment(folder)
@@ -139,6 +140,24 @@ def format_pins() -> list[str]:
 
 def wanted() -> dict[str, object]:
     return {"pins": pins(), "python": python_version(), "prefix": sys.base_prefix}
+
+
+def tell_changes(before: object, console: Console) -> None:
+    """Why an environment that was whole is made again."""
+    if not isinstance(before, dict):
+        return
+    old, new = set(before.get("pins") or ()), set(pins())
+    told = [
+        f"{sign} {pin}"
+        for sign, some in (("+", new - old), ("-", old - new))
+        for pin in sorted(some)
+    ]
+    console.print(
+        f"The server's environment no longer matches this one ({', '.join(told) or 'another Python'}), so "
+        "it is made again",
+        highlight=False,
+        soft_wrap=True,
+    )  # fmt: skip
 
 
 def marker_of(folder: Path) -> object:

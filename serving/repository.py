@@ -27,7 +27,8 @@ TENSORRT = ("off", "fp32", "fp16")
 # What the decoder needs of the jepack package inside the server: Pillow and NumPy only. Formats that
 # need more (formats.py) work when their library is installed in the server's environment.
 DECODER = (
-    "errors.py", "formats.py", "intensity.py", "pictures.py", "preprocess.py", "tiff.py", "tiff_tags.py",
+    "dicom.py", "dicom_codecs.py", "dicom_display.py", "errors.py", "formats.py", "intensity.py",
+    "pictures.py", "preprocess.py", "tiff.py", "tiff_tags.py",
 )  # fmt: skip
 
 

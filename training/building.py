@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from jepack import caches
-from jepack.errors import DataError, SourceError
+from jepack.errors import DataError, SourceError, listed
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
 from jepack.images import ImageFile
 from jepack.intensity import Window
 from training.content import WHOLE, Grids
 from training.decoding import decode_file
 
-FORMAT = 3
+FORMAT = 4
 BLOCK = 64  # images decoded ahead of the writer
 SPARE_BYTES = 256 << 20  # left free on the disk
 
@@ -58,7 +58,7 @@ def build(
         raise disk_error(error, folder) from error
     try:
         named = [
-            f"{file.name}: {entry['bad']}"
+            (file.name, entry["bad"])
             for file, entry in zip(files, entries, strict=True)
             if "bad" in entry
         ]
@@ -209,11 +209,10 @@ def masks_of(entries: list[dict[str, Any]]) -> Grids:
     return np.stack([one(entry) for entry in entries if "bad" not in entry])
 
 
-def refuse_too_many_bad(reasons: list[str], total: int, max_bad: float) -> None:
-    if len(reasons) <= max_bad * total and len(reasons) < total:
+def refuse_too_many_bad(bad: Sequence[tuple[str, str]], total: int, max_bad: float) -> None:
+    if len(bad) <= max_bad * total and len(bad) < total:
         return
-    shown = "\n".join(f"  - {reason}" for reason in reasons[:10])
     raise DataError(
-        f"{len(reasons)} of {total} images cannot be read, the limit is {max_bad:.1%}:\n{shown}\n"
+        f"{len(bad)} of {total} images cannot be read, the limit is {max_bad:.1%}:\n{listed(bad)}\n"
         "`jepack inspect` lists them all. Mend or remove them, or raise --max-bad."
     )

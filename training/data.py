@@ -91,8 +91,14 @@ class Cache:
         return self[index]
 
     def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
-        """The crop of one image as serving would make it, from the file."""
-        return preprocess.load(self.files[index].read(), look)
+        """The crop of one image as serving would make it, from the file.
+
+        From the cache where the file can no longer be read: a run does not end for one image at its end.
+        """
+        try:
+            return preprocess.load(self.files[index].read(), look)
+        except DataError:
+            return preprocess.crop(self[index], look)
 
     def order(self, chosen: npt.NDArray[np.int64], images_per_step: int, seed: int) -> Order:
         """Which of the `chosen` images each step sees."""

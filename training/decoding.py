@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jepack import preprocess
-from jepack.errors import DataError, DependencyError, SourceError
+from jepack.errors import DataError, SourceError
 from jepack.images import ImageFile
 from jepack.intensity import Window
 from jepack.oversize import full_size
@@ -55,9 +55,11 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
         )
     except SourceError:
         raise
-    except (DataError, DependencyError, OSError, MemoryError, RecursionError) as error:
+    except Exception as error:  # of whatever kind: it is this image's, and ends nothing
         reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
         reason = reason.removeprefix(f"{file.path}: ")
+        if isinstance(error, MemoryError):
+            reason = "needs more memory than there is"
         raise DataError(reason or type(error).__name__) from error
 
 

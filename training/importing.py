@@ -19,7 +19,7 @@ from rich.console import Console
 from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ConfigError, DataError, DependencyError
+from jepack.errors import ConfigError, DataError, listed
 from jepack.images import find_images
 from jepack.intensity import Window
 from jepack.names import marked, marked_lines, tell
@@ -161,18 +161,25 @@ def class_ids(files: list[Any]) -> Any:
 def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], str]:
     """The files that decode, and a SHA-256 over their bytes, in order."""
     digest = hashlib.sha256()
-    kept = []
+    kept, bad = [], []
     with counter("read") as show:
         for number, file in enumerate(files, start=1):
             try:
                 content = file.read()
                 preprocess.decode(content, channels, window)
-            except (DataError, DependencyError) as error:
-                Console(stderr=True).print(f"[yellow]skipped:[/] {marked_lines(error)}")
+            except DataError as error:
+                bad.append((file.name, str(error).removeprefix("image: ")))
             else:
                 digest.update(hashlib.sha256(content).digest())
                 kept.append(file)
             show(number, len(files))
+    if bad and not kept:
+        raise DataError(f"none of {len(files)} images can be read:\n{listed(bad)}")
+    if bad:
+        console = Console(stderr=True)
+        console.print(
+            f"[yellow]{len(bad)} images skipped:[/]\n{marked_lines(listed(bad))}", soft_wrap=True
+        )
     return kept, digest.hexdigest()
 
 

@@ -196,10 +196,12 @@ def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int
     for axes in grid:
         axes.set_axis_off()
     for axes, look in zip(grid, chosen, strict=False):
-        span = measure_window([look.file], text, look.channels)
-        axes.imshow(
-            shown(preprocess.decode(look.file.read(), look.channels, span)), vmin=0, vmax=255
-        )
+        try:
+            span = measure_window([look.file], text, look.channels)
+            picture = shown(preprocess.decode(look.file.read(), look.channels, span))
+        except DataError:  # --window does not fit it, or it has gone
+            continue
+        axes.imshow(picture, vmin=0, vmax=255)
         axes.set_title(
             shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
         )

@@ -36,9 +36,9 @@ from jepack.encoder import (
     embedding_dims,
     load_encoder,
 )
-from jepack.errors import ConfigError, DataError
+from jepack.errors import ConfigError, DataError, listed
 from jepack.images import ImageFile, chosen, find_images
-from jepack.names import examples, kept, marked, tell
+from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.preprocess import Pixels, Preprocessing
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
@@ -52,6 +52,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = (1, 5, 10)
+NEEDED = 20  # images of two classes
 KINDS = ("timm:", "random:")
 
 
@@ -173,15 +174,47 @@ def opened(
 
 
 def read_images(files: Sequence[ImageFile], look: Preprocessing) -> Pixels:
-    images = []
+    """[N, S, S, C] of all of them. Raises DataError naming those that cannot be read."""
+    images, bad = read_those(files, look)
+    if bad:
+        raise DataError(f"{len(bad)} of {len(files)} images cannot be read:\n{listed(bad)}")
+    return np.stack([image for image in images if image is not None])
+
+
+def read_those(
+    files: Sequence[ImageFile], look: Preprocessing
+) -> tuple[list[Pixels | None], list[tuple[str, str]]]:
+    """Each file's crop, None where it cannot be read, and the names and reasons of those."""
+    images: list[Pixels | None] = []
+    bad = []
     with counter("read") as show:
         for number, file in enumerate(files, start=1):
             try:
                 images.append(preprocess.load(file.read(), look))
             except DataError as error:
-                raise DataError(f"{file.name}: {str(error).removeprefix('image: ')}") from error
+                images.append(None)
+                bad.append((file.name, str(error).removeprefix("image: ")))
             show(number, len(files))
-    return np.stack(images)
+    return images, bad
+
+
+def read_labelled(
+    files: list[ImageFile], look: Preprocessing, data: Path, wanted: list[str]
+) -> tuple[Pixels, list[ImageFile]]:
+    """The images that can be read, and which files they are; the others are listed and left out."""
+    found, bad = read_those(files, look)
+    kept = [file for file, image in zip(files, found, strict=True) if image is not None]
+    if bad and len(kept) < NEEDED:
+        raise DataError(
+            f"{data}: {len(bad)} of {len(files)} images of {wanted} cannot be read, a probe needs "
+            f"{NEEDED}:\n{listed(bad)}"
+        )
+    if bad:
+        console = Console(stderr=True)
+        console.print(
+            f"[yellow]{len(bad)} images left out:[/]\n{marked_lines(listed(bad))}", soft_wrap=True
+        )
+    return np.stack([image for image in found if image is not None]), kept
 
 
 def splits_of(
@@ -293,22 +326,25 @@ def probe(
     tell(Console(stderr=True), notes)
     wanted = classes.split(",") if classes else sorted({str(file.label) for file in files})
     files = [file for file in files if file.label in wanted]
-    if len(files) < 20 or len(wanted) < 2:
+    if len(files) < NEEDED or len(wanted) < 2:
         raise DataError(
             f"{data}: {len(files)} labelled images of {len(wanted)} classes ({examples(wanted)}); a probe "
-            "needs 20 of 2. A class is a folder, or the column `label` of a manifest"
+            f"needs {NEEDED} of 2. A class is a folder, or the column `label` of a manifest"
         )
+    bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
+    bundle = None if bare else bundles.load(Path(encoder))
+    model, look, name = opened(encoder, bundle, size)
+    images, files = read_labelled(files, look, data, wanted)
     y = np.array([wanted.index(str(file.label)) for file in files])
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
-    bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
-    bundle = None if bare else bundles.load(Path(encoder))
     rows: list[dict[str, Any]] = []
     for source in (encoder, *(baselines or ())):
         # A baseline has no trained projection; its embedding is what there is to compare with.
         kind = output if source == encoder else "embedding"
-        model, look, name = opened(source, bundle, size)
-        images = read_images(files, look)
+        if rows:
+            model, look, name = opened(source, bundle, size)
+            images = read_images(files, look)
         x = features(model.to(target), images, look)[bundles.OUTPUTS.index(kind)]
         scores = [score(x, y, *part, seed + n) for n, part in enumerate(parts)]
         row: dict[str, Any] = {

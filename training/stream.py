@@ -110,8 +110,7 @@ class Stream(Cache):
                 self.known_bad.add(index)
                 assert isinstance(self.bad, list)
                 self.bad.append((self.files[index].name, reason))
-        named = [f"{name}: {why}" for name, why in self.bad]
-        refuse_too_many_bad(named, len(self), self.max_bad)
+        refuse_too_many_bad(self.bad, len(self), self.max_bad)
 
 
 def open_stream(

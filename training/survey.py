@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from jepack import preprocess
-from jepack.errors import DataError, DependencyError
+from jepack import dicom, preprocess
+from jepack.errors import DataError
 from jepack.formats import kind_of
 from jepack.images import ImageFile
 from jepack.intensity import to_eight_bits
@@ -23,7 +23,7 @@ from training.splits import Print, print_of
 HUGE_PIXELS = 12_000_000
 TINY_SIDE = 16
 EXTENSIONS = {
-    "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "fits": (".fits", ".fit"), "dicom": (".dcm",),
+    "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "fits": (".fits", ".fit"), "dicom": dicom.SUFFIXES,
 }  # fmt: skip
 
 
@@ -54,16 +54,25 @@ class Look:
 def look_at(file: ImageFile, channels: int | None = None) -> Look:
     look = Look(file)
     try:
+        examine(file, look, channels)
+    except Exception as error:  # of whatever kind: it is this image's, and ends nothing
+        memory = isinstance(error, MemoryError)
+        look.problem = "needs more memory than there is" if memory else str(error) or repr(error)
+    return look
+
+
+def examine(file: ImageFile, look: Look, channels: int | None) -> None:
+    try:
         data = file.read()
-    except (DataError, DependencyError) as error:
+    except DataError as error:
         look.problem = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
-        return look
+        return
     look.sha = hashlib.sha256(data).hexdigest()
     try:
         raw = preprocess.read_raw(data, channels)
-    except (DataError, DependencyError) as error:
+    except DataError as error:
         look.problem = str(error).removeprefix("image: ")
-        return look
+        return
     values = raw.measured
     look.range = range_of(raw)
     look.height, look.width, look.channels = (int(n) for n in values.shape)
@@ -88,7 +97,6 @@ def look_at(file: ImageFile, channels: int | None = None) -> Look:
         look.print = print_of(to_eight_bits(raw, ((look.low, max(look.high, look.low + 1)),)))
     except DataError as error:
         look.problem = str(error)
-    return look
 
 
 def doubts_of_picture(data: bytes, look: Look) -> None:

@@ -82,6 +82,16 @@ def dicom(path: Path, frames: int = 1) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
+def compressed_loop(path: Path, syntax: str) -> None:
+    """Two frames of a transfer syntax; lossy ones show whether both sides decode to the same bit."""
+    pytest.importorskip("pydicom")
+    pytest.importorskip("imagecodecs")
+    from dicom_files import grey
+    from pydicom import uid
+
+    path.write_bytes(grey(np.stack([VALUES, VALUES[::-1]]), getattr(uid, syntax)))
+
+
 def fits(path: Path) -> None:
     flux = VALUES.astype(np.float32) * np.float32(0.9)
     flux[0, 0] = np.nan
@@ -104,6 +114,16 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "GeoTIFF windows": ("a.tif", geotiff),
     "DICOM": ("a.dcm", dicom),
     "DICOM frames": ("a.dcm", lambda path: dicom(path, 2)),
+    **{
+        f"DICOM loop, {name}": ("a.dcm", lambda path, name=name: compressed_loop(path, name))
+        for name in (
+            "JPEGExtended12Bit",
+            "JPEGLosslessSV1",
+            "JPEGLSLossless",
+            "JPEG2000",
+            "RLELossless",
+        )
+    },
     "FITS": ("a.fits", fits),
     "HDF5 slices": ("a.h5", hdf5),
     "zarr slices": (

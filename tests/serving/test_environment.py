@@ -9,6 +9,7 @@ from pathlib import Path
 import PIL
 import pytest
 
+from jepack import doctor
 from jepack.errors import ConfigError, DependencyError
 from serving import environment
 from serving.environment import MARKER, ensure_server_environment, pins, wanted
@@ -21,7 +22,24 @@ def test_pixels_agree_because_pillow_is_the_same_and_numpy_is_below_2() -> None:
 
 def test_the_server_gets_the_decoders_that_training_has() -> None:
     pytest.importorskip("pydicom")
+    pytest.importorskip("imagecodecs")
     assert [pin for pin in pins() if pin.startswith("pydicom==3")]
+    assert "imagecodecs" in pins()  # the newest that still goes with NumPy 1
+    named = {name for names in doctor.DECODERS.values() for name in names}
+    assert named == set(environment.FORMATS)
+
+
+def test_doctor_tells_what_the_server_cannot_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JEPACK_TRITON_VENV", str(tmp_path))
+    monkeypatch.setattr(doctor, "installed", lambda name: name != "astropy")
+    assert doctor.check_formats().found == "all but fits"
+    old = ["numpy==1.26.4", "tifffile==2026.3.3", "imagecodecs"]
+    environment.write_json(tmp_path / MARKER, {"pins": old})
+    check = doctor.check_formats()
+    assert (check.state, check.found) == ("warn", "all but fits; the server lacks pydicom")
+    assert check.mend == "pip install 'jepack[fits]'; the next jepack serve adds them"
 
 
 @pytest.mark.triton
@@ -63,13 +81,16 @@ def test_an_interrupted_environment_is_made_again(
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-def test_changed_pins_make_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_pins_make_it_again_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "pyvenv.cfg").write_text("")
     environment.write_json(tmp_path / MARKER, {**wanted(), "pins": ["pillow==1.0"]})
     built = []
     monkeypatch.setattr(environment, "build", lambda folder, console: built.append(folder))
     ensure_server_environment(tmp_path)
     assert built == [tmp_path]
+    assert f"+ pillow=={PIL.__version__}" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, ConfigError
 from jepack.preprocess import Preprocessing
 from serving.golden import golden_file
-from serving.repository import RepositoryConfig, write_repository
+from serving.repository import DECODER, RepositoryConfig, write_repository
 
 CONFIGS = ["config.pbtxt", "configs/cpu.pbtxt"]
 
@@ -140,7 +140,7 @@ def test_a_bundle_name_with_quotes_survives(tmp_path: Path, bundle: Bundle) -> N
 def test_the_servers_decoder_is_jepacks_own(repository: Path, bundle: Bundle) -> None:
     version = repository / "preprocess" / "1"
     source = Path(jepack.__file__).parent
-    for name in ("errors.py", "formats.py", "intensity.py", "preprocess.py"):
+    for name in DECODER:
         assert (version / "jepack" / name).read_bytes() == (source / name).read_bytes()
     settings = json.loads((version / "preprocessing.json").read_text())
     assert Preprocessing.from_json(settings) == bundle.preprocessing
@@ -150,6 +150,7 @@ def test_the_decoder_runs_without_the_rest_of_jepack(repository: Path) -> None:
     version = repository / "preprocess" / "1"
     code = (
         f"import sys; sys.path.insert(0, {str(version)!r}); import jepack.preprocess as p\n"
+        "import jepack.dicom\n"
         f"assert p.__file__.startswith({str(version)!r})\n"
         "extra = {'torch', 'timm', 'rich', 'typer', 'safetensors', 'onnxruntime'} & set(sys.modules)\n"
         "assert not extra, extra"

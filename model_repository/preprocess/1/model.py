@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from jepack.errors import DataError, DependencyError  # noqa: E402
+from jepack.errors import DecoderError  # noqa: E402
 from jepack.preprocess import Preprocessing, load  # noqa: E402
 
 
@@ -34,8 +34,12 @@ class TritonPythonModel:
         for number, data in enumerate(images):
             try:
                 crops.append(load(bytes(data), self.preprocessing))
-            except (DataError, DependencyError) as error:
-                reason = str(error).removeprefix("image: ")
+            except (
+                Exception
+            ) as error:  # of whatever kind: it fails this request, not its neighbours
+                reason = str(error).removeprefix("image: ") or type(error).__name__
+                if isinstance(error, DecoderError):
+                    reason = f"in the server, {reason}; `jepack doctor` tells what it decodes"
                 text = f"image {number}: {reason}" if len(images) > 1 else f"image: {reason}"
                 bad = pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
                 return pb_utils.InferenceResponse(output_tensors=[], error=bad)
