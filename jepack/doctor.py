@@ -42,7 +42,9 @@ DECODERS = {
     "tiff": ("tifffile", "imagecodecs"),
     "dicom": ("pydicom", "imagecodecs"),
     "fits": ("astropy",),
+    "heic": ("pillow_heif",),
 }
+BY_CHOICE = ("heic",)  # an extra of its own, in neither `formats` nor `all`: not missed
 PORTS = {8000: "Triton HTTP", 8001: "Triton gRPC", 8002: "Triton metrics", 7860: "the page"}
 DISK_GB = 10.0
 
@@ -179,7 +181,11 @@ def check_triton() -> Check:
 
 def check_formats() -> Check:
     """Which images beyond Pillow's are read here, and by the local server, whose libraries are its own."""
-    missing = [extra for extra, names in DECODERS.items() if not all(map(installed, names))]
+    missing = [
+        extra
+        for extra, names in DECODERS.items()
+        if extra not in BY_CHOICE and not all(map(installed, names))
+    ]
     found = "all" if not missing else f"all but {', '.join(missing)}"
     mends = [f"pip install 'jepack[{','.join(missing)}]'"] if missing else []
     lacks = lacking_in_server()
@@ -195,7 +201,7 @@ def lacking_in_server() -> list[str]:
         pins = json.loads((server_folder() / "jepack-environment.json").read_text())["pins"]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # not made yet: it will have them
-    held = {re.split(r"[<=>~!]", pin)[0] for pin in pins}
+    held = {re.split(r"[<=>~!]", pin)[0].replace("-", "_") for pin in pins}
     names = dict.fromkeys(name for names in DECODERS.values() for name in names)
     return [name for name in names if installed(name) and name not in held]
 
