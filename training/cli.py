@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from jepack.errors import ConfigError
 from jepack.names import marked
 from training import trackers
-from training.config import RECIPES, override, recipe
+from training.config import RECIPES, recipe
+from training.overrides import name_of, override
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
 
@@ -22,9 +24,9 @@ def train(
         Path,
         typer.Argument(help="Folder of images, manifest, shards or other data; see docs/data.md."),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder; a run found there is continued.")] = Path(
-        "runs/train"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the same run found there is continued.")
+    ] = Path("runs/train"),
     recipe_name: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +66,9 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option("--log", help="wandb or trackio, beside TensorBoard.")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Ignore checkpoints in --out.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Start over; a run found in --out is moved aside.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Ten steps, then memory, speed and time; writes nothing."),
@@ -86,6 +90,10 @@ def train(
         "window": window, "group_by": group_by, "stream": stream or None,
     }  # fmt: skip
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    for name in (name_of(setting, "--set") for setting in settings or []):
+        if given.get(name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
 
     trackers.check(log or [])

@@ -17,11 +17,11 @@ from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from jepack.files import write_json
-from jepack.images import find_images, source_name
+from jepack.images import ImageFile, find_images, source_name
 from jepack.intensity import Window
 from jepack.names import marked, tell, valid
 from jepack.preprocess import Preprocessing
-from training import bundling, monitor
+from training import bundling, monitor, sameness
 from training.batches import Cutter, Finisher, Prefetcher
 from training.bundling import Split
 from training.checking import Checker
@@ -30,16 +30,26 @@ from training.curves import draw_curves
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, Votes, alone, broadcast, ranks, together
 from training.evaluate import Evaluation
+from training.fitting import check_encoder
 from training.health import Health
 from training.monitor import Monitor
 from training.ranges import cautions
 from training.regularisers import FLOORS
-from training.saving import resume, save
+from training.saving import (
+    begin,
+    finished_bundle,
+    refuse_early,
+    restarted,
+    resume,
+    save,
+    told_finished,
+)
 from training.splits import training_split
 from training.starting import State, build, check_sizes, settle, steps_of
 from training.stepping import Entry, Unread, judge, take_step
 from training.stopping import Stop, stop_signals
 from training.stream import open_stream
+from training.trackers import check as check_trackers
 from training.trackers import open_trackers
 from training.views import preset
 
@@ -60,36 +70,43 @@ def train(
 ) -> Bundle | None:
     """Train on a folder of images and write `out`/bundle. Continues a run found in `out`.
 
+    The same run only: ConfigError when its settings or images differ in what decides a run (sameness.py).
+    With `fresh` the run found there is moved aside and this one starts. A finished run gives its bundle.
     `log` names trackers beside TensorBoard: wandb, trackio.
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
     if valid(str(out)) != str(out):
         raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
+    check_trackers(log)
     with ranks(device) as here, stop_signals() as stop:
-        config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
+        config, fresh = settle(config, here), fresh and not restarted()
+        check_encoder(config)
+        if not fresh:
+            refuse_early(out, config)
+        known = None if fresh else out
+        config, window, cache = prepare_data(config, data, here, cache_root, known)
         preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))
-        parts = Split(
-            *training_split(cache.files, config.validation_fraction, config.seed, config.group_by)
-        )
-        check_sizes(config, len(parts.train), here)
+        parts = split_of(config, cache.files, here)
         seed_everything(config, 0, here)
         state = build(config, here)
         state.total = steps_of(config, len(parts.train))
-        resume(state, out, config, here, fresh)
+        state.record = sameness.record(config, cache, parts, license)
+        if not fresh:
+            resume(state, out, config, here)
+        kept = broadcast(here.first and finished_bundle(state, out) is not None)
+        if kept:
+            return told_finished(state, out) if here.first else None
         floor = FLOORS.get(config.regulariser)
+        alone(here, lambda: begin(state, out, config, preprocessing, cache, fresh))
         trackers = open_trackers(log, out, config.to_json()) if here.first else []
         watcher = Monitor(
             out, state.total, state.step, active=here.first, floor=floor, trackers=trackers
         )
         if here.first:
             announce(watcher, config, cache, state, data)
-            write_json(out / "config.json", config.to_json())
-            write_json(out / "preprocessing.json", preprocessing.to_json())
-            write_json(
-                out / "provenance.json",
-                bundling.provenance(config, cache, parts.held_out, data, license),
-            )
-            write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
+            license = state.record["license"]
+            source = bundling.provenance(config, cache, parts.held_out, data, license)
+            write_json(out / "provenance.json", source | {"history": state.record["history"]})
         with watcher, stop.after_a_step():
             done = loop(
                 config, state, cache, parts, preprocessing, here, out, watcher, stop, stop_after
@@ -103,11 +120,13 @@ def train(
             if config.stream:  # what was found bad on the way, by this rank
                 write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
             draw_curves(out, floor)
-            source = bundling.provenance(config, cache, parts.held_out, data, license)
             watcher.say("calibrating and writing the bundle ...")
             return bundling.write(
                 out / "bundle", best, config, preprocessing, cache, parts,
-                {**source, "steps": state.step, "last_figures": state.seconds}, out / "curves.png",
+                {
+                    **source, "history": state.record["history"], "steps": state.step,
+                    "last_figures": state.seconds,
+                }, out / "curves.png",
                 device=here.device,
             )  # fmt: skip
 
@@ -115,15 +134,21 @@ def train(
 
 
 def prepare_data(
-    config: TrainConfig, data: Path, here: Ranks, root: Path | None
+    config: TrainConfig, data: Path, here: Ranks, root: Path | None, run: Path | None = None
 ) -> tuple[TrainConfig, Window, Cache]:
-    """Decode once, on rank 0; everyone opens the same cache. Or a stream, which keeps nothing."""
+    """Decode once, on rank 0; everyone opens the same cache. Or a stream, which keeps nothing.
+
+    Before that the number of images is judged, also by the `run` that is to be continued.
+    """
     cut: dict[str, Any] = {"tile": config.tile, "stride": config.tile_stride}
 
     def measure() -> tuple[int, Window]:
         notes: list[str] = []
         files = find_images(data, parts=True, notes=notes, **cut)
         tell(Console(stderr=True), notes)
+        if run is not None:
+            refuse_early(run, config, len(files))
+        split_of(config, files, here)
         channels = config.channels or guess_channels(files)
         measured = channels, measure_window(files, config.window, channels)
         tell(Console(stderr=True), cautions(files, *measured))
@@ -131,9 +156,8 @@ def prepare_data(
 
     channels, window = broadcast(alone(here, measure))
     config = replace(config, channels=channels)
-    side = config.cache_side or round(1.25 * max(config.size, config.serving_size))
     arguments: dict[str, Any] = {
-        "side": side, "channels": channels, "window": window, "max_bad": config.max_bad, **cut,
+        "side": config.kept_side, "channels": channels, "window": window, "max_bad": config.max_bad, **cut,
     }  # fmt: skip
     if config.stream:
         return config, window, together(here, lambda: open_stream(data, **arguments))
@@ -149,6 +173,15 @@ def prepare_data(
         return decoded if decoded is not None else open_cache(data, **arguments)
 
     return config, window, together(here, opened)
+
+
+def split_of(config: TrainConfig, files: Sequence[ImageFile], here: Ranks) -> Split:
+    """Training and held-out images. Raises DataError or ConfigError where they are too few."""
+    train, held_out = training_split(
+        files, config.validation_fraction, config.seed, config.group_by
+    )
+    check_sizes(config, len(train), len(held_out), here)
+    return Split(train, held_out)
 
 
 def serving_preprocessing(config: TrainConfig, cache: Cache, window: Window) -> Preprocessing:
@@ -272,6 +305,8 @@ def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, 
         watcher.warn(f"{len(cache.bad)} unreadable images skipped, see bad_images.json")
     if state.step:
         watcher.say(f"continuing after step {state.step} of {state.total}")
+    for note in state.notes:
+        watcher.say(marked(note))
 
 
 def seed_everything(config: TrainConfig, step: int, here: Ranks) -> None:
