@@ -20,8 +20,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+<<<<<<< HEAD
 from jepack import loopback, shared_memory
 from jepack.names import marked_lines
+=======
+from jepack import loopback, shared_memory, threads
+>>>>>>> 2ea579a (docs: what a busy machine costs, what --minutes covers, what bits depend on; cores counted within a quota in doctor and index)
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
 FLOORS = {
@@ -136,7 +140,7 @@ def check_gpu() -> Check:
         return Check(
             "gpu", "warn", "a driver, but torch cannot use it", "install a CUDA build of torch"
         )
-    return Check("gpu", "ok", f"none; {os.cpu_count()} CPU cores are used")
+    return Check("gpu", "ok", f"none; {threads.cores()} CPU cores are used")
 
 
 def check_compiler() -> Check:

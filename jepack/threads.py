@@ -23,7 +23,7 @@ from typing import Any
 # whatever it is told, 12 s for an isotropy report with two threads and 1.5 s with one.
 CALM = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
-WARM_TURNS = 2  # the first allocate and are not judged
+WARM_TURNS = 1  # the first allocates and is not judged
 PAIRS = 3  # turns with the present number and with another, alternating
 GAIN = 0.92  # of the present time, or the number stays
 FLAT = 1.15  # half as many cost next to nothing: where threads wait, only one may be free of it
@@ -33,7 +33,7 @@ TURN_S = 0.03  # shorter turns are timed together
 LOOK_S = 10.0  # between looks at least
 EARLY_S = 3.0
 SHARE = 30  # a look that lost a second is followed by 30 without one ...
-LONGEST_S = 300.0  # ... but not by more than this
+LONGEST_S = 900.0  # ... but not by more than this
 
 _fixed = 0
 
@@ -169,7 +169,7 @@ class Chooser:
         if self.looked is None:
             self.looked = now
         if self.rivals:
-            if not new:
+            if not new or (self.half is not None and each < self.half / CLEAR):
                 self.compare(number, each, spent, most)
             return
         if self.warm:

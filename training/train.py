@@ -66,7 +66,9 @@ def train(
     """
     if valid(str(out)) != str(out):
         raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
-    with ranks(device) as here, stop_signals() as stop, threads.fixing(config.threads):
+    # Compiled code is made for one number of threads, and made again, in minutes, for another.
+    number = config.threads or (torch.get_num_threads() if config.compile else 0)
+    with ranks(device) as here, stop_signals() as stop, threads.fixing(number):
         config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
         preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))
         parts = Split(
