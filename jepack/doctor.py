@@ -20,12 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-<<<<<<< HEAD
-from jepack import loopback, shared_memory
-from jepack.names import marked_lines
-=======
 from jepack import loopback, shared_memory, threads
->>>>>>> 2ea579a (docs: what a busy machine costs, what --minutes covers, what bits depend on; cores counted within a quota in doctor and index)
+from jepack.names import marked_lines
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
 FLOORS = {
