@@ -42,7 +42,7 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
     from training.config import override, quickstart
     from training.distributed import Ranks
     from training.starting import build
-    from training.train import one_step
+    from training.stepping import one_step
 
     def training() -> Callable[[], None]:
         config = override(

@@ -46,7 +46,6 @@ from training.trackers import open_trackers
 from training.views import preset
 
 
-
 def train(
     config: TrainConfig,
     data: Path,
