@@ -46,7 +46,14 @@ def train(
     images_per_step: Annotated[int | None, typer.Option(help="Over all ranks.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget of the steps.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Wall-clock budget of steps, evaluations and checkpoints."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads that compute; default: what is fastest while it runs."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak.")] = None,
     sigreg_weight: Annotated[float | None, typer.Option(help="Lambda, in (0, 1).")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
@@ -88,6 +95,7 @@ def train(
         "minutes": minutes, "learning_rate": learning_rate, "sigreg_weight": sigreg_weight,
         "precision": precision, "init": init, "max_bad": max_bad, "seed": seed,
         "window": window, "group_by": group_by, "stream": stream or None,
+        "threads": threads,
     }  # fmt: skip
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     for name in (name_of(setting, "--set") for setting in settings or []):

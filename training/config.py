@@ -45,7 +45,9 @@ class TrainConfig:
     images_per_step: int = 256  # over all ranks and micro-batches, before views
     accumulate: int = 1  # micro-batches per step; SIGReg sees the whole step either way
     epochs: float = 100.0
-    minutes: float | None = None  # wall-clock budget; shortens `epochs` after a few timed steps
+    minutes: float | None = (
+        None  # wall-clock budget of steps, evaluations, checkpoints; shortens `epochs`
+    )
     learning_rate: float = 5e-4  # peak
     final_lr_fraction: float = 1e-3  # of the peak, at the last step
     warmup_fraction: float = 0.05  # of all steps
@@ -69,6 +71,9 @@ class TrainConfig:
     compile: bool = False  # torch.compile of the backbone (LeJEPA); minutes before the first step
     seed: int = 0
     workers: int = 2  # threads that cut views
+    threads: int = (
+        0  # that compute on a CPU; 0 = the number that is fastest, looked at while running
+    )
     # what is kept
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 3

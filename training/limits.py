@@ -77,6 +77,7 @@ LIMITS: dict[str, Limit] = {
     "predictor_depth": whole(1, 256),
     "seed": whole(0, 1 << 40),  # torch takes 64 bits, and a step's seed is a multiple of it
     "workers": whole(0, 1024),
+    "threads": whole(0, 1024),
     "checkpoint_minutes": Limit(0, 1e6),
     "keep_checkpoints": whole(1, 1_000_000),
     "evaluate_epochs": positive(1e6),

@@ -36,7 +36,7 @@ RATES = (
 MACHINE = ("accumulate", "precision")
 # Speed, memory and what is looked at; no weight depends on them but by rounding. Not compared.
 FREE = (
-    "workers", "compile", "activation_checkpointing", "checkpoint_minutes", "keep_checkpoints",
+    "workers", "threads", "compile", "activation_checkpointing", "checkpoint_minutes", "keep_checkpoints",
     "evaluate_epochs", "max_bad",
 )  # fmt: skip
 # All other settings decide the run, also those that a later version adds.

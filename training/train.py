@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from jepack import threads
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
@@ -23,10 +25,11 @@ from jepack.names import marked, tell, valid
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor, sameness
 from training.batches import Cutter, Finisher, Prefetcher
+from training.budget import Budget
 from training.bundling import Split
 from training.checking import Checker
 from training.config import TrainConfig
-from training.curves import draw_curves
+from training.curves import draw_curves, threads_used
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, Votes, alone, broadcast, ranks, together
 from training.evaluate import Evaluation
@@ -53,8 +56,6 @@ from training.trackers import check as check_trackers
 from training.trackers import open_trackers
 from training.views import preset
 
-TIMED_STEPS = 8
-
 
 def train(
     config: TrainConfig,
@@ -78,7 +79,9 @@ def train(
     if valid(str(out)) != str(out):
         raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
     check_trackers(log)
-    with ranks(device) as here, stop_signals() as stop:
+    # Compiled code is made for one number of threads, and made again, in minutes, for another.
+    number = config.threads or (torch.get_num_threads() if config.compile else 0)
+    with ranks(device) as here, stop_signals() as stop, threads.fixing(number):
         config, fresh = settle(config, here), fresh and not restarted()
         check_encoder(config)
         if not fresh:
@@ -96,6 +99,7 @@ def train(
         kept = broadcast(here.first and finished_bundle(state, out) is not None)
         if kept:
             return told_finished(state, out) if here.first else None
+        repeated = {} if fresh else threads_used(out, state.step)
         floor = FLOORS.get(config.regulariser)
         alone(here, lambda: begin(state, out, config, preprocessing, cache, fresh))
         trackers = open_trackers(log, out, config.to_json()) if here.first else []
@@ -109,8 +113,9 @@ def train(
             write_json(out / "provenance.json", source | {"history": state.record["history"]})
         with watcher, stop.after_a_step():
             done = loop(
-                config, state, cache, parts, preprocessing, here, out, watcher, stop, stop_after
-            )
+                config, state, cache, parts, preprocessing, here, out, watcher, stop, stop_after,
+                repeated,
+            )  # fmt: skip
         best = state.best()
         if not done:
             return None
@@ -202,8 +207,12 @@ def serving_preprocessing(config: TrainConfig, cache: Cache, window: Window) -> 
 def loop(
     config: TrainConfig, state: State, cache: Cache, parts: Split, preprocessing: Preprocessing,
     here: Ranks, out: Path, watcher: Monitor, stop: Stop, stop_after: int | None,
+    repeated: dict[int, int],
 ) -> bool:  # fmt: skip
-    """Steps until the end (True) or `stop_after` (False). KeyboardInterrupt, on all ranks, when stopped."""
+    """Steps until the end (True) or `stop_after` (False). KeyboardInterrupt, on all ranks, when stopped.
+
+    `repeated`: steps that were done before a kill, and with how many threads.
+    """
     if state.step >= state.total:
         return True  # a run that was killed while its bundle was made
     look = preset(config.preset, config.view_overrides)
@@ -213,9 +222,9 @@ def loop(
     checker = alone(here, lambda: Checker(config, cache, parts, preprocessing))
     health = Health(config)
     every = max(1, round(config.evaluate_epochs * len(parts.train) / config.images_per_step))
-    saved = started = time.monotonic()
-    timed: list[float] = []
-    most = steps_of(config, len(parts.train))
+    saved = time.monotonic()
+    budget = Budget(config.minutes, steps_of(config, len(parts.train)), state.step)
+    chooser, threads_by_step = threads.Chooser(torch), dict[int, int]()
     votes, unread = Votes(), Unread()
 
     def heed(entry: Entry) -> None:
@@ -225,12 +234,15 @@ def loop(
             # What views cost the step: waiting for them, and finishing them on the device.
             "cut_share": (entry.waited_s + entry.views.seconds()) / entry.took_s,
         }
-        watcher.step(entry.reading.step, figures)
+        number = threads_by_step.pop(entry.reading.step)
+        watcher.step(entry.reading.step, figures | {"threads": number})
         health.check(state, figures, out, entry.reading.step + 1)
 
-    def check(encoder: Encoder) -> Evaluation:
+    def check(encoder: Encoder, number: int) -> Evaluation:
+        """With the last step's number of threads, so that its figures repeat where the step does."""
         assert checker is not None
-        return checker.check(state, encoder, state.seconds, watcher)
+        with budget.evaluation(), chooser.turn(number=number), threads.fixing(number):
+            return checker.check(state, encoder, state.seconds, watcher)
 
     def wishes() -> tuple[bool, bool]:
         """This rank's: to stop, to save (the first one's clock counts)."""
@@ -240,19 +252,21 @@ def loop(
         for batch in batches:
             begin = time.perf_counter()
             seed_everything(config, state.step, here)
-            reading = take_step(config, state, finisher.finish(batch), here)
+            with chooser.turn(number=threads_of(state.step, repeated, here)) as number:
+                reading = take_step(config, state, finisher.finish(batch), here)
+            threads_by_step[reading.step] = number
             unread.wait()
             took = time.perf_counter() - begin + batches.waited_s
             for entry in unread.put(Entry(reading, took, batches.waited_s, finisher.took)):
                 heed(entry)
-            timed.append(took)
-            if config.minutes and len(timed) % TIMED_STEPS == 0:
-                fit_budget(config, state, timed, time.monotonic() - started, watcher, most)
+            if budget.due(state.step):
+                state.total, budget.next = broadcast(budget.fit(state.total, watcher.say))
+                watcher.set_total(state.total)
             last = state.step >= state.total
             if state.step % every == 0 or last:
                 for entry in unread.rest():
                     heed(entry)
-                state.evaluation = alone(here, partial(check, state.best()))
+                state.evaluation = alone(here, partial(check, state.best(), number))
             stopping, due = votes.take(wishes())
             leaving = stopping or state.step == stop_after
             if due or leaving or last:
@@ -273,21 +287,15 @@ def loop(
     raise AssertionError("batches never end")
 
 
-def fit_budget(
-    config: TrainConfig, state: State, timed: list[float], spent: float, watcher: Monitor, most: int
-) -> None:
-    """Fit the run into its wall-clock budget; the schedule then ends where the run ends."""
-    assert config.minutes is not None
-    recent = sorted(timed[-2 * TIMED_STEPS :])
-    per_step = recent[len(recent) // 2] * 1.1  # evaluation and a noisy machine
-    room = max(0.0, 60 * config.minutes - spent)
-    fits = broadcast(min(most, state.step + max(1, int(room / per_step))))
-    if abs(fits - state.total) > 0.1 * state.total:  # a busy machine's speed swings
-        watcher.say(
-            f"{per_step:.2f} s per step: {fits} of {most} steps fit into {config.minutes:g} minutes"
-        )
-        state.total = fits
-        watcher.set_total(fits)
+def threads_of(step: int, repeated: dict[int, int], here: Ranks) -> int:
+    """Threads that a step must have: those it had before a kill; 0 = a free choice.
+
+    Several ranks wait for each other, so the time of one tells nothing of its threads: they share the cores.
+    """
+    if here.world == 1 and here.device.type == "cpu":
+        return repeated.get(step, 0)
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", here.world))
+    return threads.fixed() or max(1, min(torch.get_num_threads(), threads.cores() // ranks_here))
 
 
 def announce(watcher: Monitor, config: TrainConfig, cache: Cache, state: State, data: Path) -> None:
