@@ -7,7 +7,6 @@ The plan: `from_endpoint` or `from_file` yields images with their vectors, in pa
 from __future__ import annotations
 
 import itertools
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy as np
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
+from jepack import threads
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError, JepackError
@@ -148,7 +148,7 @@ def write_index(
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
     narrow = 0
-    with building(out, info) as store, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with building(out, info) as store, ThreadPoolExecutor(min(4, threads.cores())) as pool:
         for part in itertools.chain([first], parts):
             made = pool.map(lambda pair: make_row(pair[0], pair[1], info, window), part)
             rows = []

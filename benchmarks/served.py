@@ -22,8 +22,9 @@ from jepack.client import Client
 from jepack.intensity import Window
 from jepack.preprocess import crop
 from serving.server import TritonServer
-from training.config import override, recipe
+from training.config import recipe
 from training.data import Cache
+from training.overrides import override
 from training.train import train
 
 SETTINGS = [

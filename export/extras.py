@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from export.evaluation import Evaluation
 from export.gates import Parity, Verdict
+from export.providers import session_options
 from jepack.bundle import cosine
 from jepack.encoder import EncoderGraph
 
@@ -61,7 +62,9 @@ def compare_extras(
 ) -> dict[str, dict[str, float]]:
     """Per extra output: how far the file is from PyTorch."""
     images = evaluation.images[:MOST]
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, session_options(), providers=["CPUExecutionProvider"]
+    )
     found = session.run(list(module.names), {"pixel_values": images})
     with torch.inference_mode():
         wanted = module(torch.from_numpy(images))[2:]

@@ -18,6 +18,7 @@ import torch
 
 from export.extras import WithExtras
 from export.measure import Engine, Floats, torch_engine
+from export.providers import session_options
 from jepack.bundle import ONNX_NAMES
 from jepack.encoder import EncoderGraph
 from jepack.errors import ArtifactError
@@ -119,9 +120,9 @@ def write_int8(source: Source, path: Path) -> dict[str, Any]:
 
 
 def onnx_engine(path: Path) -> Engine:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, session_options(), providers=["CPUExecutionProvider"]
+    )
     names = list(ONNX_NAMES.values())
 
     def run(images: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from export.evaluation import Evaluation
-from jepack import isotropy
+from jepack import isotropy, threads
 from jepack.bundle import OUTPUTS, cosine
 from jepack.encoder import Encoder, EncoderGraph
 
@@ -42,7 +42,10 @@ class Outputs:
 def run_engine(engine: Engine, images: npt.NDArray[np.uint8]) -> Outputs:
     """One image alone, then batches of 32: a batch size frozen into a graph shows here."""
     cuts = [0, 1, *range(1 + BATCH, len(images), BATCH), len(images)]
-    parts = [engine(images[start:stop]) for start, stop in pairwise(cuts)]
+    chooser, parts = threads.Chooser(torch), []  # ONNX Runtime's sessions keep their own threads
+    for start, stop in pairwise(cuts):
+        with chooser.turn(stop - start):
+            parts.append(engine(images[start:stop]))
     embedding = np.concatenate([part[0] for part in parts])
     projection = np.concatenate([part[1] for part in parts])
     return Outputs(embedding, projection, np.zeros((len(images), 0), np.float32))

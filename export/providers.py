@@ -11,6 +11,7 @@ import onnxruntime
 import torch
 
 from export.measure import Engine, Floats
+from jepack import threads
 from jepack.bundle import ONNX_NAMES
 from jepack.errors import ConfigError, DependencyError
 
@@ -45,11 +46,20 @@ def providers_of(name: str, cache: Path | None = None) -> list[Any]:
     return [(found[0], options), *found[1:]]
 
 
+def session_options() -> Any:
+    """As many threads as PyTorch has, which sleep while they wait: spinning ones hold the core that the
+    missing one needs, on a machine whose cores others want."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads.fixed() or min(torch.get_num_threads(), threads.cores())
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def open_session(path: Path, provider: str, cache: Path | None = None) -> Any:
     """Raises DependencyError when onnxruntime falls back to another provider, which it does silently."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=providers_of(provider, cache))
+    session = onnxruntime.InferenceSession(
+        path, session_options(), providers=providers_of(provider, cache)
+    )
     used = session.get_providers()[0]
     if used != PROVIDERS[provider][0]:
         raise DependencyError(

@@ -92,6 +92,10 @@ def recipe(manifest: Json, present: set[str]) -> str:
         ]
         rows += [["steps", f"{source['steps']:,}"]] if isinstance(source.get("steps"), int) else []
         parts.append(table(["setting", "value"], rows))
+    if changes := [line for entry in source.get("history") or [] for line in changed_lines(entry)]:
+        parts.append(
+            "Changed while it ran (the values above are the last):\n\n" + "\n".join(changes)
+        )
     if "curves.png" in present:
         parts.append("![Loss, kNN accuracy and effective rank during training](curves.png)")
     if settings:
@@ -100,6 +104,14 @@ def recipe(manifest: Json, present: set[str]) -> str:
             f"<details><summary>All settings</summary>\n\n```json\n{listing}\n```\n</details>"
         )
     return "\n\n".join(["## Training", *parts]) if parts else ""
+
+
+def changed_lines(entry: Json) -> list[str]:
+    """One point for each setting that changed after a step."""
+    return [
+        f"- after step {entry['step']:,}: {name.replace('_', ' ')} {text_of(was)} → {text_of(now)}"
+        for name, (was, now) in entry["changed"].items()
+    ]
 
 
 def probes(entries: list[Json]) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from jepack import __version__, loopback, tether
+from jepack import __version__, loopback, tether, threads
 from jepack.errors import DependencyError, JepackError
 from jepack.names import marked_lines, never_raise
 
@@ -120,6 +120,7 @@ def main() -> None:
     console = Console(stderr=True)
     tether.heed()
     loopback.spare()
+    threads.calm()
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import loopback, shared_memory
+from jepack import loopback, shared_memory, threads
 from jepack.names import marked_lines
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
@@ -146,7 +146,7 @@ def check_gpu() -> Check:
         return Check(
             "gpu", "warn", "a driver, but torch cannot use it", "install a CUDA build of torch"
         )
-    return Check("gpu", "ok", f"none; {os.cpu_count()} CPU cores are used")
+    return Check("gpu", "ok", f"none; {threads.cores()} CPU cores are used")
 
 
 def check_compiler() -> Check:

@@ -196,9 +196,7 @@ def stage(walk: Walk, title: str) -> Iterator[None]:
 
 def train(walk: Walk, minutes: float, fresh: bool) -> None:
     with stage(walk, "1 train"):
-        if not fresh and sound(walk.bundle):
-            console.print(f"reusing {marked(walk.bundle)}")
-            return
+        sound(walk.bundle)  # whether it is of these images and settings, `train` says
         walk.run(
             "train", str(walk.data), "--recipe", "quickstart", "--preset", walk.preset,
             "--minutes", str(minutes), "--license", walk.license, "--out", str(walk.out),

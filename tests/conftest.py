@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundle import write_digits, write_small_bundle
 
-from jepack import loopback
-from jepack.bundle import Bundle
+from jepack import loopback, threads
+
+threads.calm()  # as a command does, before numpy and torch are loaded: a busy machine is no slow one
+
+from small_bundle import write_digits, write_small_bundle  # noqa: E402
+
+from jepack.bundle import Bundle  # noqa: E402
 
 # What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
 for name in ("no_proxy", "NO_PROXY"):

@@ -100,6 +100,19 @@ def test_the_number_of_threads_is_left_as_it_was() -> None:
     assert torch.get_num_threads() == 3
 
 
+def test_any_number_of_threads_gives_the_same_gradient() -> None:
+    """Each thread computes tiles of its own, so no sum is split in another way."""
+    z, directions = gaussian(2, 600, 6), random_directions(6, 300, step=1)
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(value_and_gradient(z, directions, implementation="tiles"))
+        with torch.inference_mode():
+            assert relative_error(sigreg(z, directions), found[0][0]) < 1e-6
+    assert torch.equal(found[0][1], found[1][1])
+    assert relative_error(found[1][0], found[0][0]) < 1e-6
+
+
 @pytest.mark.parametrize("knots", [3, 8, 33])
 def test_any_number_of_knots_is_served(knots: int) -> None:
     z, directions = gaussian(1, 50, 4, dtype=torch.float64), random_directions(4, 9, step=1)

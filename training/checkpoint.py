@@ -21,7 +21,7 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write the state after `step` steps; then drop all but the newest `keep` checkpoints.
+    """Write the state after `step` steps; then drop all but the newest `keep` (at least 1) checkpoints.
 
     Raises ArtifactError when it cannot be written; the checkpoints before it are then untouched.
     """
@@ -35,16 +35,42 @@ def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         with new_folder(target) as stage:
             write_bytes(stage / "state.pt", content)
             digest = hashlib.sha256(content).hexdigest()
-            write_json(
-                stage / "checkpoint.json", {"step": step, "sha256": digest, "bytes": len(content)}
-            )
+            about = {"step": step, "sha256": digest, "bytes": len(content)}
+            # What makes it this run, to be compared before anything is computed.
+            about |= {name: state[name] for name in ("total", "run") if name in state}
+            write_json(stage / "checkpoint.json", about)
     except ArtifactError as error:
         before = sorted(target.parent.glob("step-*"))
         kept = f"The last checkpoint is {before[-1]}" if before else "There is no checkpoint yet"
         raise ArtifactError(f"{error} {kept}; the same command continues the run.") from error
-    for old in sorted(target.parent.glob("step-*"))[:-keep]:
+    found = sorted(target.parent.glob("step-*"))
+    for later in found[found.index(target) + 1 :]:  # damaged: the run fell back to one before it
+        set_aside(later)
+    for old in found[: found.index(target)][: 1 - keep or None]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def set_aside(folder: Path) -> None:
+    """Take a checkpoint that was passed over out of the row, so that it is not taken for the newest."""
+    target = folder.with_name(f"passed-over-{folder.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+
+
+def about_newest(run: Path) -> dict[str, Any] | None:
+    """`step`, `total` and `run` as the newest checkpoint tells them, without its weights.
+
+    None where there is no checkpoint, or only such as were written before they told it.
+    """
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        try:
+            about = json.loads((folder / "checkpoint.json").read_text())
+            if {"step", "total", "run"} <= set(about):
+                return dict(about)
+        except (OSError, ValueError, TypeError):
+            continue
+    return None
 
 
 def load_newest(

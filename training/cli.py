@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from jepack.errors import ConfigError
 from jepack.names import marked
 from training import trackers
-from training.config import RECIPES, override, recipe
+from training.config import RECIPES, recipe
+from training.overrides import name_of, override
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
 
@@ -22,9 +24,9 @@ def train(
         Path,
         typer.Argument(help="Folder of images, manifest, shards or other data; see docs/data.md."),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder; a run found there is continued.")] = Path(
-        "runs/train"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the same run found there is continued.")
+    ] = Path("runs/train"),
     recipe_name: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +46,14 @@ def train(
     images_per_step: Annotated[int | None, typer.Option(help="Over all ranks.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget of the steps.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Wall-clock budget of steps, evaluations and checkpoints."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads that compute; default: what is fastest while it runs."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak.")] = None,
     sigreg_weight: Annotated[float | None, typer.Option(help="Lambda, in (0, 1).")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
@@ -64,7 +73,9 @@ def train(
     log: Annotated[
         list[str] | None, typer.Option("--log", help="wandb or trackio, beside TensorBoard.")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Ignore checkpoints in --out.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Start over; a run found in --out is moved aside.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Ten steps, then memory, speed and time; writes nothing."),
@@ -84,8 +95,13 @@ def train(
         "minutes": minutes, "learning_rate": learning_rate, "sigreg_weight": sigreg_weight,
         "precision": precision, "init": init, "max_bad": max_bad, "seed": seed,
         "window": window, "group_by": group_by, "stream": stream or None,
+        "threads": threads,
     }  # fmt: skip
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    for name in (name_of(setting, "--set") for setting in settings or []):
+        if given.get(name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
 
     trackers.check(log or [])

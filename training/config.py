@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from jepack.errors import ConfigError
+from training.limits import out_of_range
 from training.presets import preset
-
-PRECISIONS = ("auto", "bf16", "fp32", "fp64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,9 @@ class TrainConfig:
     images_per_step: int = 256  # over all ranks and micro-batches, before views
     accumulate: int = 1  # micro-batches per step; SIGReg sees the whole step either way
     epochs: float = 100.0
-    minutes: float | None = None  # wall-clock budget; shortens `epochs` after a few timed steps
+    minutes: float | None = (
+        None  # wall-clock budget of steps, evaluations, checkpoints; shortens `epochs`
+    )
     learning_rate: float = 5e-4  # peak
     final_lr_fraction: float = 1e-3  # of the peak, at the last step
     warmup_fraction: float = 0.05  # of all steps
@@ -72,6 +71,9 @@ class TrainConfig:
     compile: bool = False  # torch.compile of the backbone (LeJEPA); minutes before the first step
     seed: int = 0
     workers: int = 2  # threads that cut views
+    threads: int = (
+        0  # that compute on a CPU; 0 = the number that is fastest, looked at while running
+    )
     # what is kept
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 3
@@ -83,14 +85,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for problem in self.problems():
             raise ConfigError(problem)
+        preset(self.preset, self.view_overrides)  # an unknown name or knob raises
 
     def problems(self) -> list[str]:
         """Combinations that cannot work, a sentence each."""
-        found = []
-        if not 0 < self.sigreg_weight < 1:
-            found.append(f"sigreg_weight must be in (0, 1), found {self.sigreg_weight}")
-        if self.method not in ("lejepa", "ijepa"):
-            found.append(f"method must be lejepa or ijepa, found {self.method!r}")
+        found = out_of_range({name: getattr(self, name) for name in known_settings()})
+        if found:  # the rest reckons with them
+            return found
         if self.method == "lejepa" and (self.global_views < 1 or self.views < 2):
             found.append(
                 f"LeJEPA needs at least 2 views, 1 of them global; found {self.global_views} global "
@@ -101,23 +102,14 @@ class TrainConfig:
                 "I-JEPA sees one crop of an image: global_views=1 and local_views=0 (the recipe ijepa "
                 f"has them); found {self.global_views} global and {self.local_views} local"
             )
-        if self.precision not in PRECISIONS:
-            found.append(f"precision must be {', '.join(PRECISIONS)}, found {self.precision!r}")
-        if self.sharding not in ("none", "fsdp"):
-            found.append(f"sharding must be none or fsdp, found {self.sharding!r}")
+        if self.method == "ijepa" and self.predictor_width % 32:  # a head of its attention has 32
+            found.append(f"predictor_width must divide by 32, found {self.predictor_width}")
         if self.method == "ijepa" and (self.sharding != "none" or self.compile):
             found.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
-        if self.images_per_step < 2 or self.images_per_step % self.accumulate:
+        if self.images_per_step % self.accumulate:
             found.append(
-                f"images_per_step must be >= 2 and divide into {self.accumulate} micro-batches, "
-                f"found {self.images_per_step}"
-            )
-        if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.ema_decay < 1:
-            found.append("epochs and learning_rate must be > 0, ema_decay in [0, 1)")
-        if not 0 <= self.final_lr_fraction <= 1:
-            found.append(
-                "final_lr_fraction is a fraction of the peak, in [0, 1]; found "
-                f"{self.final_lr_fraction}"
+                f"images_per_step must divide into {self.accumulate} micro-batches, found "
+                f"{self.images_per_step}"
             )
         return found
 
@@ -155,6 +147,11 @@ class TrainConfig:
         return self.eval_size or self.size
 
     @property
+    def kept_side(self) -> int:
+        """px, the shorter side of an image in the decoded cache."""
+        return self.cache_side or round(1.25 * max(self.size, self.serving_size))
+
+    @property
     def encoder_options(self) -> dict[str, Any]:
         """timm arguments that belong to the architecture; the bundle keeps them."""
         options: dict[str, Any] = {}
@@ -167,8 +164,9 @@ class TrainConfig:
             options |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
         return options
 
-    def building_options(self) -> dict[str, Any]:
-        """`encoder_options`, and what only training needs. ConfigError where I-JEPA cannot work."""
+    def building_options(self, *, any_size: bool = False) -> dict[str, Any]:
+        """`encoder_options`, and what only training needs: images of more than one size (`any_size`: of sizes
+        that these settings do not name). ConfigError where I-JEPA cannot work."""
         from timm.models import is_model_in_modules
 
         plain_vit = is_model_in_modules(self.encoder, ["vision_transformer"])
@@ -178,7 +176,7 @@ class TrainConfig:
                 "timm.list_models(module='vision_transformer') gives, such as vit_tiny_patch16_224, "
                 "or start from --recipe ijepa"
             )
-        several_sizes = self.local_views > 0 and self.local_size != self.size
+        several_sizes = any_size or (self.local_views > 0 and self.local_size != self.size)
         return self.encoder_options | (
             {"dynamic_img_size": True} if plain_vit and several_sizes else {}
         )
@@ -188,11 +186,14 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainConfig:
-        known = {field.name for field in fields(cls)}
-        unknown = set(value) - known
+        unknown = set(value) - set(known_settings())
         if unknown:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(**{**value, "target_ema": tuple(value.get("target_ema", (0.996, 1.0)))})
+
+
+def known_settings() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(TrainConfig))
 
 
 def quickstart() -> TrainConfig:
@@ -278,55 +279,3 @@ def recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()
-
-
-def override(config: TrainConfig, settings: list[str]) -> TrainConfig:
-    """Apply `field=value` strings; values are JSON where they parse as such, else text."""
-    changes: dict[str, Any] = {}
-    knobs = dict(config.view_overrides)
-    types = {field.name: field for field in fields(TrainConfig)}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise ConfigError(f"--set needs field=value, found {setting!r}")
-        if name.startswith("view."):
-            knobs[name.removeprefix("view.")] = parsed(text)
-            continue
-        if name not in types:
-            near = difflib.get_close_matches(name, types, 3)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise ConfigError(f"no setting called {name!r}.{hint}")
-        value = parsed(text)
-        changes[name] = checked_type(name, value, getattr(config, name), str(types[name].type))
-    changed = replace(config, **{"view_overrides": knobs, **changes})
-    preset(changed.preset, changed.view_overrides)  # an unknown knob is told before training starts
-    return changed
-
-
-def parsed(text: str) -> Any:
-    """JSON where the text is JSON, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def checked_type(name: str, value: Any, current: Any, wanted: str) -> Any:
-    """The value in the field's own type, or ConfigError."""
-    if value is None and "None" in wanted:
-        return None
-    base = wanted.replace(" | None", "")
-    if base == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if base == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if base == "bool" and isinstance(value, bool):
-        return value
-    if base.startswith("dict") and isinstance(value, dict):
-        return value
-    if base == "str":
-        return value if isinstance(value, str) else json.dumps(value)
-    if base.startswith("tuple") and isinstance(value, list) and len(value) == len(current):
-        return tuple(float(item) for item in value)
-    raise ConfigError(f"{name} takes {base}, found {value!r}")

@@ -23,6 +23,23 @@ def read_log(run: Path) -> tuple[Entries, Entries]:
     return steps, evaluations
 
 
+def threads_used(run: Path, first_step: int) -> dict[int, int]:
+    """With how many threads the steps from `first_step` on were done, as far as the log tells."""
+    found: dict[int, int] = {}
+    try:
+        lines = (run / "log.jsonl").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if entry["step"] >= first_step and "threads" in entry:
+                found[int(entry["step"])] = int(entry["threads"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut short by a crash
+    return found
+
+
 def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
     """`curves.png`: loss parts with the regulariser's floor, accuracies, effective ranks, the score."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -17,14 +16,14 @@ from torch import Tensor, nn
 
 from training.averaging import local
 from training.batches import Cutter, Finisher, Prefetcher
-from training.bundling import Split
 from training.config import TrainConfig
 from training.distributed import Ranks, ranks
+from training.fitting import check_encoder
+from training.memory import available_memory
 from training.monitor import counter
-from training.splits import training_split
-from training.starting import State, build, check_sizes, settle, steps_of
+from training.starting import State, build, settle, steps_of
 from training.stepping import one_step
-from training.train import prepare_data, seed_everything, serving_preprocessing
+from training.train import prepare_data, seed_everything, serving_preprocessing, split_of
 from training.views import preset
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
@@ -61,12 +60,11 @@ def estimate(
 ) -> Estimate | None:
     """Run a few steps and throw them away; only the decoded cache stays. None on ranks but the first."""
     with ranks(device) as here:
-        config, window, cache = prepare_data(settle(config, here), data, here, cache_root)
+        config = settle(config, here)
+        check_encoder(config)
+        config, window, cache = prepare_data(config, data, here, cache_root)
         look = serving_preprocessing(config, cache, window)
-        parts = Split(
-            *training_split(cache.files, config.validation_fraction, config.seed, config.group_by)
-        )
-        check_sizes(config, len(parts.train), here)
+        parts = split_of(config, cache.files, here)
         seed_everything(config, 0, here)
         state = build(config, here)
         state.total = steps_of(config, len(parts.train))
@@ -134,7 +132,7 @@ def put_together(
         needed = max(needed, torch.cuda.max_memory_allocated(here.device))
         available = torch.cuda.mem_get_info(here.device)[1]
     else:
-        available = psutil.virtual_memory().available // max(1, here.world)
+        available = available_memory() // max(1, here.world)
     fixed = sum(memory[name] for name in ("weights", "gradients", "optimizer", "average"))
     each = (needed - fixed) / config.images_per_step
     most = int(max(0.0, MARGIN * available - fixed) / each)

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepack import isotropy, preprocess
+from jepack import isotropy, preprocess, threads
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration, IsotropyReport
 from jepack.preprocess import Pixels, Preprocessing
@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 
 PATCHES_PER_IMAGE = 8
+EMBEDDING = threads.Chooser(torch)  # one for the process: what it has learnt serves the next call
 LINEAR_STRENGTH = (
     0.1  # of the features standardised; within .025 of the chosen one on solar and Earth
 )
@@ -94,7 +95,7 @@ def features(
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(images_NHWC), batch_size):
         pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).to(device)
-        with exact_float32():
+        with exact_float32(), EMBEDDING.turn(len(pixels)):
             parts.append(graph(pixels))
     encoder.train(was_training)
     embedding, projection = (

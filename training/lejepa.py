@@ -122,7 +122,8 @@ class LeJEPA:
             with self._autocast():
                 embedding = self.embedder(views.global_views, views.local_views)
             parts = self._loss(embedding, views.step)
-            parts.loss.backward()
+            with self._repeating():
+                parts.loss.backward()
             return parts
         return self._backward_in_pieces(views)
 
@@ -154,7 +155,7 @@ class LeJEPA:
         for start in starts:
             sync = start == starts[-1]
             piece = self._embed(views, start, size, sync=sync)
-            with self._syncing(sync):
+            with self._syncing(sync), self._repeating():
                 piece.backward(embedding.grad[:, start : start + size])
         return parts
 
@@ -166,6 +167,13 @@ class LeJEPA:
         with self._syncing(sync), self._autocast():
             embedding: Tensor = module(piece.global_views, piece.local_views)
         return embedding
+
+    def _repeating(self) -> Any:
+        """Activation checkpointing runs blocks a second time, in the backward pass: BatchNorm has counted
+        this batch by then."""
+        if self.config.activation_checkpointing:
+            return frozen_statistics(self.encoder.backbone)
+        return nullcontext()
 
     def _syncing(self, sync: bool) -> Any:
         if sync or not isinstance(self.embedder, DistributedDataParallel):

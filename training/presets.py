@@ -11,7 +11,20 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jepack.errors import ConfigError
+from training.limits import SHARE, Limit
 
+# Of the knobs that are no share, in 0..1.
+RANGES = {
+    "global_scale": Limit(0, 1, above=True),
+    "local_scale": Limit(0, 1, above=True),
+    "aspect": Limit(0, 100, above=True),
+    "rotation": Limit(0, 360),
+    "brightness": Limit(0, 10),
+    "contrast": Limit(0, 10),
+    "saturation": Limit(0, 10),
+    "hue": Limit(0, 0.5),
+    "blur_sigma": Limit(0, 1000, above=True),
+}
 BACKGROUNDS = ("dark", "bright", "flat")  # see content.py
 
 
@@ -148,25 +161,29 @@ def preset(name: str, changes: Mapping[str, Any] | None = None) -> Preset:
 
 
 def checked_knob(knob: str, value: Any) -> Any:
-    """The value in the knob's own type, or ConfigError."""
-    types = {field.name: str(field.type) for field in fields(Preset)}
+    """The value in the knob's own type and range, or ConfigError."""
+    types = {field.name: str(field.type) for field in fields(Preset) if field.name != "reason"}
     if knob not in types:
         near = difflib.get_close_matches(knob, types, 3)
         hint = f" Did you mean {', '.join(near)}?" if near else f" There are {', '.join(types)}."
         raise ConfigError(f"views have no knob called {knob!r}.{hint}")
     wanted = types[knob]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if wanted == "float" and number and value >= 0:
-        return float(value)
-    if wanted == "bool" and isinstance(value, (bool, int)) and value in (0, 1):
-        return bool(value)
-    if knob == "background" and value not in BACKGROUNDS:
-        raise ConfigError(f"view.background is one of {', '.join(BACKGROUNDS)}, found {value!r}")
-    if wanted == "str" and isinstance(value, str):
+    if knob == "background":
+        if value not in BACKGROUNDS:
+            raise ConfigError(
+                f"view.background is one of {', '.join(BACKGROUNDS)}, found {value!r}"
+            )
         return value
-    if wanted.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2:
-        low, high = (float(part) for part in value)
-        if 0 < low <= high:
-            return (low, high)
-    kind = "[low, high], both > 0" if wanted.startswith("tuple") else wanted
-    raise ConfigError(f"view.{knob} takes {kind}, found {value!r}")
+    if wanted == "bool":
+        if isinstance(value, (bool, int)) and value in (0, 1):
+            return bool(value)
+        raise ConfigError(f"view.{knob} takes true or false, found {value!r}")
+    limit = RANGES.get(knob, SHARE)
+    if wanted == "float":
+        if limit.holds(value):
+            return float(value)
+        raise ConfigError(f"view.{knob} must be {limit}, found {value!r}")
+    pair = isinstance(value, (list, tuple)) and len(value) == 2
+    if pair and all(limit.holds(part) for part in value) and value[0] <= value[1]:
+        return (float(value[0]), float(value[1]))
+    raise ConfigError(f"view.{knob} takes [low, high], each {limit}, found {value!r}")

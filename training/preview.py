@@ -15,10 +15,11 @@ from jepack.errors import ConfigError, DataError
 from jepack.images import ImageFile, find_images
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
-from training.config import TrainConfig, override
+from training.config import TrainConfig
 from training.content import contents_for
 from training.data import guess_channels, measure_window
 from training.decoding import Decoded, decode_file, gathered
+from training.overrides import override
 from training.photometry import add_noise
 from training.presets import PRESETS, Preset, preset
 from training.views import crop_boxes, cut_views, draw

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
+from jepack import bundle as bundles
+from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ArtifactError, ConfigError
+from jepack.files import write_json
 from jepack.names import marked_lines
 from jepack.preprocess import Preprocessing
-from training import checkpoint, sharding
+from training import checkpoint, sameness, sharding
+from training.aside import move_aside
 from training.config import TrainConfig
+from training.data import Cache
 from training.distributed import Ranks, alone
-from training.monitor import Monitor
+from training.schedule import learning_rate
 from training.starting import State, build
-
-FROZEN = (
-    "encoder", "method", "size", "images_per_step", "channels", "seed", "projection_dims", "sharding",
-    "stream",
-)  # fmt: skip
 
 
 def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
@@ -32,6 +34,7 @@ def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
         "total": state.total,
         "lowest_loss": state.lowest_loss,
         "config": config.to_json(),
+        "run": state.record,
         **(gathered(state) if state.sharded else plain(state) if here.first else {}),
     }
     alone(here, lambda: checkpoint.save(out, state.step, content, config.keep_checkpoints))
@@ -62,28 +65,193 @@ def gathered(state: State) -> dict[str, Any]:
     }
 
 
-def resume(state: State, out: Path, config: TrainConfig, here: Ranks, fresh: bool) -> None:
-    """Continue from the newest sound checkpoint of `out`, if there is one and `fresh` is not set."""
-    say = Monitor(out, 1, 0, active=False) if not here.first else None
-    found = (
-        None
-        if fresh
-        else checkpoint.load_newest(out, here.device, say.warn if say else print_warning)
-    )
+def refuse_early(out: Path, config: TrainConfig, files: int | None = None) -> None:
+    """ConfigError when `out` holds a run of other settings, or of another number of image files.
+
+    Known before any image is read. What is in them, and a run that was written before checkpoints told
+    their settings, are for `resume`.
+    """
+    init = sameness.contents_of_init(config)
+    data = {} if files is None else {"files": files}
+    refuse_another(out, {"settings": config.to_json(), "init": init, "data": data})
+
+
+def refuse_another(out: Path, now: dict[str, Any]) -> None:
+    """ConfigError when the newest checkpoint of `out` tells of another run than the record `now`."""
+    about = checkpoint.about_newest(out)
+    if about is not None:
+        changed = sameness.changes(about["run"], now)
+        sameness.refuse_others(out, changed, about["step"], about["total"])
+
+
+def resume(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
+    """Continue from the newest sound checkpoint of `out`, if there is one. Writes nothing.
+
+    `state.record` is compared with the checkpoint's: what decides the run must be the same (ConfigError),
+    what may change goes into its history and into `state.notes`.
+    """
+    warn = print_warning if here.first else lambda text: None
+    found = checkpoint.load_newest(out, here.device, warn)
     if found is None:
+        compare_with_bundle(state, out)
         return
-    for name in FROZEN:
-        was, now = found["config"].get(name, getattr(TrainConfig, name)), config.to_json()[name]
-        if was != now:
-            raise ConfigError(
-                f"{out}: this run has {name} = {was}, now {now} is asked. "
-                "Choose another --out, or start over with --fresh."
-            )
+    was = sameness.earlier(out, found)
+    changed = sameness.changes(was, state.record)
+    step, total = found["step"], found["total"]
+    sameness.refuse_others(out, changed, step, total)
+    if asks_for_more(changed):
+        total = state.total
+    if total < step:
+        raise ConfigError(
+            f"{out}: {'; '.join(sameness.told(changed))} makes {total} steps, but {step} are done. Give more "
+            "--epochs, or choose another --out."
+        )
+    if total == step:
+        sameness.refuse_idle(out, changed, step)
     load = load_gathered if state.sharded else load_plain
     load(state, found)
-    state.step, state.total = found["step"], found["total"]
     state.lowest_loss = found.get("lowest_loss", float("inf"))  # older checkpoints lack it
-    state.last_checkpoint = checkpoint.folder_of(out, state.step)
+    state.last_checkpoint = checkpoint.folder_of(out, step)
+    state.step, state.total = step, total
+    note_changes(state, config, was, changed, found["total"])
+
+
+def compare_with_bundle(state: State, out: Path) -> None:
+    """A finished run whose checkpoints were thrown away is still known by its bundle.
+
+    Of the same run, `state` then stands at its end (without its weights). ConfigError otherwise: the bundle
+    would be written over. A damaged one counts for nothing.
+    """
+    try:
+        source = bundles.load(out / "bundle").manifest.get("provenance") or {}
+    except ArtifactError:
+        return
+    steps = source.get("steps", 0)
+    if not steps or "recipe" not in source:
+        raise ConfigError(
+            f"{out / 'bundle'} was written by no training run and would be lost. Choose another --out, or "
+            "move it aside with --fresh."
+        )
+    was = {"settings": source["recipe"], "data": source["data"]}
+    changed = sameness.changes(was, state.record)
+    sameness.refuse_others(out, changed, steps, steps)
+    if asks_for_more(changed):
+        raise ConfigError(
+            f"{out} has a bundle of {steps} steps but no checkpoints to continue from. Start over with "
+            f"--fresh, which moves it aside, or with --init {out / 'bundle'} and another --out."
+        )
+    sameness.refuse_idle(out, changed, steps)
+    if state.record["license"] == sameness.NOT_STATED:
+        state.record["license"] = source.get("license", sameness.NOT_STATED)
+    before = state.total
+    state.step = state.total = steps
+    if finished_bundle(state, out) is None:  # another licence: nothing to write it with
+        state.step, state.total = 0, before
+        raise ConfigError(
+            f"{out} has a bundle under another licence and no checkpoints to write it again from. Leave "
+            "--license out, or choose another --out."
+        )
+
+
+def asks_for_more(changed: sameness.Changes) -> bool:
+    """Whether the run's length is to be reckoned anew: other epochs, or a longer budget than it had.
+
+    A shorter budget shortens the run by itself, as it goes.
+    """
+    if "minutes" in changed:
+        was, now = changed["minutes"]
+        if was is not None and (now is None or now > was):
+            return True
+    return "epochs" in changed
+
+
+def note_changes(
+    state: State, config: TrainConfig, was: dict[str, Any], changed: sameness.Changes, total: int
+) -> None:
+    """Put what has changed into the run's history and into words; the history before it stays."""
+    record = state.record
+    record["history"] = list(was["history"])
+    if record["license"] == sameness.NOT_STATED:
+        record["license"] = was["license"]
+    state.changed = changed
+    if not changed:
+        return
+    entry: dict[str, Any] = {
+        "step": state.step,
+        "changed": {k: list(v) for k, v in changed.items()},
+    }
+    state.notes = [f"changed from here on: {line}" for line in sameness.told(changed)]
+    if state.total != total:
+        entry["total"] = [total, state.total]
+    if state.total > state.step and any(
+        name in changed for name in (*sameness.LENGTH, *sameness.RATES)
+    ):
+        last = rate_of(was["settings"], min(max(0, state.step - 1), total - 1), total)
+        following = rate_of(config.to_json(), state.step, state.total)
+        state.notes.append(
+            f"the schedule ends at step {state.total:,} (it was {total:,}); the learning rate goes on at "
+            f"{following:.3g}, its last was {last:.3g}"
+        )
+    record["history"].append(entry)
+
+
+def rate_of(settings: dict[str, Any], step: int, total: int) -> float:
+    values = sameness.decided(settings)
+    return learning_rate(
+        step, total, peak=values["learning_rate"], warmup_fraction=values["warmup_fraction"],
+        final_fraction=values["final_lr_fraction"],
+    )  # fmt: skip
+
+
+def finished_bundle(state: State, out: Path) -> Bundle | None:
+    """The bundle of a run that has no step left, if it is sound and of these weights and this data."""
+    if state.step < state.total or "labels" in state.changed:
+        return None
+    try:
+        found = bundles.load(out / "bundle")
+        source = found.manifest["provenance"]
+        same = (
+            source["steps"] == state.step
+            and source["data"]["digest"] == state.record["data"]["digest"]
+            and source.get("license", sameness.NOT_STATED) == state.record["license"]
+        )
+    except (ArtifactError, KeyError, TypeError):
+        return None
+    return found if same else None
+
+
+def told_finished(state: State, out: Path) -> Bundle:
+    """The bundle that is there, with a line that says so; nothing is written."""
+    found = bundles.load(out / "bundle")
+    print_line(
+        f"{out} is finished (step {state.step:,} of {state.total:,}) and this is the same run: reusing its "
+        "bundle. More --epochs continue it, --fresh starts over"
+    )
+    return found
+
+
+def restarted() -> bool:
+    """Whether torchrun has started these processes again: what --fresh asked for is done by then."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def begin(
+    state: State,
+    out: Path,
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    cache: Cache,
+    fresh: bool,
+) -> None:
+    """The first thing that writes into `out`. `config.json` is what a run began with and stays."""
+    moved = move_aside(out) if fresh else None
+    if moved is not None:
+        print_line(f"the run that was in {out} lies in {moved} now")
+    if state.step == 0 or not (out / "config.json").is_file():
+        write_json(out / "config.json", config.to_json())
+    write_json(out / "history.json", state.record["history"])
+    write_json(out / "preprocessing.json", preprocessing.to_json())
+    write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
 
 
 def load_plain(state: State, found: dict[str, Any]) -> None:
@@ -135,8 +303,10 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
 
 
 def print_warning(text: str) -> None:
-    from rich.console import Console
-
     Console(stderr=True).print(
         f"[yellow]warning:[/] {marked_lines(text)}", soft_wrap=True, highlight=False
     )
+
+
+def print_line(text: str) -> None:
+    Console(stderr=True).print(marked_lines(text), soft_wrap=True, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from training.evaluate import Evaluation
 from training.lejepa import LeJEPA
 from training.methods import Method
 from training.running import RunningFigures
+from training.splits import split
+
+LEAST_TRAIN = 16
+LEAST_HELD_OUT = 8  # isotropy is not told of fewer
 
 
 @dataclass
@@ -39,6 +44,9 @@ class State:
     seconds: dict[str, float] = field(default_factory=dict)
     twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only
     sharded: bool = False
+    record: dict[str, Any] = field(default_factory=dict)  # what makes it this run, see sameness.py
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
+    notes: list[str] = field(default_factory=list)  # the same in words
     running: RunningFigures = field(init=False)  # as they were before a step
 
     def __post_init__(self) -> None:
@@ -64,8 +72,9 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
     """The settings a run really has: a bundle it starts from names its encoder, an encoder that takes
     one image size is evaluated and served at the size it trains at, and the device names the precision.
 
-    Raises ConfigError where the bundle of `init` and the settings contradict each other.
+    Raises ConfigError where the bundle of `init` or the ranks and the settings contradict each other.
     """
+    check_ranks(config, here)
     if config.init:
         config = inherit(config, bundles.load(config.init))
     if config.precision == "auto":  # the first rank decides for all
@@ -114,19 +123,46 @@ def steps_of(config: TrainConfig, images: int) -> int:
     return max(1, round(config.epochs * images / config.images_per_step))
 
 
-def check_sizes(config: TrainConfig, images: int, here: Ranks) -> None:
-    share = here.world * config.accumulate
-    if images < 16:
-        raise DataError(f"{images} training images; self-supervised training needs at least 16")
-    if config.images_per_step > images:
-        raise ConfigError(
-            f"images_per_step is {config.images_per_step} but there are {images} training images. "
-            f"Use --images-per-step {max(2, images // 2 // share * share)}"
+def check_sizes(config: TrainConfig, train: int, held_out: int, here: Ranks) -> None:
+    """Whether so many training and held-out images are enough, for evaluation and bundle too.
+
+    Asked of the list of files before they are decoded, and again of those that could be read.
+    """
+    if train < LEAST_TRAIN or held_out < LEAST_HELD_OUT:
+        count = train + held_out
+        raise DataError(
+            f"{count} images give {train} to train on and {held_out} held out; training needs at least "
+            f"{LEAST_TRAIN}, judging what it learnt at least {LEAST_HELD_OUT}. "
+            f"{more_held_out(count, config, held_out)}"
         )
-    if config.images_per_step % share:
+    if config.images_per_step > train:
+        share = here.world * config.accumulate
+        raise ConfigError(
+            f"images_per_step is {config.images_per_step} but there are {train} training images. "
+            f"Use --images-per-step {max(2, share, train // 2 // share * share)}"
+        )
+
+
+def more_held_out(count: int, config: TrainConfig, held_out: int) -> str:
+    if count < LEAST_TRAIN + LEAST_HELD_OUT:
+        return f"Add images: {LEAST_TRAIN + LEAST_HELD_OUT} are the least"
+    if held_out != len(split(count, config.validation_fraction, config.seed)[1]):
+        return "Mend the split: by the manifest's `split` column, the folders, or --group-by"
+    fits = max(LEAST_HELD_OUT, min(held_out, count - LEAST_TRAIN)) / count
+    return f"Use --set validation_fraction={math.ceil(100 * fits) / 100:g}, or add images"
+
+
+def check_ranks(config: TrainConfig, here: Ranks) -> None:
+    """Whether the step and the weights can be shared out over so many ranks."""
+    if config.images_per_step % (here.world * config.accumulate):
         raise ConfigError(
             f"{config.images_per_step} images per step do not divide by {here.world} ranks x "
             f"{config.accumulate} micro-batches"
+        )
+    if config.sharding == "fsdp" and here.world == 1:
+        raise ConfigError(
+            "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
+            "torchrun --nproc-per-node N -m training ..., or leave sharding out"
         )
 
 
@@ -158,11 +194,6 @@ def build(config: TrainConfig, here: Ranks) -> State:
 
 def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> State:
     """The state with FSDP2: method, average and optimizer each in shards."""
-    if here.world == 1:
-        raise ConfigError(
-            "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
-            "torchrun --nproc-per-node N -m training ..., or leave sharding out"
-        )
     twin = sharding.unsharded_twin(method.encoder) if here.first else None
     average = Average(method.encoder, config.ema_decay) if averaged else None
     method.shard()

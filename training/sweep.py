@@ -20,27 +20,33 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import bundle as bundles
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
-from training import regularisers
+from training import regularisers, sameness
 from training.batches import Cutter, Finisher, Views
-from training.config import RECIPES, TrainConfig, override, recipe
+from training.config import RECIPES, TrainConfig, recipe
 from training.curves import read_log
+from training.data import Cache
 from training.devices import choose_device
-from training.distributed import Ranks
+from training.distributed import Ranks, ranks
+from training.fitting import building, check_encoder, trouble
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
-from training.splits import training_split
-from training.starting import check_sizes
-from training.train import prepare_data, serving_preprocessing, train
+from training.overrides import VIEW, name_of, override, refuse_twice, values_of
+from training.saving import refuse_another
+from training.starting import settle
+from training.train import prepare_data, serving_preprocessing, split_of, train
 from training.views import preset
 
 LAMBDA_POWER = 0.4
 SCORED_BATCHES = 4
-# Settings that would make scores incomparable, or that only the score may fix.
-NOT_SWEPT = ("method", "regulariser", "projection_dims", "channels", "preset", "minutes")
+# Settings that would make scores incomparable (all runs are scored on the same views), or that only the
+# score may fix; and any knob of the views.
+NOT_SWEPT = (
+    "method", "regulariser", "projection_dims", "channels", "preset", "view_overrides", "minutes",
+    "window", "tile", "tile_stride", "group_by", "validation_fraction", "init",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,41 +80,71 @@ def sweep(
         list[str] | None, typer.Option("--set", help="Any field, for all runs.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU.")] = None,
+    fresh: Annotated[
+        bool, typer.Option(help="Move the grid's runs in --out aside and train them again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Train a grid of short LeJEPA runs and rank them without labels.
 
-    Runs that are already in --out are not trained again.
+    Runs that are already in --out are continued or, when finished, not trained again.
 
     Example: jepack sweep photos/ --grid sigreg_weight=0.01,0.02,0.05 --grid learning_rate=5e-4,2e-3
     """
-    base = replace(override(recipe(recipe_name), settings or []), epochs=epochs, minutes=None)
-    found = run_all(base, combinations(base, grid), data, out, device=device)
+    base = base_of(recipe_name, settings or [], epochs, grid)
+    found = run_all(base, combinations(base, grid), data, out, device=device, fresh=fresh)
     if as_json:
         print(json.dumps([asdict(run) for run in found]))
         return
     show(found, out)
 
 
+def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> TrainConfig:
+    """What all runs share. Raises ConfigError for a field that two options set."""
+    fixed = [name_of(setting, "--set") for setting in settings]
+    swept = [name_of(entry, "--grid") for entry in grid]
+    for field in fixed:
+        if field in ("epochs", "minutes"):
+            raise ConfigError(
+                f"a sweep's runs are as long as --epochs says; leave --set {field} out"
+            )
+        if field in swept:
+            raise ConfigError(f"both --set and --grid name {field}; leave one of them out")
+    return replace(override(recipe(name), settings), epochs=epochs, minutes=None)
+
+
 def combinations(base: TrainConfig, grid: list[str]) -> list[dict[str, Any]]:
     """Every combination of the `field=a,b,c` lists, as changes to `base`."""
     if base.method != "lejepa":
         raise ConfigError(f"the score is LeJEPA's; a sweep cannot rank {base.method} runs")
+    names = [name_of(entry, "--grid") for entry in grid]
+    refuse_twice(names, "--grid")
     axes = []
-    for entry in grid:
-        name, _, values = entry.partition("=")
-        name = name.strip().replace("-", "_")
-        if name in NOT_SWEPT:
+    for name, entry in zip(names, grid, strict=True):
+        if name in NOT_SWEPT or name.startswith(VIEW):
             raise ConfigError(f"runs that differ in {name} cannot be ranked against each other")
-        changes = []
-        for value in values.split(","):
-            changed = override(base, [f"{name}={value}"])
-            changes.append({name: getattr(changed, name)})
+        changes: list[dict[str, Any]] = []
+        for text in values_of(entry.partition("=")[2]):
+            if not text:
+                raise ConfigError(f"--grid needs field=a,b,c, found {entry!r} with an empty value")
+            change = {name: getattr(override(base, [f"{name}={text}"]), name)}
+            if change in changes:
+                raise ConfigError(f"--grid {entry} holds {text} twice; leave one of them out")
+            changes.append(change)
         axes.append(changes)
-    return [
+    found = [
         {key: value for change in chosen for key, value in change.items()}
         for chosen in itertools.product(*axes)
     ]
+    for changed in found:
+        replace(
+            base, **changed
+        )  # a combination that cannot work is told before anything is trained
+    return found
+
+
+def name_of_run(changed: dict[str, Any]) -> str:
+    return "_".join(f"{key}={value}" for key, value in changed.items()).replace("/", "-")
 
 
 def run_all(
@@ -119,21 +155,33 @@ def run_all(
     *,
     device: str | None = None,
     cache_root: Path | None = None,
+    fresh: bool = False,
     say: Callable[[str], None] = lambda text: Console(stderr=True).rule(marked(text)),
 ) -> list[Run]:
-    """Train every change of `base`, score it, write `out`/sweep.json; best run first."""
-    choose_device(device)  # told before every image is decoded
-    views = fixed_views(base, data, cache_root)
+    """Train every change of `base`, score it, write `out`/sweep.json; best run first.
+
+    Raises ConfigError before anything is trained when a run cannot work, or when the folder of one holds
+    another run.
+    """
+    choose_device(device)
+    for changed in changes:
+        check_run(replace(base, **changed), base)
+    views, cache = fixed_views(base, data, cache_root)
+    if not fresh:
+        for changed in changes:
+            refuse_other_run(replace(base, **changed), cache, out / name_of_run(changed), device)
     done: list[Run] = []
     for number, changed in enumerate(changes, start=1):
-        name = "_".join(f"{key}={value}" for key, value in changed.items()).replace("/", "-")
+        name = name_of_run(changed)
         say(f"run {number} of {len(changes)}: {name}")
         folder, config = out / name, replace(base, **changed)
         try:
-            encoder = trained(config, data, folder, device, cache_root)
+            bundle = train(config, data, folder, device=device, cache_root=cache_root, fresh=fresh)
+            assert bundle is not None
         except TrainingError as error:
             done.append(Run(name, changed, failure=str(error)))
             continue
+        encoder, _ = load_encoder(bundle, **config.building_options(any_size=True))
         loss = loss_on(encoder, views, config, base)
         last = read_log(folder)[1][-1]["evaluation"]
         score = loss / config.sigreg_weight**LAMBDA_POWER
@@ -143,38 +191,41 @@ def run_all(
     return done
 
 
-def trained(
-    config: TrainConfig, data: Path, folder: Path, device: str | None, cache_root: Path | None
-) -> Encoder:
-    """The encoder of a finished run, trained now if `folder` does not hold it."""
-    kept = folder / "bundle" / "recipe.json"
-    if kept.is_file():
-        had = json.loads(kept.read_text())
-        # The run wrote down the channels it found in the images; tuples come back as lists.
-        wanted = replace(config, channels=config.channels or had["channels"])
-        if config.precision == "auto":  # settled by the device
-            wanted = replace(wanted, precision=had["precision"])
-        if had == json.loads(json.dumps(wanted.to_json())):
-            return load_encoder(bundles.load(folder / "bundle"))[0]
-    bundle = train(config, data, folder, device=device, cache_root=cache_root, fresh=kept.is_file())
-    assert bundle is not None
-    return load_encoder(bundle)[0]
+def check_run(config: TrainConfig, base: TrainConfig) -> None:
+    """ConfigError where a run's encoder cannot take its own views, or those all runs are scored on."""
+    config = settle(config, Ranks(0, 1, torch.device("cpu")))
+    check_encoder(config)
+    shared = {base.size, base.local_size if base.local_views else base.size}
+    for size in shared - {config.size}:
+        reason = trouble(config, building(config, any_size=True), config.size, size)
+        if reason:
+            raise ConfigError(
+                f"{config.encoder} at {config.size} px cannot be scored on the views of {size} px that all "
+                f"runs share ({reason})"
+            )
 
 
-def fixed_views(base: TrainConfig, data: Path, cache_root: Path | None) -> list[Views]:
-    """Some batches of views of training images, the same for every run of a sweep."""
+def refuse_other_run(config: TrainConfig, cache: Cache, folder: Path, device: str | None) -> None:
+    """ConfigError when the folder holds a run of other settings or images."""
+    with ranks(device) as here:
+        config = replace(settle(config, here), channels=cache.channels)
+        parts = split_of(config, cache.files, here)
+        refuse_another(folder, sameness.record(config, cache, parts, sameness.NOT_STATED))
+
+
+def fixed_views(
+    base: TrainConfig, data: Path, cache_root: Path | None
+) -> tuple[list[Views], Cache]:
+    """Some batches of views of training images, the same for every run of a sweep, and the images."""
     cpu = Ranks(0, 1, torch.device("cpu"))
-    config, window, cache = prepare_data(base, data, cpu, cache_root)
-    chosen, _ = training_split(
-        cache.files, config.validation_fraction, config.seed, config.group_by
-    )
-    check_sizes(config, len(chosen), cpu)
+    config, window, cache = prepare_data(settle(base, cpu), data, cpu, cache_root)
+    chosen = split_of(config, cache.files, cpu).train
     config = replace(config, accumulate=1, precision="fp32")
-    look = preset(config.preset)
+    look = preset(config.preset, config.view_overrides)
     settings = serving_preprocessing(config, cache, window)
     cutter = Cutter(cache, chosen, config, look)
     finisher = Finisher(config, look, settings.mean, settings.std, cpu.device)
-    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)]
+    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)], cache
 
 
 @torch.no_grad()

@@ -7,12 +7,14 @@ takes from its own settings: WANDB_MODE, WANDB_PROJECT, TRACKIO_DIR, ...
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from jepack.errors import ConfigError, DependencyError
+from training.aside import times_moved
 
 
 class Tracker(Protocol):
@@ -71,10 +73,18 @@ TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {
 
 
 def check(names: Sequence[str]) -> None:
-    """ConfigError for a name that is not known, before anything is computed."""
+    """Before anything is computed: ConfigError for a name that is not known, DependencyError for a library
+    that is missing."""
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(f"--log takes {' or '.join(TRACKERS)}, found {name!r}")
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise DependencyError(
+                f"--log {name} needs {error.name}, which is not installed. "
+                f"Install it: pip install -e '.[{name}]'"
+            ) from error
 
 
 def open_trackers(names: Sequence[str], run: Path, config: dict[str, Any]) -> list[Tracker]:
@@ -82,18 +92,14 @@ def open_trackers(names: Sequence[str], run: Path, config: dict[str, Any]) -> li
     check(names)
     if names:
         run.mkdir(parents=True, exist_ok=True)
-    found = []
-    for name in dict.fromkeys(names):
-        try:
-            found.append(TRACKERS[name](run, config))
-        except ModuleNotFoundError as error:
-            raise DependencyError(
-                f"--log {name} needs {error.name}, which is not installed. "
-                f"Install it: pip install -e '.[{name}]'"
-            ) from error
-    return found
+    return [TRACKERS[name](run, config) for name in dict.fromkeys(names)]
 
 
 def identity(run: Path) -> str:
-    """The same for the same run folder on the same machine, so that a resumed run is found again."""
-    return hashlib.sha256(os.fsencode(run.absolute())).hexdigest()[:16]
+    """The same for the same run folder on the same machine, so that a resumed run is found again.
+
+    Another after --fresh, which moved the run before it aside.
+    """
+    moved = times_moved(run)
+    place = f"{run.absolute()}#{moved}" if moved else run.absolute()
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]

@@ -12,6 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from jepack.cli import app
+from training import memory
 from training.config import TrainConfig, quickstart
 from training.estimate import SavedBytes, estimate
 
@@ -81,3 +82,19 @@ def test_a_dry_run_leaves_no_run(
     told = CliRunner().invoke(app, ["train", str(digits_folder), *out, *words, "--json"])
     assert json.loads(told.stdout.splitlines()[-1])["fits"] is True
     assert not (tmp_path / "run").exists()
+
+
+def test_free_memory_is_what_the_system_tells_and_a_container_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PROC", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_memory() > 1 << 20  # no such file: all the memory there is
+    (tmp_path / "meminfo").write_text("MemTotal:  8000 kB\nMemAvailable:  5000 kB\n")
+    assert memory.available_memory() == 5000 * 1024
+    (tmp_path / "memory.max").write_text("max")
+    (tmp_path / "memory.current").write_text("3000000")
+    (tmp_path / "memory.stat").write_text("anon 2000000\ninactive_file 600000\n")
+    assert memory.available_memory() == 5000 * 1024
+    (tmp_path / "memory.max").write_text("4000000")
+    assert memory.available_memory() == 4_000_000 - 3_000_000 + 600_000

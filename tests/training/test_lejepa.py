@@ -90,7 +90,7 @@ def test_the_learning_rate_never_exceeds_its_peak_and_ends_at_its_fraction() -> 
         ({"sigreg_weight": 1.0}, "sigreg_weight must be in"),
         ({"global_views": 1, "local_views": 0}, "at least 2 views"),
         ({"images_per_step": 10, "accumulate": 3}, "micro-batches"),
-        ({"final_lr_fraction": 2.0}, "fraction of the peak"),
+        ({"final_lr_fraction": 2.0}, "final_lr_fraction must be in"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, float], words: str) -> None:

@@ -17,7 +17,8 @@ import torch
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from training.checkpoint import load_newest
-from training.config import override, recipe
+from training.config import recipe
+from training.overrides import override
 from training.train import train as run_training
 
 CPU = torch.device("cpu")

@@ -22,9 +22,10 @@ from jepack import caches, shards
 from jepack.errors import ConfigError, DataError, SourceError
 from jepack.preprocess import Preprocessing
 from training.batches import Cutter
-from training.config import TrainConfig, override, recipe
+from training.config import TrainConfig, recipe
 from training.data import open_cache
 from training.evaluate import crops
+from training.overrides import override
 from training.stream import Lanes, open_stream
 from training.train import train
 from training.views import preset

@@ -60,7 +60,7 @@ def test_runs_are_ranked_by_loss_over_lambda_to_the_power_of_0_4(
     found = run_all(tiny(), changes, digits_folder, tmp_path / "out", **options)
     assert len(said) == 2
     assert [run.score for run in found] == sorted(run.score or 0.0 for run in found)
-    views = fixed_views(tiny(), digits_folder, tmp_path / "cache")
+    views, _ = fixed_views(tiny(), digits_folder, tmp_path / "cache")
     for run in found:
         weight = run.changed["sigreg_weight"]
         encoder, _ = load_encoder(bundles.load(tmp_path / "out" / run.name / "bundle"))

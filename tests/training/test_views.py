@@ -12,8 +12,9 @@ import torch
 
 from jepack.errors import ConfigError
 from training.batches import Cutter, Finisher
-from training.config import TrainConfig, override
+from training.config import TrainConfig
 from training.data import open_cache
+from training.overrides import override
 from training.presets import PRESETS, preset
 from training.resample import cut_on_device, pack_images
 from training.retouch import retouch
@@ -180,7 +181,7 @@ def test_any_knob_of_a_preset_can_be_set() -> None:
     ("setting", "words"),
     [
         ("view.blurr=0", "no knob called 'blurr'. Did you mean blur"),
-        ("view.blur=often", "view.blur takes float, found 'often'"),
+        ("view.blur=often", "view.blur must be in .0, 1., found 'often'"),
         ("view.global_scale=[1, 0.5]", r"\[low, high\]"),
     ],
 )

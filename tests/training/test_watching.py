@@ -84,7 +84,10 @@ def test_a_resumed_run_has_the_same_name_for_the_trackers(
     for _ in range(2):
         trackers.open_trackers(["wandb"], tmp_path / "run", {})
     trackers.open_trackers(["wandb"], tmp_path / "other", {})
-    assert fake_wandb[0]["id"] == fake_wandb[1]["id"] != fake_wandb[2]["id"]
+    (tmp_path / "run.old-1").mkdir()  # --fresh moved the run aside: another run
+    trackers.open_trackers(["wandb"], tmp_path / "run", {})
+    assert fake_wandb[0]["id"] == fake_wandb[1]["id"]
+    assert len({words["id"] for words in fake_wandb}) == 3
 
 
 def test_an_unknown_or_missing_tracker_is_told(

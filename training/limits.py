@@ -1,0 +1,109 @@
+"""The range of every number in the settings, and the words of every choice. A typing error ends here."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Numbers from `low` to `high`; `above` and `below` say that the end itself is left out."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+    whole: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is a number of this kind in the range; NaN and infinity never are."""
+        kind = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+            return False
+        value = float(value)
+        return (self.low < value if self.above else self.low <= value) and (
+            value < self.high if self.below else value <= self.high
+        )
+
+    def __str__(self) -> str:
+        kind = "a whole number in" if self.whole else "in"
+        ends = (
+            f"{'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+        )
+        return f"{kind} {ends}"
+
+
+def whole(low: int, high: int) -> Limit:
+    return Limit(low, high, whole=True)
+
+
+def positive(high: float) -> Limit:
+    return Limit(0, high, above=True)
+
+
+SHARE = Limit(0, 1)
+# Upper ends are far beyond any use: they catch a slipped key before it becomes a full memory.
+LIMITS: dict[str, Limit] = {
+    "patch_size": whole(1, 1024),
+    "projection_dims": whole(1, 65_536),
+    "projector_hidden": whole(1, 262_144),
+    "projector_layers": whole(1, 32),
+    "tile": whole(0, 65_536),
+    "tile_stride": whole(0, 65_536),
+    "channels": whole(0, 65_536),
+    "size": whole(8, 8192),
+    "local_size": whole(8, 8192),
+    "global_views": whole(0, 256),
+    "local_views": whole(0, 256),
+    "cache_side": whole(0, 65_536),
+    "eval_size": whole(0, 8192),
+    "images_per_step": whole(2, 1 << 24),
+    "accumulate": whole(1, 1 << 20),
+    "epochs": positive(1e6),
+    "minutes": positive(1e7),
+    "learning_rate": positive(1e3),
+    "final_lr_fraction": SHARE,
+    "warmup_fraction": SHARE,
+    "weight_decay": Limit(0, 1e3),
+    "weight_decay_end": Limit(0, 1e3),
+    "gradient_clip": Limit(0, 1e9),
+    "sigreg_weight": Limit(0, 1, above=True, below=True),
+    "slices": whole(1, 1 << 20),
+    "ema_decay": Limit(0, 1, below=True),
+    "predictor_width": whole(32, 65_536),
+    "predictor_depth": whole(1, 256),
+    "seed": whole(0, 1 << 40),  # torch takes 64 bits, and a step's seed is a multiple of it
+    "workers": whole(0, 1024),
+    "threads": whole(0, 1024),
+    "checkpoint_minutes": Limit(0, 1e6),
+    "keep_checkpoints": whole(1, 1_000_000),
+    "evaluate_epochs": positive(1e6),
+    "max_bad": SHARE,
+    "validation_fraction": Limit(0, 1, below=True),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": ("lejepa", "ijepa"),
+    "regulariser": ("sigreg", "visreg"),
+    "precision": ("auto", "bf16", "fp32", "fp64"),
+    "sharding": ("none", "fsdp"),
+}
+MAY_BE_NONE = ("patch_size", "minutes", "weight_decay_end")
+
+
+def out_of_range(settings: dict[str, Any]) -> list[str]:
+    """A sentence for each value that is of no use whatever the others are."""
+    found = []
+    for name, limit in LIMITS.items():
+        value = settings[name]
+        if not limit.holds(value) and not (value is None and name in MAY_BE_NONE):
+            found.append(f"{name} must be {limit}, found {value!r}")
+    for name, words in CHOICES.items():
+        if settings[name] not in words:
+            found.append(f"{name} must be {' or '.join(words)}, found {settings[name]!r}")
+    ends = settings["target_ema"]
+    if len(ends) != 2 or not all(SHARE.holds(end) for end in ends):
+        found.append(f"target_ema must be two numbers in [0, 1], found {list(ends)}")
+    return found
