@@ -71,7 +71,8 @@ def index(
         def advance(count: int) -> None:
             bar.advance(task, count)
 
-        bundle = None
+        bundle: str | None = None
+        notes: tuple[str, ...] = ()
         if embeddings is not None:
             output = output or indexing.default_of(embeddings)
             source = indexing.read_file(embeddings, output)
@@ -81,6 +82,7 @@ def index(
             client = stack.enter_context(Client(url))
             endpoint = client.endpoint()
             bundle, output = endpoint.bundle, output or endpoint.default_output
+            notes = endpoint.notes
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
@@ -95,9 +97,12 @@ def index(
         done = indexing.write_index(out, info, parts, skipped)
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps({"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}))
+        told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
+        print(json.dumps({**told, "notes": list(notes)}))
         return
     console = Console()
+    for note in notes:
+        console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
         f"{done.info.dimension} dimensions, {seconds:.1f} s",

@@ -23,7 +23,7 @@ from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
 from export.timing import processor, time_engines
 from jepack import bundle as bundles
-from jepack import card, isotropy
+from jepack import card, isotropy, standing
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ConfigError, GateError
@@ -145,10 +145,7 @@ def export_bundle(
             outputs=reports,
             exports=exports,
             gate={
-                "passed": not verdict.refusals,
-                "forced": bool(verdict.refusals),
-                "refusals": verdict.refusals,
-                "warnings": verdict.warnings,
+                **gate_record(bundle, verdict, exports),
                 "thresholds": thresholds.to_json(),
                 "changed_thresholds": overrides.changed(thresholds),
                 **({"against": compared.to_json()} if compared else {}),
@@ -156,6 +153,25 @@ def export_bundle(
             promises=gates.promises(truth.projection, evaluation, thresholds),
         )
         return replace(result, bundle=write(result, source))
+
+
+def gate_record(
+    bundle: Bundle, verdict: Verdict, exports: Sequence[ExportedFile]
+) -> dict[str, Any]:
+    """Passed or forced, and why. Forced files are those in the bundle that the gate refused, of this
+    export and of earlier ones: a refusal of an optional format stops nothing, but it stays said."""
+    made = {item.file: item.verdict.refusals for item in exports if item.written}
+    replaced = {"encoder", *(item.file for item in exports)}
+    earlier = {file: why for file, why in standing.forced(bundle).items() if file not in replaced}
+    files = {**earlier, **{file: why for file, why in made.items() if why}}
+    reasons = verdict.refusals + [reason for why in files.values() for reason in why]
+    return {
+        "passed": not reasons,
+        "forced": bool(reasons),
+        "forced_files": files,
+        "refusals": list(dict.fromkeys(reasons)),
+        "warnings": verdict.warnings,
+    }
 
 
 def judge_encoder(

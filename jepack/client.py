@@ -39,6 +39,7 @@ class Endpoint:
     max_batch_size: int  # images per request
     default_output: str = "embedding"  # the one that search should use
     promises: tuple[str, ...] = ()  # what the projection allows: "drift", "atypicality"
+    notes: tuple[str, ...] = ()  # what its user must know, a sentence each; see jepack.standing
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Client:
                 max_batch_size=int(config["max_batch_size"]),
                 default_output=texts.get("default_output", "embedding"),
                 promises=tuple(name for name in texts.get("promises", "").split(",") if name),
+                notes=tuple(texts.get("notes", "").splitlines()),
             )
         return self._endpoint
 
