@@ -130,6 +130,8 @@ def probes(entries: list[Json]) -> str:
         for entry in entries
     ]
     text = "Accuracies of simple models on frozen features, by one protocol for every row."
+    if seen := [entry["seen_in_training"] for entry in entries if entry.get("seen_in_training")]:
+        text += f" Up to {max(seen):.0%} of the test images were seen in training, without labels."
     return f"## Probes\n{text}\n\n{table(columns, rows)}"
 
 
@@ -269,7 +271,13 @@ def slow(found: Json) -> list[str]:
 def loading(manifest: Json, present: set[str], repo: str | None) -> str:
     place = f"From `{repo}` on the Hub" if repo else "From the folder `./bundle`"
     parts = [f"## Loading\n{place}; `image.png` stands for an image of yours."]
-    for item in snippets(manifest, present, repo):
+    found = snippets(manifest, present, repo)
+    if any(item.library == "timm" for item in found):
+        parts.append(
+            "Pictures of 8 bits are opened as this encoder saw its own: upright, on white paper. Deeper "
+            "images and other formats are opened by `jepack.preprocess`, as in the lines for onnxruntime."
+        )
+    for item in found:
         parts.append(f"### {item.library}\n```python\n{item.code}\n```")
     return "\n\n".join(parts)
 

@@ -232,7 +232,7 @@ def encoder_files(
         "fixed_input_size": False,
         "interpolation": preprocessing.interpolation,
         "crop_pct": preprocessing.crop_pct,
-        "crop_mode": "center",
+        "crop_mode": preprocessing.crop_mode,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "num_classes": 0,

@@ -87,7 +87,7 @@ def is_text(value: Any) -> bool:
 
 def is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: (
-        isinstance(value, list) and len(value) <= LONGEST and all(map(check, value))
+        isinstance(value, (list, tuple)) and len(value) <= LONGEST and all(map(check, value))
     )
 
 
@@ -115,7 +115,7 @@ PRETRAINED_CFG: dict[str, Callable[[Any], bool]] = {
     "crop_mode": any_of("center", "squash", "border"),
     "mean": is_list(is_number),
     "std": is_list(is_number),
-    "num_classes": is_count,
+    "num_classes": lambda value: type(value) is int and 0 <= value < 10**9,
     "first_conv": names,
     "classifier": names,
     "license": is_text,

@@ -30,6 +30,9 @@ SUFFIXES = (
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # more than 8 bits
 MAX_BYTES = 64 * 1024 * 1024
 
+# timm's: center keeps the shape and cuts the longer side; squash makes every image a square; border fits the
+# whole image in and fills up with the mean colour.
+CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -48,6 +51,7 @@ class Preprocessing:
     crop_pct: float = 1.0  # side of the crop over the shorter side after resizing
     interpolation: str = "bicubic"
     window: Window = None  # intensities shown as 0..255, see intensity.py
+    crop_mode: str = "center"  # one of CROP_MODES
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -66,10 +70,17 @@ class Preprocessing:
         if self.interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ConfigError(f"interpolation must be one of {known}, found {self.interpolation}")
+        if self.crop_mode not in CROP_MODES:
+            known = ", ".join(CROP_MODES)
+            raise ConfigError(f"crop_mode must be one of {known}, found {self.crop_mode}")
 
     def to_json(self) -> dict[str, Any]:
+        """A centre crop goes without saying: the fingerprints of earlier bundles stay what they are."""
         window = self.window if self.window in (None, "dicom") else [list(p) for p in self.window]
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "window": window}
+        value = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "window": window}
+        if self.crop_mode == "center":
+            del value["crop_mode"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocessing:
@@ -223,21 +234,44 @@ def match_channels(pixels_HWC: Pixels, channels: int) -> Pixels:
 
 
 def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """[H, W, C] -> [size, size, C]: shorter side to size / crop_pct, then the centre.
+    """[H, W, C] -> [size, size, C]: resized by the crop mode to size / crop_pct, then the centre.
 
-    The rule of timm's and torchvision's evaluation transforms, to the pixel.
+    The rules of timm's and torchvision's evaluation transforms, to the pixel.
     """
     size = preprocessing.size
-    height, width = pixels_HWC.shape[:2]
-    short = int(size / preprocessing.crop_pct)
-    if height < width:
-        new_height, new_width = short, max(size, int(short * width / height))
-    else:
-        new_height, new_width = max(size, int(short * height / width)), short
-    resized = resize(pixels_HWC, new_height, new_width, preprocessing.interpolation)
-    top = round((new_height - size) / 2.0)
-    left = round((new_width - size) / 2.0)
+    height, width = resized_to(pixels_HWC.shape[:2], preprocessing)
+    resized = resize(pixels_HWC, height, width, preprocessing.interpolation)
+    if preprocessing.crop_mode == "border":
+        resized = framed(resized, preprocessing)
+        height, width = resized.shape[:2]
+    top = round((height - size) / 2.0)
+    left = round((width - size) / 2.0)
     return np.ascontiguousarray(resized[top : top + size, left : left + size])
+
+
+def resized_to(shape: tuple[int, ...], preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) that an image of this height and width gets before it is cropped."""
+    height, width = shape
+    size, short = preprocessing.size, int(preprocessing.size / preprocessing.crop_pct)
+    if preprocessing.crop_mode == "squash":
+        return short, short
+    if preprocessing.crop_mode == "border":
+        ratio = max(height / short, width / short)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    if height < width:
+        return short, max(size, int(short * width / height))
+    return max(size, int(short * height / width)), short
+
+
+def framed(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """The image in the middle of the mean colour, at least [size, size, C]."""
+    size, (height, width, channels) = preprocessing.size, pixels_HWC.shape
+    shape = (max(size, height), max(size, width), channels)
+    paper = np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
+    canvas = np.broadcast_to(paper, shape).copy()
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    canvas[top : top + height, left : left + width] = pixels_HWC
+    return canvas
 
 
 def resize(pixels_HWC: Pixels, height: int, width: int, interpolation: str = "bicubic") -> Pixels:
