@@ -110,7 +110,7 @@ def imported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     for path in sorted(data.rglob("*.png")):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
     out = tmp_path_factory.mktemp("imported") / "bundle"
-    words = ("--encoder", "resnet10t", "--size", "32", "--channels", "1")
+    words = ("--encoder", "resnet10t", "--size", "32")
     done = run("import", weights, *words, "--data", data, "--out", out)
     assert "images are held out to judge it: its figures are rough" in " ".join(done.stdout.split())
     return bundles.load(out), data
