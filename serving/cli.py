@@ -59,7 +59,7 @@ def serve(
     console = Console(stderr=as_json)
     opened = bundles.load(bundle)
     for note in standing.notes(opened):
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
     config = RepositoryConfig(max_batch_size=max_batch_size, threads=threads, tensorrt=tensorrt)
     if repository_only is not None:
         write_repository(opened, repository_only, config)
