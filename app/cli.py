@@ -72,7 +72,7 @@ def index(
             bar.advance(task, count)
 
         bundle: str | None = None
-        notes: tuple[str, ...] = ()
+        about: tuple[str, ...] = ()  # what the endpoint says of its encoder
         if embeddings is not None:
             output = output or indexing.default_of(embeddings)
             source = indexing.read_file(embeddings, output)
@@ -82,7 +82,7 @@ def index(
             client = stack.enter_context(Client(url))
             endpoint = client.endpoint()
             bundle, output = endpoint.bundle, output or endpoint.default_output
-            notes = endpoint.notes
+            about = endpoint.notes
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
@@ -98,10 +98,10 @@ def index(
     seconds = time.monotonic() - started
     if as_json:
         told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
-        print(json.dumps({**told, "notes": list(notes)}))
+        print(json.dumps({**told, "notes": list(about)}))
         return
     console = Console()
-    for note in notes:
+    for note in about:
         console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
