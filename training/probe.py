@@ -37,6 +37,7 @@ from jepack.encoder import (
     load_encoder,
 )
 from jepack.errors import ConfigError, DataError
+from jepack.heldout import record_of
 from jepack.images import ImageFile, chosen, find_images
 from jepack.names import examples, kept, marked, tell
 from jepack.preprocess import Pixels, Preprocessing
@@ -217,6 +218,18 @@ def split_words(files: Sequence[ImageFile], group_by: str | None) -> str:
     return f"drawn at random by {group_by}" if group_by else "drawn at random"
 
 
+def seen_share(
+    bundle: bundles.Bundle, files: Sequence[ImageFile], parts: list[tuple[Ints, Ints]]
+) -> float | None:
+    """The share of test images that the encoder was fitted on, without labels; None where its manifest
+    does not say. A probe's split is its own: it does not know which images an encoder saw."""
+    record = record_of(bundle.manifest)
+    if not record.known:
+        return None
+    seen = np.array(record.fitted_on(files))
+    return float(np.mean([seen[test].mean() for _, test in parts]))
+
+
 def probe_column(
     x: Floats, values: Sequence[str], parts: list[tuple[Ints, Ints]]
 ) -> dict[str, Any]:
@@ -303,6 +316,8 @@ def probe(
     controls = column(files, control) if control else []
     bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
     bundle = None if bare else bundles.load(Path(encoder))
+    if bundle is not None and save:
+        bundles.refuse_cached(bundle.folder)
     rows: list[dict[str, Any]] = []
     for source in (encoder, *(baselines or ())):
         # A baseline has no trained projection; its embedding is what there is to compare with.
@@ -320,6 +335,8 @@ def probe(
             "data": kept(chosen(data)[0].stem), "classes": wanted, "size": look.size,
             "tested_on": split_words(files, group_by),
         }  # fmt: skip
+        if source == encoder and bundle is not None:
+            row["seen_in_training"] = seen_share(bundle, files, parts)
         if control:
             row["control"] = {"column": control, **probe_column(x, controls, parts)}
         rows.append(row)
