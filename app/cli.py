@@ -19,6 +19,7 @@ from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError, listed
 from jepack.images import ImageFile, base_of, chosen, find_images, is_address
+from jepack.intensity import Window
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 
 UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
@@ -71,7 +72,9 @@ def index(
         def advance(count: int) -> None:
             bar.advance(task, count)
 
-        bundle = window = None
+        bundle: str | None = None
+        window: Window = None
+        about: tuple[str, ...] = ()  # what the endpoint says of its encoder
         if embeddings is not None:
             output = output or indexing.default_of(embeddings)
             source = indexing.read_file(embeddings, output)
@@ -82,6 +85,7 @@ def index(
             endpoint = client.endpoint()
             bundle, output = endpoint.bundle, output or endpoint.default_output
             window = endpoint.window
+            about = endpoint.notes
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
@@ -96,9 +100,12 @@ def index(
         done = indexing.write_index(out, info, parts, skipped, window)
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps({"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}))
+        told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
+        print(json.dumps({**told, "notes": list(about)}))
         return
     console = Console()
+    for note in about:
+        console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
         f"{done.info.dimension} dimensions, {seconds:.1f} s",
@@ -115,8 +122,8 @@ def index(
         )  # fmt: skip
     if done.skipped:
         console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
-        told = marked_lines(listed(done.skipped.items(), 5))
-        console.print(told, highlight=False, soft_wrap=True)
+        reasons = marked_lines(listed(done.skipped.items(), 5))
+        console.print(reasons, highlight=False, soft_wrap=True)
     console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
 
 

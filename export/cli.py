@@ -54,6 +54,9 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write what the gate refuses; the manifest records it.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Judge and convert, say what would be written.")
+    ] = False,
     timing: Annotated[bool, typer.Option(help="Time each export beside PyTorch.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -81,19 +84,21 @@ def export(
             force=force,
             timing=timing,
             say=lambda text: status.update(marked(text)),
+            dry_run=dry_run,
         )
     if as_json:
-        print(json.dumps(result.to_json()))
+        print(json.dumps({**result.to_json(), **({"dry_run": True} if dry_run else {})}))
     else:
-        show(result, Console())
+        show(result, Console(), dry_run=dry_run)
 
 
-def show(result: ExportResult, console: Console) -> None:
+def show(result: ExportResult, console: Console, *, dry_run: bool = False) -> None:
     """The table of exports, what the encoder's outputs look like, and what was written."""
     console.print(encoder_table(result))
     console.print(export_table(result.exports))
-    if "milliseconds" in result.exports[0].facts:
-        console.print(timing_table(result.exports))
+    timed = [item for item in result.exports if "milliseconds" in item.facts]
+    if timed:
+        console.print(timing_table(timed))
     if "against" in result.gate:
         console.print(regression_table(result.gate["against"]))
     for name, change in result.gate["changed_thresholds"].items():
@@ -124,8 +129,9 @@ def show(result: ExportResult, console: Console) -> None:
             highlight=False,
         )
     written = [item.file for item in result.exports if item.written]
+    did = "Dry run, nothing written; it would write" if dry_run else "Wrote"
     console.print(
-        f"[green]Wrote[/] {', '.join(written) or 'no export'} and isotropy.json into "
+        f"[green]{did}[/] {', '.join(written) or 'no export'} and isotropy.json into "
         f"{marked(result.bundle.folder)}",
         highlight=False,
         soft_wrap=True,

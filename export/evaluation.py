@@ -12,9 +12,10 @@ from rich.console import Console
 
 from jepack import preprocess
 from jepack.bundle import Bundle
-from jepack.errors import DataError, listed
-from jepack.images import ImageFile, base_of, find_images
-from jepack.names import marked_lines, stored
+from jepack.errors import DataError, DecoderError, listed
+from jepack.heldout import Record, record_of
+from jepack.images import ImageFile, find_images
+from jepack.names import marked_lines
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from
@@ -31,6 +32,7 @@ class Evaluation:
         np.uint8
     ]  # other images of the domain, for ranges; golden for want of any
     files: tuple[ImageFile, ...] = ()  # where the held-out images came from, in their order
+    known: bool = True  # False: whether the encoder was fitted on them is nobody's record
 
     @property
     def held_out_count(self) -> int:
@@ -46,61 +48,67 @@ class Evaluation:
             "source": self.source,
             "golden": self.golden_count,
             "held_out": self.held_out_count,
+            "known_held_out": self.known,
         }
 
 
 def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evaluation:
-    """Golden images and up to `max_images` of `data`, else of the folder the manifest names.
+    """Golden images and up to `max_images` of `data`, else of those that the manifest names as held out.
 
-    The manifest's provenance["data"] is a folder, or {"folder": ..., "source": a file of it that lists or
-    holds the images, "held_out": [names]}; the names are the images kept out of training. Unreadable
-    images are passed over.
+    Images that the manifest shows the encoder was fitted on never judge it: they give the ranges of int8.
+    Unreadable images are passed over. Raises DataError when too few are left.
     """
-    golden, asked = bundle.golden()["images"], data is not None
-    provenance = bundle.manifest.get("provenance", {})
-    recorded = provenance.get("data")
-    if isinstance(recorded, str):
-        recorded = {"folder": recorded}
-    recorded = recorded if isinstance(recorded, dict) else {}
-    named: set[str] = set()
-    if data is None and recorded.get("folder") and Path(recorded["folder"]).exists():
-        data = Path(recorded["folder"]) / recorded.get("source", "")
-        named = set(map(stored, recorded.get("held_out") or []))
-    recipe = provenance.get("recipe") or {}
+    golden = bundle.golden()["images"]
+    record = record_of(bundle.manifest)
+    recipe = (bundle.manifest.get("provenance") or {}).get("recipe") or {}
     cut = {"tile": recipe.get("tile", 0), "stride": recipe.get("tile_stride", 0)}
-    judging, others = divide(data, named, cut)
+    asked = data is not None
+    if data is None and record.known:
+        data = record.data
+    judging, others, known = divide(data, record, cut, asked=asked)
     pixels, files = load_some(judging, bundle, max_images, needed=asked)
-    calibration, _ = load_some(others, bundle, CALIBRATION)
+    judged = {image.tobytes() for image in pixels}
+    spare, _ = load_some(others, bundle, CALIBRATION)
+    calibration = spare[[image.tobytes() not in judged for image in spare]] if len(spare) else spare
     if not len(calibration):
         calibration = golden
     if len(pixels) >= MINIMUM:
         source = f"{len(pixels)} images of {data}"
         images = np.concatenate([golden, pixels])
-        return Evaluation(images, len(golden), source, calibration, files)
+        return Evaluation(images, len(golden), source, calibration, files, known)
+    if asked and known:
+        raise DataError(
+            f"{data}: {len(pixels)} images that this encoder was not fitted on, the gate needs {MINIMUM}. "
+            "Name a folder of others: --data DIR"
+        )
     if len(golden) < MINIMUM:
         raise DataError(
             f"{bundle.folder}: {len(golden)} golden images and {len(pixels)} others, the gate needs "
             f"{MINIMUM} to judge on. Name a folder of images: --data DIR"
         )
     source = f"the {len(golden)} golden images only (no --data)"
-    return Evaluation(golden, len(golden), source, calibration)
+    return Evaluation(golden, len(golden), source, calibration, known=True)
 
 
 def divide(
-    data: Path | None, named: set[str], cut: dict[str, Any]
-) -> tuple[list[ImageFile], list[ImageFile]]:
-    """(images to judge by, other images): the named ones judge, else four fifths do at most."""
+    data: Path | None, record: Record, cut: dict[str, Any], *, asked: bool
+) -> tuple[list[ImageFile], list[ImageFile], bool]:
+    """(images to judge by, other images, is it recorded that the former were kept out?).
+
+    Images of the recorded data that were not kept out are other images. Of a folder that the manifest
+    knows nothing of four fifths judge, at the word of whoever named it.
+    """
     if data is None:
-        return [], []
-    everything, base = find_images(data, parts=True, **cut), base_of(data)
-    held_out = [image for image in everything if image.name_below(base) in named] if named else []
-    if held_out:
-        chosen = set(held_out)
-        return held_out, [image for image in everything if image not in chosen]
+        return [], [], True
+    everything = find_images(data, parts=True, **cut)
+    fitted = record.fitted_on(everything)
+    held_out = [image for image, seen in zip(everything, fitted, strict=True) if not seen]
+    if record.known and (any(fitted) or not asked):
+        return held_out, [i for i, seen in zip(everything, fitted, strict=True) if seen], True
     order = np.random.default_rng(1).permutation(len(everything))
     aside = min(CALIBRATION, len(everything) // 5)
     shuffled = [everything[index] for index in order]
-    return shuffled[aside:], shuffled[:aside]
+    return shuffled[aside:], shuffled[:aside], False
 
 
 def load_some(
@@ -108,13 +116,15 @@ def load_some(
 ) -> tuple[npt.NDArray[np.uint8], tuple[ImageFile, ...]]:
     """Up to `max_images` of the files, drawn with a fixed seed, as one uint8 array, and which they are.
 
-    Those that cannot be read are listed; DataError when none can and some are `needed`.
+    Those that cannot be read are listed; DataError when none can and some are `needed` or a library is
+    missing.
     """
     order = np.random.default_rng(0).permutation(len(images))
     preprocessing = bundle.preprocessing
     found: list[npt.NDArray[np.uint8]] = []
     kept: list[ImageFile] = []
     bad: list[tuple[str, str]] = []
+    missing = False
     for index in order:
         if len(found) == max_images:
             break
@@ -122,10 +132,12 @@ def load_some(
             found.append(preprocess.load(images[index].read(), preprocessing))
         except DataError as error:
             bad.append((images[index].name, str(error).removeprefix("image: ")))
+            missing = missing or isinstance(error, DecoderError)
             continue
         kept.append(images[index])
-    if bad and not found and needed:
-        raise DataError(f"none of {len(bad)} images can be read:\n{listed(bad)}")
+    if bad and not found and (needed or missing):
+        kind = DecoderError if missing else DataError
+        raise kind(f"none of {len(bad)} images can be read:\n{listed(bad)}")
     if bad:
         console = Console(stderr=True)
         console.print(

@@ -22,6 +22,7 @@ from export.providers import session_options
 from jepack.bundle import ONNX_NAMES
 from jepack.encoder import EncoderGraph
 from jepack.errors import ArtifactError
+from jepack.tracing import attention_written_out, exported, untraceable
 
 OPSET = 20  # what torch 2.14 writes without conversion; onnxruntime >= 1.17 and TensorRT 10 read it
 PROTOBUF_LIMIT = 2_000_000_000  # bytes; a larger graph would need external data
@@ -36,11 +37,21 @@ class Source:
     folder: Path
     extras: WithExtras | None = None  # further outputs of the ONNX formats
 
-    @cached_property
+    @property
     def onnx_model(self) -> Any:
-        """The float32 ONNX graph; other ONNX formats start from it."""
+        """The float32 ONNX graph; other ONNX formats start from it. Tried once, for all of them."""
+        found = self._onnx_model
+        if isinstance(found, ArtifactError):
+            raise found
+        return found
+
+    @cached_property
+    def _onnx_model(self) -> Any:
         names = [*ONNX_NAMES.values(), *(self.extras.names if self.extras else ())]
-        return trace_onnx(self.extras or self.graph, self.images, names)
+        try:
+            return trace_onnx(self.extras or self.graph, self.images, names)
+        except ArtifactError as error:
+            return error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,33 @@ class Format:
 
 
 def trace_onnx(graph: torch.nn.Module, images: npt.NDArray[np.uint8], names: list[str]) -> Any:
-    """The graph as an onnx.ModelProto: input `pixel_values` with a free `batch_size`."""
+    """The graph as an onnx.ModelProto: input `pixel_values` with a free `batch_size`.
+
+    Where torch's exporter cannot translate its fused attention (more than four axes in Hiera and Twins,
+    a view of its output in MaxViT), the same attention is written out as products and a softmax. Raises
+    ArtifactError, in one sentence, where that does not help either.
+    """
+    try:
+        program = to_onnx(graph, images, names)
+    except Exception as error:  # torch raises a wide family, with tracebacks as their text
+        with attention_written_out(graph) as changed:
+            if not changed:
+                raise untraceable("ONNX", error) from error
+            try:
+                program = to_onnx(graph, images, names)
+            except Exception as second:
+                raise untraceable("ONNX", second) from second
+    model = program.model_proto
+    if model.ByteSize() > PROTOBUF_LIMIT:
+        raise ArtifactError(
+            f"the ONNX graph takes {model.ByteSize() / 1e9:.1f} GB, ONNX files without external data "
+            "end at 2 GB. Export the other formats: --formats torchscript"
+        )
+    strip_traces(model)
+    return model
+
+
+def to_onnx(graph: torch.nn.Module, images: npt.NDArray[np.uint8], names: list[str]) -> Any:
     program = torch.onnx.export(
         graph,
         # Two images: torch.export takes an example batch of 1 for a constant.
@@ -70,14 +107,7 @@ def trace_onnx(graph: torch.nn.Module, images: npt.NDArray[np.uint8], names: lis
         verbose=False,
     )
     assert program is not None
-    model = program.model_proto
-    if model.ByteSize() > PROTOBUF_LIMIT:
-        raise ArtifactError(
-            f"the ONNX graph takes {model.ByteSize() / 1e9:.1f} GB, ONNX files without external data "
-            "end at 2 GB. Export the other formats: --formats torchscript"
-        )
-    strip_traces(model)
-    return model
+    return program
 
 
 def strip_traces(model: Any) -> None:
@@ -156,9 +186,7 @@ def torchscript_engine(path: Path) -> Engine:
 
 
 def write_pt2(source: Source, path: Path) -> dict[str, Any]:
-    example = torch.from_numpy(source.images[:2])
-    batch = {"pixel_values": {0: torch.export.Dim("batch_size")}}
-    program = torch.export.export(source.graph, (example,), dynamic_shapes=batch)
+    program = exported(source.graph, torch.from_numpy(source.images[:2]))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     torch.export.save(program, path)

@@ -6,6 +6,7 @@ N images, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class Thresholds:
     max_dead_share_embedding: float = 0.45
     max_weight: float = 1e12  # a flipped exponent bit makes 1e30 and more
     max_golden_difference: float = 1e-3  # PyTorch now against golden.safetensors, relative
+    few_images: int = 64  # held-out images; below that the figures are rough, and a warning says so
     # (b) exports
     parity: dict[str, Parity] = field(
         default_factory=lambda: {
@@ -162,6 +164,30 @@ def judge_golden(bundle: Bundle, truth: Outputs, count: int, limits: Thresholds)
                 f"{limits.max_golden_difference:g}): the weights are not those the bundle was made of"
             )
     return Verdict(refusals)
+
+
+def judge_images(evaluation: Evaluation, formats: Sequence[str], limits: Thresholds) -> Verdict:
+    """Warnings about what the others are judged by: too few images, or perhaps not held out."""
+    warnings, count = [], evaluation.held_out_count
+    if not count:
+        warnings.append(
+            f"judged on the {evaluation.golden_count} golden images alone: their figures are rough. Name "
+            "images it was not trained on: --data DIR"
+        )
+        if "int8" in formats:
+            warnings.append(
+                "int8 takes its ranges from the images that judge it, for want of others"
+            )
+    elif count < limits.few_images:
+        warnings.append(
+            f"only {count} held-out images ({limits.few_images} and more are wanted): figures are rough"
+        )
+    if not evaluation.known:
+        warnings.append(
+            "whether the encoder was fitted on some of these images is not recorded: that they are new to "
+            "it is your word"
+        )
+    return Verdict(warnings=warnings)
 
 
 def judge_export(file: str, parity: dict[str, Any], limits: Parity) -> Verdict:

@@ -6,6 +6,7 @@ N images, E embedding dims, D projection dims.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,11 +24,12 @@ from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
 from export.timing import processor, time_engines
 from jepack import bundle as bundles
-from jepack import card, isotropy
+from jepack import card, isotropy, standing
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
-from jepack.errors import ConfigError, GateError
+from jepack.errors import ArtifactError, ConfigError, GateError
 from jepack.files import write_bytes, write_json
+from jepack.tracing import untraceable
 
 DEFAULT_FORMATS = ("onnx", "torchscript")
 
@@ -42,6 +44,7 @@ class ExportedFile:
     parity: dict[str, Any]  # per output: max_abs, cosine, recall_at_10, statistic, ...
     verdict: Verdict
     written: bool = False
+    made: bool = True  # False: an optional format that could not even be converted
 
     def to_json(self) -> dict[str, Any]:
         problems = {"refusals": self.verdict.refusals} if self.verdict.refusals else {}
@@ -83,6 +86,7 @@ def export_bundle(
     allow: Sequence[str] = (),
     force: bool = False,
     timing: bool = True,
+    dry_run: bool = False,
     say: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
     """Write the exports into the bundle, or raise GateError and leave it as it was.
@@ -92,6 +96,7 @@ def export_bundle(
     export/extras.py. `against` is the bundle published before, which this
     one must not be worse than; `allow` names checks of that comparison that only warn. `timing` measures
     speed too, `say` hears each step, `force` writes what the gate refuses, and the manifest records it.
+    `dry_run` does everything but write. ArtifactError when torch cannot make a format of this encoder.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
@@ -106,6 +111,8 @@ def export_bundle(
             f"allowed are {', '.join(regression.CHECKS)}, together with a bundle to compare with "
             f"(--against); found {', '.join(allow)}"
         )
+    if not dry_run:
+        bundles.refuse_cached(bundle.folder)
     thresholds = thresholds or Thresholds()
     evaluation = find_evaluation(bundle, data, max_images)
     say(f"PyTorch on {evaluation.source}")
@@ -114,6 +121,7 @@ def export_bundle(
     truth = measure_graph(graph, encoder, evaluation)
     verdict, reports = judge_encoder(bundle, truth, evaluation, thresholds)
     verdict += gates.judge_weights(encoder, thresholds)
+    verdict += gates.judge_images(evaluation, formats, thresholds)
     compared = None
     if against is not None and not verdict.refusals:
         say(f"Comparing with {against.name}")
@@ -126,36 +134,101 @@ def export_bundle(
     with TemporaryDirectory(prefix="jepack-export-") as work:
         more = WithExtras(graph, extras).eval() if extras else None
         source = Source(graph, evaluation.calibration, Path(work), more)
-        exports = [
-            make(FORMATS[name], source, evaluation, truth, thresholds, say) for name in formats
-        ]
+        exports = make_all(bundle, formats, source, evaluation, truth, thresholds, say)
         for item in exports:
             if not FORMATS[item.format].optional:
                 verdict += item.verdict
         if verdict.refusals and not force:
             raise refusal(bundle, verdict)
-        exports = [replace(e, written=force or not e.verdict.refusals) for e in exports]
-        if timing:
+        exports = [
+            replace(e, written=e.made and (force or not e.verdict.refusals)) for e in exports
+        ]
+        if timing and any(item.made for item in exports):
             say("Timing the exports beside PyTorch")
             exports = time_exports(exports, source, evaluation, thresholds)
-        say("Writing the bundle")
         result = ExportResult(
             bundle=bundle,
             images=evaluation.to_json(),
             outputs=reports,
             exports=exports,
             gate={
-                "passed": not verdict.refusals,
-                "forced": bool(verdict.refusals),
-                "refusals": verdict.refusals,
-                "warnings": verdict.warnings,
+                **gate_record(bundle, verdict, exports),
                 "thresholds": thresholds.to_json(),
                 "changed_thresholds": overrides.changed(thresholds),
                 **({"against": compared.to_json()} if compared else {}),
             },
             promises=gates.promises(truth.projection, evaluation, thresholds),
         )
+        if dry_run:
+            return result
+        say("Writing the bundle")
         return replace(result, bundle=write(result, source))
+
+
+def make_all(
+    bundle: Bundle,
+    formats: Sequence[str],
+    source: Source,
+    evaluation: Evaluation,
+    truth: Outputs,
+    thresholds: Thresholds,
+    say: Callable[[str], None],
+) -> list[ExportedFile]:
+    """Every format, compared. Raises ArtifactError when one that must be there cannot be made, and says
+    which can."""
+    exports, failed = [], {}
+    for name in formats:
+        try:
+            exports.append(make(FORMATS[name], source, evaluation, truth, thresholds, say))
+        except ArtifactError as error:
+            if FORMATS[name].optional:
+                exports.append(not_made(FORMATS[name], str(error)))
+            else:
+                failed[name] = str(error)
+    if not failed:
+        return exports
+    sound = [item.format for item in exports if item.made and not item.verdict.refusals]
+    for name in (*DEFAULT_FORMATS, "pt2"):
+        if name not in (*formats, *sound):
+            say(f"{FORMATS[name].file}: can it be made?")
+            with suppress(ArtifactError):
+                item = make(FORMATS[name], source, evaluation, truth, thresholds, say)
+                sound += [] if item.verdict.refusals else [name]
+    reasons = "; ".join(f"{FORMATS[name].file}: {reason}" for name, reason in failed.items())
+    works = f"What works: --formats {','.join(sound)}" if sound else "No other format works either"
+    serving = " (`jepack serve` needs onnx)" if "onnx" in failed else ""
+    raise ArtifactError(f"{bundle.folder}: {reasons}. Nothing was written. {works}{serving}")
+
+
+def not_made(kind: Any, reason: str) -> ExportedFile:
+    """The row of an optional format that could not be made at all."""
+    return ExportedFile(
+        format=kind.name,
+        file=kind.file,
+        facts={"bytes": 0},
+        parity={output: {"broken": "could not be made"} for output in bundles.OUTPUTS},
+        verdict=Verdict([f"{kind.file}: {reason}"]),
+        made=False,
+    )
+
+
+def gate_record(
+    bundle: Bundle, verdict: Verdict, exports: Sequence[ExportedFile]
+) -> dict[str, Any]:
+    """Passed or forced, and why. Forced files are those in the bundle that the gate refused, of this
+    export and of earlier ones: a refusal of an optional format stops nothing, but it stays said."""
+    made = {item.file: item.verdict.refusals for item in exports if item.written}
+    replaced = {"encoder", *(item.file for item in exports)}
+    earlier = {file: why for file, why in standing.forced(bundle).items() if file not in replaced}
+    files = {**earlier, **{file: why for file, why in made.items() if why}}
+    reasons = verdict.refusals + [reason for why in files.values() for reason in why]
+    return {
+        "passed": not reasons,
+        "forced": bool(reasons),
+        "forced_files": files,
+        "refusals": list(dict.fromkeys(reasons)),
+        "warnings": verdict.warnings,
+    }
 
 
 def judge_encoder(
@@ -187,7 +260,12 @@ def make(
     say(f"{kind.file}: exporting")
     path = source.folder / kind.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = kind.write(source, path)
+    try:
+        facts = kind.write(source, path)
+    except ArtifactError:
+        raise
+    except Exception as error:  # torch and onnxruntime raise a wide family
+        raise untraceable(kind.name, error) from error
     say(f"{kind.file}: comparing with PyTorch")
     found = run_engine(kind.engine(path), evaluation.images)
     parity = compare(truth, found, evaluation)
@@ -214,11 +292,16 @@ def time_exports(
 ) -> list[ExportedFile]:
     """Adds milliseconds and the ratio to PyTorch eager; says whether int8 is worth having here."""
     engines = {
-        item.file: FORMATS[item.format].engine(source.folder / item.file) for item in exports
+        item.file: FORMATS[item.format].engine(source.folder / item.file)
+        for item in exports
+        if item.made
     }
     found = time_engines({"eager": torch_engine(source.graph), **engines}, evaluation.images)
     eager, result = found.pop("eager"), []
     for item in exports:
+        if not item.made:
+            result.append(item)
+            continue
         spent = found[item.file]
         facts: dict[str, Any] = {
             "milliseconds": spent,

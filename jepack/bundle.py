@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
+from jepack import origin
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import canonical_json, new_folder, sha256_of, write_json
 from jepack.hardening import (
@@ -26,14 +27,14 @@ from jepack.hardening import (
     json_problems,
     manifest_problems,
     onnx_problems,
+    read_json,
     safetensors_problems,
-    unique_keys,
 )
 from jepack.interop import loader_files
 from jepack.preprocess import Preprocessing
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
+MANIFEST = origin.MANIFEST
 SIGNATURE = "model.sig"  # signs the manifest too, so it is no line of it; see signing.py
 MAX_SIGNATURE = 16_000_000  # bytes
 OUTPUTS = ("embedding", "projection")
@@ -115,16 +116,16 @@ def load(folder: Path | str) -> Bundle:
     problems = verify(folder)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise ArtifactError(
-            f"{folder}: not a sound bundle.\n{listing}\n"
-            "Restore it from where it came, or make it again: jepack train"
-        )
+        raise ArtifactError(f"{folder}: not a sound bundle.\n{listing}\n{origin.mend(folder)}")
     return Bundle(folder, read_manifest(folder))
 
 
 def verify(folder: Path | str) -> list[str]:
     """What is wrong with a bundle, a sentence each; an empty list when it is sound."""
-    folder = Path(folder)
+    return [printable(problem) for problem in problems_of(Path(folder))]
+
+
+def problems_of(folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"{folder} is not a folder"]
     try:
@@ -135,10 +136,15 @@ def verify(folder: Path | str) -> list[str]:
     return problems or signature_problems(folder) or content_problems(folder, manifest)
 
 
+def printable(text: str) -> str:
+    """Text that may hold somebody else's names, safe for a terminal: one line, no escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Where the files on disk are not those of the manifest."""
     problems = []
-    listed = manifest["files"]
+    listed, cached = manifest["files"], origin.hub_cache(folder)
     present = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
     for name in sorted(set(REQUIRED) - set(listed)):
         problems.append(f"{name}: a bundle must have it, the manifest does not list it")
@@ -146,7 +152,7 @@ def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
         path = present.get(name)
         if path is None:
             problems.append(f"{name}: listed in the manifest but missing")
-        elif path.is_symlink():
+        elif path.is_symlink() and not (cached and cached.holds(path)):
             problems.append(f"{name}: a link, only plain files are accepted")
         elif not path.is_file():
             problems.append(f"{name}: not a plain file")
@@ -163,8 +169,9 @@ def differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 def signature_problems(folder: Path) -> list[str]:
     """Whether model.sig may be looked at; who made it is checked with a key, `jepack verify`."""
-    path = folder / SIGNATURE
-    if path.is_symlink() or (path.exists() and not path.is_file()):
+    path, cached = folder / SIGNATURE, origin.hub_cache(folder)
+    linked = path.is_symlink() and not (cached and cached.holds(path))
+    if linked or (path.exists() and not path.is_file()):
         return [f"{SIGNATURE}: a link or not a plain file"]
     if path.is_file() and path.stat().st_size > MAX_SIGNATURE:
         return [f"{SIGNATURE}: {path.stat().st_size} bytes, at most {MAX_SIGNATURE}"]
@@ -180,7 +187,7 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
         elif name.endswith(".onnx"):
             problems += onnx_problems(folder / name)
         elif name.endswith(".json"):
-            problems += json_problems(folder / name)
+            problems += json_problems(folder, name, manifest)
     if problems:
         return problems
     try:
@@ -193,12 +200,15 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+    path, cached = folder / MANIFEST, origin.hub_cache(folder)
+    if path.is_symlink() and not (cached and cached.holds(path)):
+        raise ArtifactError(f"{MANIFEST}: a link, only plain files are accepted")
+    if not path.exists():
+        part = f"only a part of {cached.address}" if cached else "not a jepack bundle"
+        raise ArtifactError(f"{MANIFEST} is missing: {folder} is {part}")
     try:
-        manifest = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
-    except FileNotFoundError:
-        raise ArtifactError(f"{MANIFEST} is missing: {folder} is not a jepack bundle") from None
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = read_json(path)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{MANIFEST} cannot be read ({error})") from error
     needed = {"schema", "name", "files", "fingerprints", "dimensions", "preprocessing"}
     if not isinstance(manifest, dict) or needed - set(manifest):
@@ -236,13 +246,24 @@ def editing(bundle: Bundle, changes: dict[str, Any] | None = None) -> Iterator[P
     """Yields a copy of the bundle (hard links) to change; renamed over it on leaving.
 
     Replace files by name, never write into them: unlink first. `changes` may be filled inside the
-    block; its keys replace the manifest's.
+    block; its keys replace the manifest's. A bundle that was pulled says from then on that it is no
+    longer that revision. Raises ArtifactError for one in the Hub's cache, which is not ours to change.
     """
+    refuse_cached(bundle.folder)
     with new_folder(bundle.folder, start_from=bundle.folder) as stage:
         (stage / MANIFEST).unlink()
         (stage / SIGNATURE).unlink(missing_ok=True)  # it was of the bundle as it was
         yield stage
-        write_manifest(stage, {**bundle.manifest, **(changes or {})})
+        write_manifest(stage, origin.marked(stage, {**bundle.manifest, **(changes or {})}))
+
+
+def refuse_cached(folder: Path) -> None:
+    """ArtifactError when a bundle that is to be changed lies in the Hub's cache."""
+    if cached := origin.hub_cache(folder):
+        raise ArtifactError(
+            f"{folder}: lies in the Hub's cache, whose files other programs share. Take a copy of your "
+            f"own: jepack pull {cached.address} --out FOLDER"
+        )
 
 
 def write_loader_files(stage: Path, manifest: dict[str, Any]) -> None:

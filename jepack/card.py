@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jepack import card_search, privacy
+from jepack import card_search, origin, privacy
 from jepack import card_sections as sections
 from jepack.card_metadata import eval_results_yaml, front_matter
 from jepack.card_picture import PICTURE, draw
@@ -29,6 +29,7 @@ def refresh(stage: Path, manifest: dict[str, Any], *, repo: str | None = None) -
     manifest["card"] may bring words that no figure tells: story (how the weights came to be), limits,
     projection (what the head is, where it was not trained).
     """
+    manifest = origin.marked(stage, manifest)
     reports, _ = isotropy_of(read_json(stage / "isotropy.json"))
     if reports:
         write_bytes(stage / PICTURE, draw(reports))

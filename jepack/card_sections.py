@@ -142,6 +142,8 @@ def probes(entries: list[Json]) -> str:
         for entry in entries
     ]
     text = "Accuracies of simple models on frozen features, by one protocol for every row."
+    if seen := [entry["seen_in_training"] for entry in entries if entry.get("seen_in_training")]:
+        text += f" Up to {max(seen):.0%} of the test images were seen in training, without labels."
     return f"## Probes\n{text}\n\n{table(columns, rows)}"
 
 
@@ -193,7 +195,12 @@ def gate(manifest: Json) -> str:
     found, promises = manifest.get("gate"), manifest.get("promises") or {}
     if not found:
         return "## Gate\nNot judged yet: `jepack export BUNDLE` judges the encoder and each export."
-    if found.get("forced"):
+    if found.get("forced_files") and set(found["refusals"]) <= reasons_of(found["forced_files"]):
+        names = ", ".join(f"`{text_of(file)}`" for file in found["forced_files"])
+        text = (
+            f"**The gate refused {names} and was overridden**; it passed the encoder. Its reasons:"
+        )
+    elif found.get("forced"):
         text = "**The gate refused this encoder and was overridden.** Its reasons:"
     else:
         text = "Passed: no collapse, and each export keeps PyTorch's distribution and neighbours."
@@ -213,6 +220,10 @@ def gate(manifest: Json) -> str:
             "Promises that lean on the projection being near N(0, I):\n\n" + "\n".join(kept)
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def reasons_of(files: dict[str, list[str]]) -> set[str]:
+    return {reason for reasons in files.values() for reason in reasons}
 
 
 def exports(measured: Json) -> str:
@@ -238,6 +249,11 @@ def exports(measured: Json) -> str:
         text += " In brackets: how many times as fast as PyTorch eager on the same machine."
     machine = measured.get("machine") or measured.get("versions") or {}
     lines = [f"- Left out by the gate: `{file}`" for file in sorted(left_out)]
+    lines += [
+        f"- **Refused by the gate and kept by `--force`**: `{file}`"
+        for file, facts in sorted(found.items())
+        if facts.get("refusals")
+    ]
     lines += [f"- `{file}` is not faster enough to use" for file in slow(found)]
     lines += ["- Made with " + ", ".join(f"{key} {value}" for key, value in machine.items())]
     parts = [
@@ -267,7 +283,13 @@ def slow(found: Json) -> list[str]:
 def loading(manifest: Json, present: set[str], repo: str | None) -> str:
     place = f"From `{repo}` on the Hub" if repo else "From the folder `./bundle`"
     parts = [f"## Loading\n{place}; `image.png` stands for an image of yours."]
-    for item in snippets(manifest, present, repo):
+    found = snippets(manifest, present, repo)
+    if any(item.library == "timm" for item in found):
+        parts.append(
+            "Pictures of 8 bits are opened as this encoder saw its own: upright, on white paper. Deeper "
+            "images and other formats are opened by `jepack.preprocess`, as in the lines for onnxruntime."
+        )
+    for item in found:
         parts.append(f"### {item.library}\n```python\n{item.code}\n```")
     return "\n\n".join(parts)
 
@@ -318,6 +340,9 @@ def provenance(manifest: Json) -> str:
     lines = [
         f"- Code: commit `{source['commit']}`" if source.get("commit") else "",
         f"- Versions: {versions}" if versions else "",
+        f"- Changed after it was pulled as `{text_of(source['edited_after_pull'])}`"
+        if source.get("edited_after_pull")
+        else "",
         f"- Made: {manifest['created']}" if manifest.get("created") else "",
         "- `manifest.json` holds the SHA-256 of every file; `jepack verify BUNDLE` checks them.",
     ]

@@ -50,6 +50,7 @@ class Endpoint:
     default_output: str = "embedding"  # the one that search should use
     promises: tuple[str, ...] = ()  # what the projection allows: "drift", "atypicality"
     window: Window = None  # the values it shows as 0..255; None where it has none, or does not tell
+    notes: tuple[str, ...] = ()  # what its user must know, a sentence each; see jepack.standing
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Client:
                 default_output=texts.get("default_output", "embedding"),
                 promises=tuple(name for name in texts.get("promises", "").split(",") if name),
                 window=window_of(texts.get("window")),
+                notes=tuple(texts.get("notes", "").splitlines()),
             )
         return self._endpoint
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import caches, signing
+from jepack import caches, origin, signing, standing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines
@@ -93,12 +93,15 @@ def verify(
             problems, signature = [str(error)], "invalid"
     if as_json:
         found = {"bundle": str(folder), "sound": not problems, "problems": problems}
-        print(json.dumps({**found, "signature": signature}))
+        bundle = None if problems else bundles.load(folder)
+        told = {"source": origin.told(folder), "notes": standing.notes(bundle)} if bundle else {}
+        print(json.dumps({**found, "signature": signature, **told}))
         raise typer.Exit(4 if problems else 0)
     console = Console()
     if problems:
         for problem in problems:
             console.print(f"[red]✗[/] {marked_lines(problem)}", highlight=False, soft_wrap=True)
+        console.print(marked_lines(origin.mend(folder)), highlight=False, soft_wrap=True)
         raise typer.Exit(4)
     bundle = bundles.load(folder)
     table = Table(
@@ -108,4 +111,16 @@ def verify(
         table.add_row(output, f"{bundle.dimensions[output]} dims", bundle.fingerprints[output])
     table.add_row("files", str(len(bundle.manifest["files"])), "SHA-256 of each matches")
     table.add_row("signature", *SIGNATURES[signature])
+    table.add_row("gate", *gate_row(bundle))
+    if source := origin.told(folder):
+        table.add_row("source", "pulled", source)
     console.print(table)
+    for note in standing.notes(bundle):
+        console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
+
+
+def gate_row(bundle: bundles.Bundle) -> tuple[str, str]:
+    if not bundle.manifest.get("gate"):
+        return "not asked", f"judge it: jepack export {marked(bundle.folder)}"
+    found = standing.forced(bundle)
+    return ("[red]overridden[/]", marked(", ".join(found))) if found else ("passed", "")

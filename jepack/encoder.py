@@ -6,6 +6,8 @@ B images, H x W pixels, C channels, E embedding dims, D projection dims.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jepack.bundle import Bundle
-from jepack.errors import ArtifactError, ConfigError
+from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.isotropy import Calibration
+from jepack.loader_rules import config_problems
 from jepack.preprocess import Preprocessing
 
 
@@ -159,16 +162,20 @@ def fold_calibration(projector: Projector, calibration: Calibration) -> Projecto
 def load_encoder(bundle: Bundle, **options: Any) -> tuple[Encoder, Calibration]:
     """The float32 encoder of a verified bundle, in eval mode, and its calibration.
 
-    `options` are further timm arguments that change no weight, such as `dynamic_img_size`.
+    `options` are further timm arguments that change no weight, such as `dynamic_img_size`. Nothing but the
+    bundle's own files is read. Raises ArtifactError where config.json asks for more than a network.
     """
     config = json.loads((bundle.folder / "config.json").read_text())
+    if problems := config_problems(config, bundle.dimensions):
+        raise ArtifactError(f"{bundle.folder}: {'; '.join(problems)}")
     block = config["jepack"]
     model_args = {**config.get("model_args", {}), **options}
     model_args.pop("in_chans", None)
     size = model_args.pop("img_size", bundle.preprocessing.size)
-    backbone = build_backbone(
-        config["architecture"], channels=bundle.preprocessing.channels, size=size, **model_args
-    )
+    with building(f"{bundle.folder}/config.json"):
+        backbone = build_backbone(
+            config["architecture"], channels=bundle.preprocessing.channels, size=size, **model_args
+        )
     projector = Projector(ProjectorConfig(**block["projector"]))
     head = load_file(bundle.folder / "projector.safetensors")
     mean = head.pop("calibration.mean").double().numpy()
@@ -176,6 +183,18 @@ def load_encoder(bundle: Bundle, **options: Any) -> tuple[Encoder, Calibration]:
     load_strictly(backbone, load_file(bundle.folder / "model.safetensors"), bundle.folder)
     load_strictly(projector, head, bundle.folder)
     return Encoder(backbone, projector).eval(), Calibration(mean, matrix)
+
+
+@contextmanager
+def building(source: str) -> Iterator[None]:
+    """timm raises a wide family for arguments that make no network: one error that names their source."""
+    try:
+        yield
+    except JepackError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{source}: timm cannot build this network ({reason[:200]})") from error
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
@@ -213,7 +232,7 @@ def encoder_files(
         "fixed_input_size": False,
         "interpolation": preprocessing.interpolation,
         "crop_pct": preprocessing.crop_pct,
-        "crop_mode": "center",
+        "crop_mode": preprocessing.crop_mode,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "num_classes": 0,

@@ -215,7 +215,7 @@ def link_tree(source: Path, target: Path) -> None:
 def link_or_copy(source: str, target: str) -> str:
     """A hard link, or a copy where links do not work; permissions are the target's own there."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # of a link: the file it leads to
     except OSError:
         shutil.copyfile(source, target)
     return target

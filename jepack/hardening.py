@@ -9,17 +9,27 @@ from __future__ import annotations
 import json
 import math
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
+
+from jepack.loader_rules import (
+    PREPROCESSING,
+    config_problems,
+    loader_problems,
+    shown,
+    table_problems,
+)
 
 MAX_HEADER = 16 * 1024 * 1024  # bytes; a ViT-g needs 0.1 MB
 MAX_TENSORS = 20_000
 MAX_FILES = 10_000
+MAX_JSON = 64 * 1024 * 1024  # bytes
+MAX_GOLDEN = 4096  # images
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 # Bits of the exponent: all ones mean NaN or infinity.
@@ -37,10 +47,22 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """For json.loads: two values under one name mean that two readers may see two files."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{', '.join(twice[:3])} named twice")
     return found
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, read strictly. Raises ValueError saying what is wrong with it."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("not a plain file")
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path.stat().st_size} bytes, at most {MAX_JSON}")
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def manifest_problems(manifest: dict[str, Any], outputs: tuple[str, ...]) -> list[str]:
@@ -75,11 +97,19 @@ def manifest_problems(manifest: dict[str, Any], outputs: tuple[str, ...]) -> lis
         problems.append("manifest.json: promises must be a table of true and false")
     if not isinstance(manifest["fingerprints"], dict):
         problems.append("manifest.json: fingerprints must be a table")
-    return problems
+    if not isinstance(manifest["name"], str):
+        problems.append(f"manifest.json: the name is {shown(manifest['name'])}, not text")
+    for part in ("provenance", "gate", "card", "retrieval"):
+        if not isinstance(manifest.get(part) or {}, dict):
+            problems.append(f"manifest.json: {part} must be a table")
+    look = table_problems("preprocessing", manifest["preprocessing"], PREPROCESSING)
+    return problems + [f"manifest.json: {problem}" for problem in look]
 
 
 def safetensors_problems(path: Path) -> list[str]:
     """Duplicate names, absurd headers, tensors outside the file or over each other, NaN."""
+    if path.stat().st_size < 8:
+        return [f"{path.name}: {path.stat().st_size} bytes, too short for a safetensors file"]
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             start, tensors = safetensors_header(data)
@@ -116,6 +146,8 @@ def safetensors_header(data: Any) -> tuple[int, dict[str, Entry]]:
         raise ValueError(f"its header claims {size} bytes (file {len(data)}, limit {MAX_HEADER})")
     try:
         header = json.loads(data[8 : 8 + size], object_pairs_hook=unique_keys)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"its header is not sound JSON ({error})") from error
     if not isinstance(header, dict):
@@ -130,8 +162,9 @@ def safetensors_header(data: Any) -> tuple[int, dict[str, Entry]]:
         except (TypeError, KeyError, ValueError):
             raise ValueError(f"{name!r} lacks dtype, shape or data_offsets") from None
         numbers = [*shape, begin, stop] if isinstance(shape, list) else [-1]
-        if kind not in SIZES or any(type(n) is not int or n < 0 for n in numbers) or len(shape) > 8:
-            raise ValueError(f"{name!r} has dtype {kind!r} and shape {shape!r}")
+        known = isinstance(kind, str) and kind in SIZES
+        if not known or any(type(n) is not int or n < 0 for n in numbers) or len(shape) > 8:
+            raise ValueError(f"{name!r} has dtype {shown(kind)} and shape {shown(shape)}")
         tensors[name] = (kind, shape, begin, stop)
     return 8 + size, tensors
 
@@ -156,47 +189,52 @@ def onnx_problems(path: Path) -> list[str]:
     """
     problems = []
     try:
-        with (
-            path.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            memoryview(data) as view,
-        ):
-            for kind, value in onnx_facts(view, "model", 0):
-                if kind == "external":
-                    problems.append(f"{path.name}: tensor {value!r} lies in another file")
-                elif value not in ONNX_DOMAINS:
-                    problems.append(f"{path.name}: needs operators of {value!r}")
+        with path.open("rb") as stream:
+            # Not closed by hand: the views of an unsound file may outlive the error about it.
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        for kind, value in onnx_facts(view, "model", 0):
+            if kind == "external":
+                problems.append(f"{path.name}: tensor {value!r} lies in another file")
+            elif value not in ONNX_DOMAINS:
+                problems.append(f"{path.name}: needs operators of {value!r}")
     except (ValueError, IndexError) as error:
         return [f"{path.name}: not an ONNX file ({error})"]
     return problems[:5]
 
 
-def json_problems(path: Path) -> list[str]:
+def json_problems(folder: Path, name: str, manifest: dict[str, Any]) -> list[str]:
+    """JSON that two readers may read differently, or that leads a loader out of the bundle."""
     try:
-        json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        return [f"{path.name}: not sound JSON ({error})"]
-    return []
+        value = read_json(folder / name)
+    except ValueError as error:
+        return [f"{name}: not sound JSON ({error})"]
+    if name == "config.json":
+        return config_problems(value, manifest["dimensions"])
+    return loader_problems(name, value)
 
 
 def golden_problems(path: Path, manifest: dict[str, Any], outputs: tuple[str, ...]) -> list[str]:
-    """Golden tensors that are missing or of another shape than the manifest says."""
+    """Golden tensors that are missing, unknown, or of another shape than the manifest says."""
     try:
         golden = load_file(path)
-    except (SafetensorError, OSError) as error:
-        return [f"golden.safetensors: cannot be read ({error})"]
-    problems = []
-    if set(golden) < {"images", *outputs}:
-        return ["golden.safetensors: needs images, embedding and projection"]
-    look = manifest["preprocessing"]
+    except Exception as error:  # safetensors raises a wide family for kinds that numpy lacks
+        return [f"golden.safetensors: cannot be read ({error or type(error).__name__})"]
+    if set(golden) != {"images", *outputs}:
+        found = ", ".join(map(shown, sorted(golden)[:5])) or "nothing"
+        return [f"golden.safetensors: holds {found}, needs images, {' and '.join(outputs)}"]
+    look, images, problems = manifest["preprocessing"], golden["images"], []
     shape = (look["size"], look["size"], look["channels"])
-    if golden["images"].dtype != np.uint8 or golden["images"].shape[1:] != shape:
-        found = f"{golden['images'].dtype} {golden['images'].shape}"
-        problems.append(f"golden.safetensors: images are {found}, not uint8 [N, {shape}]")
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        found = f"{images.dtype} {images.shape}"
+        return [f"golden.safetensors: images are {found}, not uint8 [N, {shape}]"]
+    if not 0 < len(images) <= MAX_GOLDEN:
+        return [f"golden.safetensors: {len(images)} images, must be 1 to {MAX_GOLDEN}"]
     for output in outputs:
-        want = (len(golden["images"]), manifest["dimensions"][output])
-        if golden[output].shape != want:
-            problems.append(f"golden.safetensors: {output} is {golden[output].shape}, not {want}")
+        want, value = (len(images), manifest["dimensions"][output]), golden[output]
+        if value.shape != want:
+            problems.append(f"golden.safetensors: {output} is {value.shape}, not {want}")
+        elif value.dtype.kind != "f":
+            problems.append(f"golden.safetensors: {output} is {value.dtype}, not floats")
     return problems
 
 

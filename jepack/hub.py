@@ -25,12 +25,13 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import hub_fetch, signing
+from jepack import hub_fetch, signing, standing
 from jepack.errors import ConfigError
 from jepack.hub_errors import LOGIN, Patience
-from jepack.hub_fetch import REVISION, already_there, fetch, look
+from jepack.hub_fetch import already_there, fetch, look
 from jepack.hub_publish import Publication, prepare, publish, refuse_overridden
 from jepack.names import marked, marked_lines
+from jepack.origin import REVISION
 
 
 def push(
@@ -65,7 +66,8 @@ def push(
         if not as_json:
             list_files(bundle, publication, repo, public)
         if dry_run:
-            report(as_json, {"repo": repo, "dry_run": True, **facts(publication)}, "")
+            told = {"repo": repo, "dry_run": True, **facts(publication)}
+            report(as_json, told | {"notes": standing.notes(bundle)}, "")
             return
         if get_token() is None:
             raise ConfigError(f"no token for the Hub. {LOGIN} write to {repo}.")
@@ -77,7 +79,8 @@ def push(
     report(
         as_json,
         {"repo": repo, "revision": done.revision, "url": done.url, "changed": done.changed}
-        | facts(publication),
+        | facts(publication)
+        | {"notes": standing.notes(bundle)},
         f"[green]{after}:[/] {done.url}\nrevision {done.revision}\n"
         f"Fetch it: jepack pull {repo}@{done.revision} --out FOLDER",
     )
@@ -170,6 +173,8 @@ def list_files(bundle: bundles.Bundle, publication: Publication, repo: str, publ
             highlight=False,
             soft_wrap=True,
         )
+    for note in standing.notes(bundle):
+        console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
     if "gate" not in bundle.manifest:
         console.print(
             f"[yellow]warning:[/] no gate has judged this encoder yet: jepack export {marked(bundle.folder)}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,30 +16,14 @@ from jepack import bundle as bundles
 from jepack import signing
 from jepack.bundle import MANIFEST, MAX_SIGNATURE, REQUIRED, SIGNATURE, SUFFIXES, Bundle
 from jepack.errors import ArtifactError, ConfigError
-from jepack.files import existing_parent, new_folder, write_json
+from jepack.files import existing_parent, new_folder, sha256_of, write_json
 from jepack.hub_errors import Patience, Say, persist
 from jepack.hub_publish import listing
+from jepack.origin import REVISION, SOURCE, Source, edited, source_of
 
-# Hidden from the manifest: the folder stays byte for byte what was published.
-SOURCE = Path(".cache/jepack/source.json")
-REVISION = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 1000
 MAX_MANIFEST_BYTES = 16_000_000
 Advance = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a pulled bundle came from; kept in `.cache/jepack/source.json` of its folder."""
-
-    repo: str
-    revision: str  # 40 hex digits
-    endpoint: str
-    pulled: str  # UTC
-
-    @property
-    def address(self) -> str:
-        return f"{self.repo}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -126,9 +108,6 @@ def fetch(
             "Nothing was downloaded.",
         )
     enough_room(offer, out)
-    source = Source(
-        offer.repo, offer.revision, api.endpoint, datetime.now(timezone.utc).isoformat(timespec="seconds")
-    )  # fmt: skip
     with new_folder(out) as stage:
         download(offer, MANIFEST, stage, api, patience, say, advance)
         compare(offer, stage)
@@ -140,6 +119,11 @@ def fetch(
             raise unsound(offer.repo, offer.revision, problems, kept)
         if public_key is not None:
             signing.check(bundles.load(stage), public_key)
+        source = Source(
+            repo=offer.repo, revision=offer.revision, endpoint=api.endpoint,
+            pulled=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            manifest=sha256_of(stage / MANIFEST),
+        )  # fmt: skip
         (stage / SOURCE).parent.mkdir(parents=True)
         write_json(stage / SOURCE, asdict(source))
     return bundles.load(out)
@@ -212,20 +196,12 @@ def unsound(repo: str, revision: str, problems: list[str], after: str) -> Artifa
     return ArtifactError(f"{repo}@{revision}: not a sound bundle.\n{text}\n{after}".rstrip())
 
 
-def source_of(folder: Path) -> Source | None:
-    """Where the bundle in this folder was pulled from; None when it was not, or nobody can tell."""
-    try:
-        return Source(**json.loads((folder / SOURCE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def already_there(repo: str, revision: str, out: Path) -> bool:
-    """Does `out` hold that very revision, whole?"""
+    """Does `out` hold that very revision, whole and as it was pulled?"""
     source = source_of(out)
     if source is None or (source.repo, source.revision) != (repo, revision):
         return False
-    return not bundles.verify(out)
+    return not edited(out, source) and not bundles.verify(out)
 
 
 def refuse_target(offer: Offer, out: Path, force: bool) -> None:
@@ -235,6 +211,12 @@ def refuse_target(offer: Offer, out: Path, force: bool) -> None:
     if not (out / MANIFEST).is_file():
         raise ConfigError(f"{out}: not empty and not a bundle, so it is left alone. Choose --out.")
     source = source_of(out)
+    if source and not force and edited(out, source) and not bundles.verify(out):
+        raise ConfigError(
+            f"{out} was pulled as {source.address} and edited here since (exported, probed ...): it is "
+            "no longer that revision, and pulling over it would lose that. Choose another --out, or "
+            "replace it: --force"
+        )
     if (source is None or source.repo != offer.repo) and not force:
         came = f"pulled from {source.repo}" if source else "not pulled from the Hub"
         raise ConfigError(

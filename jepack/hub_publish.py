@@ -14,7 +14,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from jepack import bundle as bundles
-from jepack import card, privacy, signing
+from jepack import card, privacy, signing, standing
 from jepack.bundle import MANIFEST, SIGNATURE, Bundle
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
 from jepack.files import link_or_copy, sha256_of
@@ -236,13 +236,34 @@ def size_of(content: Path | bytes) -> int:
 
 
 def refuse_overridden(bundle: Bundle, force: bool) -> None:
-    """Raises GateError when the gate's refusal was overridden and `force` is not set."""
-    gate = bundle.manifest.get("gate") or {}
-    if gate.get("passed", True) is False or gate.get("forced"):
-        if force:
-            return
-        reasons = "\n".join(f"  - {reason}" for reason in gate.get("refusals", []))
-        raise GateError(
-            f"{bundle.folder}: the gate refused this encoder and was overridden.\n{reasons}\n"
-            "Train and export it again. To publish all the same (the card says so): --force"
-        )
+    """Raises GateError when the bundle holds what the gate refused and `force` is not set."""
+    found = standing.forced(bundle)
+    if not found or force:
+        return
+    reasons = "\n".join(
+        f"  - {what}: {reason}"
+        for what, reasons in found.items()
+        for reason in reasons or ["no reason is recorded"]
+    )
+    whole = "encoder" in found
+    mend = (
+        "Train and export it again."
+        if whole
+        else f"Leave them out: jepack export {bundle.folder} --formats {formats_of(found)}, no --force."
+    )
+    what = "this encoder" if whole else "exports of this bundle"
+    raise GateError(
+        f"{bundle.folder}: the gate refused {what} and was overridden.\n{reasons}\n{mend} "
+        "To publish all the same (the card says so): --force"
+    )
+
+
+def formats_of(files: Mapping[str, Any]) -> str:
+    """The names by which `jepack export` knows these files."""
+    known = {
+        "onnx/model_fp16.onnx": "fp16",
+        "onnx/model_quantized.onnx": "int8",
+        "model.pt2": "pt2",
+    }
+    known |= {"onnx/model.onnx": "onnx", "torchscript/model.pt": "torchscript"}
+    return ",".join(known.get(file, file) for file in files)

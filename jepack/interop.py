@@ -25,7 +25,7 @@ def loader_files(config: dict[str, Any], preprocessing: Preprocessing) -> dict[s
         "pretrained_cfg": config["pretrained_cfg"],
         # The usual keys, for readers that know nothing of timm (transformers.js).
         "do_resize": True,
-        "size": {"shortest_edge": int(preprocessing.size / preprocessing.crop_pct)},
+        "size": size_before_crop(preprocessing),
         "resample": PILLOW_RESAMPLING[preprocessing.interpolation],
         "do_center_crop": True,
         "crop_size": side,
@@ -52,3 +52,11 @@ def loader_files(config: dict[str, Any], preprocessing: Preprocessing) -> dict[s
             "default_prompt_name": None,
         },
     }
+
+
+def size_before_crop(preprocessing: Preprocessing) -> dict[str, int]:
+    """In the usual keys. They know no border; such readers see its image without one."""
+    side = int(preprocessing.size / preprocessing.crop_pct)
+    if preprocessing.crop_mode == "squash":
+        return {"height": side, "width": side}
+    return {"shortest_edge" if preprocessing.crop_mode == "center" else "longest_edge": side}

@@ -25,6 +25,9 @@ from jepack.tiff import open_tiff
 SUFFIXES = (*pictures.SUFFIXES, ".npy", ".dcm", ".dicom", ".ima", ".fits", ".fit")
 MAX_BYTES = SERVED.bytes
 
+# timm's: center keeps the shape and cuts the longer side; squash makes every image a square; border fits the
+# whole image in and fills up with the mean colour.
+CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -49,6 +52,7 @@ class Preprocessing:
     crop_pct: float = 1.0  # side of the crop over the shorter side after resizing
     interpolation: str = "bicubic"
     window: Window = None  # intensities shown as 0..255, see intensity.py
+    crop_mode: str = "center"  # one of CROP_MODES
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -67,10 +71,17 @@ class Preprocessing:
         if self.interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ConfigError(f"interpolation must be one of {known}, found {self.interpolation}")
+        if self.crop_mode not in CROP_MODES:
+            known = ", ".join(CROP_MODES)
+            raise ConfigError(f"crop_mode must be one of {known}, found {self.crop_mode}")
 
     def to_json(self) -> dict[str, Any]:
+        """A centre crop goes without saying: the fingerprints of earlier bundles stay what they are."""
         window = self.window if self.window in (None, "dicom") else [list(p) for p in self.window]
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "window": window}
+        value = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "window": window}
+        if self.crop_mode == "center":
+            del value["crop_mode"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocessing:
@@ -191,20 +202,27 @@ def match_channels(pixels_HWC: Pixels, channels: int) -> Pixels:
 
 
 def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """[H, W, C] -> [size, size, C]: shorter side to size / crop_pct, then the centre.
+    """[H, W, C] -> [size, size, C]: resized by the crop mode to size / crop_pct, then the centre.
 
-    The rule of timm's and torchvision's evaluation transforms, to the pixel.
+    The rules of timm's and torchvision's evaluation transforms, to the pixel.
     """
-    size = preprocessing.size
-    height, width = pixels_HWC.shape[:2]
-    short = int(size / preprocessing.crop_pct)
-    if height < width:
-        new_height, new_width = short, max(size, int(short * width / height))
-    else:
-        new_height, new_width = max(size, int(short * height / width)), short
+    height, width = resized_to(pixels_HWC.shape[:2], preprocessing)
+    if preprocessing.crop_mode != "border":
+        return middle(pixels_HWC, height, width, preprocessing)
+    framed_HWC = framed(
+        resize(pixels_HWC, height, width, preprocessing.interpolation), preprocessing
+    )
+    return middle(framed_HWC, framed_HWC.shape[0], framed_HWC.shape[1], preprocessing)
+
+
+def middle(
+    pixels_HWC: Pixels, new_height: int, new_width: int, preprocessing: Preprocessing
+) -> Pixels:
+    """[H, W, C] -> [size, size, C]: the centre of the image resized to new_height x new_width."""
+    size, (height, width, channels) = preprocessing.size, pixels_HWC.shape
     top = round((new_height - size) / 2.0)
     left = round((new_width - size) / 2.0)
-    method, channels = INTERPOLATIONS[preprocessing.interpolation], pixels_HWC.shape[2]
+    method = INTERPOLATIONS[preprocessing.interpolation]
     if new_height * new_width > MAX_PIXELS:
         # Long strips: enlarging all of one to cut its middle would take gigabytes.
         rows, above, below = span_of(height, new_height, top, size, method)
@@ -225,9 +243,8 @@ def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     if channels == 3:
         return np.ascontiguousarray(cut(Image.fromarray(np.ascontiguousarray(pixels_HWC))))
     cropped = np.empty((size, size, channels), np.uint8)
-    for c in range(
-        channels
-    ):  # one at a time: a picture of 200 channels is enlarged once, not 200 times
+    # One at a time: of a picture of 200 channels one is held enlarged, not 200.
+    for c in range(channels):
         cropped[..., c] = cut(Image.fromarray(np.ascontiguousarray(pixels_HWC[..., c])))
     return cropped
 
@@ -242,6 +259,31 @@ def span_of(old: int, new: int, start: int, size: int, method: Any) -> tuple[sli
     low, high = start * scale, (start + size) * scale
     first, last = max(0, int(low) - reach), min(old, int(high) + 1 + reach)
     return slice(first, last), max(0.0, low - first), min(high - first, float(last - first))
+
+
+def resized_to(shape: tuple[int, ...], preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) that an image of this height and width gets before it is cropped."""
+    height, width = shape
+    size, short = preprocessing.size, int(preprocessing.size / preprocessing.crop_pct)
+    if preprocessing.crop_mode == "squash":
+        return short, short
+    if preprocessing.crop_mode == "border":
+        ratio = max(height / short, width / short)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    if height < width:
+        return short, max(size, int(short * width / height))
+    return max(size, int(short * height / width)), short
+
+
+def framed(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """The image in the middle of the mean colour, at least [size, size, C]."""
+    size, (height, width, channels) = preprocessing.size, pixels_HWC.shape
+    shape = (max(size, height), max(size, width), channels)
+    paper = np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
+    canvas = np.broadcast_to(paper, shape).copy()
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    canvas[top : top + height, left : left + width] = pixels_HWC
+    return canvas
 
 
 def resize(pixels_HWC: Pixels, height: int, width: int, interpolation: str = "bicubic") -> Pixels:

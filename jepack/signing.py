@@ -40,6 +40,7 @@ def sign(
     Example: jepack sign runs/photos/bundle --key key.pem
     """
     bundle = bundles.load(folder)
+    bundles.refuse_cached(bundle.folder)
     write_bytes(bundle.folder / SIGNATURE, signature_of(bundle.folder, key))
     Console().print(
         f"[green]Signed:[/] {marked(bundle.folder / SIGNATURE)}\n"

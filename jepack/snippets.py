@@ -28,14 +28,15 @@ def snippets(manifest: dict[str, Any], files: Iterable[str], repo: str | None) -
 def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
     mode = {1: "L", 3: "RGB"}.get(manifest["preprocessing"]["channels"])
     place = repo or "./bundle"
-    open_image = f'image = Image.open("image.png").convert("{mode}")'
     loaders = [
         Snippet("timm", ("config.json",), TIMM),
         Snippet("transformers", ("preprocessor_config.json",), TRANSFORMERS),
         Snippet("sentence-transformers", ("modules.json",), SENTENCE_TRANSFORMERS),
     ]
-    # Their image readers know grey and colour only; other channels go through jepack.preprocess.
-    found = loaders if mode else []
+    # Their image readers know grey and colour of 8 bits only; what else there is, other channels and
+    # windows of intensities, goes through jepack.preprocess.
+    plain = mode is not None and manifest["preprocessing"].get("window") is None
+    found = loaders if plain else []
     found = [*found, Snippet("onnxruntime", ("onnx/model.onnx",), fetching(repo) + ONNX)]
     found.append(Snippet("jepack.client", ("onnx/model.onnx",), CLIENT))
     hub = "hf-hub:" if repo else "local-dir:"
@@ -43,10 +44,16 @@ def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
         Snippet(
             item.library,
             item.needs,
-            item.code.strip().format(open_image=open_image, place=place, hub=hub),
+            item.code.strip().format(open_image=opening(mode or "RGB"), place=place, hub=hub),
         )
         for item in found
     ]
+
+
+def opening(mode: str) -> str:
+    """Lines that open `image.png` as jepack.preprocess decodes it: upright, on white paper, "L" or "RGB"."""
+    convert = 'convert("RGB").convert("L")' if mode == "L" else 'convert("RGB")'
+    return OPENING.strip().replace("CONVERT", convert)
 
 
 def fetching(repo: str | None) -> str:
@@ -58,10 +65,18 @@ def fetching(repo: str | None) -> str:
     )
 
 
+OPENING = """
+image = ImageOps.exif_transpose(Image.open("image.png"))  # upright
+if image.has_transparency_data:  # laid on white paper
+    paper = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(paper, image.convert("RGBA"))
+image = image.CONVERT
+"""
+
 TIMM = """
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("{hub}{place}", pretrained=True, num_classes=0).eval()
 config = timm.data.resolve_model_data_config(model)
@@ -73,7 +88,7 @@ with torch.no_grad():
 
 TRANSFORMERS = """
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{place}")
@@ -84,7 +99,7 @@ with torch.no_grad():
 """
 
 SENTENCE_TRANSFORMERS = """
-from PIL import Image
+from PIL import Image, ImageOps
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{place}")

@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
-from jepack import shared_memory
+from jepack import origin, shared_memory, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import write_bytes
@@ -58,6 +58,8 @@ def serve(
     """
     console = Console(stderr=as_json)
     opened = bundles.load(bundle)
+    for note in standing.notes(opened):
+        console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
     config = RepositoryConfig(max_batch_size=max_batch_size, threads=threads, tensorrt=tensorrt)
     if repository_only is not None:
         write_repository(opened, repository_only, config)
@@ -127,6 +129,8 @@ def facts(server: TritonServer) -> dict[str, Any]:
         "dimensions": server.bundle.dimensions,
         "default_output": server.bundle.default_output,
         "promises": server.bundle.promises,
+        "source": origin.told(server.bundle.folder),
+        "notes": standing.notes(server.bundle),
         "log": str(server.log_file),
     }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 import jepack
-from jepack import __version__
+from jepack import __version__, standing
 from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import link_or_copy, new_folder, write_bytes, write_json
@@ -118,6 +118,7 @@ def values_of(bundle: Bundle, config: RepositoryConfig) -> dict[str, str]:
         "default_output": quoted(bundle.default_output),
         "promises": quoted(",".join(name for name, kept in bundle.promises.items() if kept)),
         "window": quoted(json.dumps(bundle.preprocessing.to_json()["window"])),
+        "notes": quoted("\n".join(standing.notes(bundle))),
         "accelerator": accelerator(config, f"{size}x{size}x{channels}"),
     }
 

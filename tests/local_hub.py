@@ -29,12 +29,14 @@ class Fault:
 
     drop: the connection closes unanswered. lost: the request is done, its answer never arrives.
     cut: the answer stops in the middle. short: half the bytes, labelled as all of them. flip: one byte
-    changed. An integer: that HTTP status.
+    changed. An integer: that HTTP status, with `message` and `code` as the Hub words its refusals.
     """
 
     where: str
     kind: str | int
     times: int = 1
+    message: str = "injected"
+    code: str = ""
 
 
 @dataclass
@@ -72,13 +74,13 @@ class LocalHub(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # clients hang up when we do
 
-    def fault(self, line: str) -> str | int | None:
+    def fault(self, line: str) -> Fault | None:
         with self.lock:
             self.log.append(line)
             for fault in self.faults:
                 if fault.times and fault.where in line:
                     fault.times -= 1
-                    return fault.kind
+                    return fault
         return None
 
     def count(self, where: str) -> int:
@@ -122,13 +124,15 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.read_chunks() if self.headers.get("Transfer-Encoding") else b""
         self.url = unquote(urlsplit(self.path).path)
         line = f"{self.command} {self.url}"
-        self.kind = self.server.fault(line)
+        fault = self.server.fault(line)
+        self.kind = fault.kind if fault else None
         if self.kind == "drop":
             self.rfile.read(min(length, 1000))
             return self.hang_up()
         self.body = self.body or self.rfile.read(length)
-        if isinstance(self.kind, int):
-            return self.answer(self.kind, {"error": "injected"})
+        if fault is not None and isinstance(self.kind, int):
+            about = {"X-Error-Code": fault.code} if fault.code else {}
+            return self.answer(self.kind, {"error": fault.message}, **about)
         for pattern, method in ROUTES:
             found = re.fullmatch(pattern, line)
             if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,40 @@ def settle_batch_norm(encoder: Any, images: Any) -> None:
     encoder.train()(images)
     for norm in norms:
         norm.momentum = 0.1
+
+
+def write_tiny_bundle(folder: Path) -> Path:
+    """A sound bundle of a few kilobytes without a network in it, for what only reads files."""
+    from safetensors.numpy import save_file
+
+    from jepack import bundle as bundles
+
+    folder.mkdir(parents=True)
+    look = {"size": 8, "channels": 1, "mean": [0.5], "std": [0.5], "crop_pct": 1.0,
+            "interpolation": "bicubic", "window": None}  # fmt: skip
+    config = {
+        "architecture": "resnet10t", "num_classes": 0, "num_features": 4, "global_pool": "avg",
+        "model_args": {"in_chans": 1}, "pretrained_cfg": {"input_size": [1, 8, 8], "license": "mit"},
+        "jepack": {
+            "projector": {"in_features": 4, "hidden": 8, "out_features": 2, "layers": 1},
+            "method": "lejepa",
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "isotropy.json").write_text("{}")
+    save_file({"w": np.ones((2, 2), np.float32)}, folder / "model.safetensors")
+    save_file({"w": np.ones((2, 2), np.float32)}, folder / "projector.safetensors")
+    golden = {
+        "images": np.zeros((3, 8, 8, 1), np.uint8),
+        "embedding": np.zeros((3, 4), np.float32),
+        "projection": np.zeros((3, 2), np.float32),
+    }
+    save_file(golden, folder / "golden.safetensors")
+    manifest = {
+        "name": "tiny", "preprocessing": look, "dimensions": {"embedding": 4, "projection": 2},
+        "default_output": "embedding", "provenance": {"data": {"folder": "x"}},
+    }  # fmt: skip
+    bundles.write_loader_files(folder, manifest)
+    bundles.write_manifest(folder, manifest)
+    assert bundles.verify(folder) == []
+    return folder

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, constants
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jepack import bundle as bundles
 from jepack import card, isotropy, preprocess
 from jepack.bundle import Bundle
 from jepack.card_metadata import license_fields
 from jepack.hub_publish import prepare, publish
+from jepack.snippets import opening, snippets
 
 REPO = "ann/digits"
 PROBE: dict[str, Any] = {
@@ -225,8 +226,8 @@ def test_the_loading_snippets_run_as_printed_and_agree(
     """From a local server in place of the Hub, and from a folder."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     bundle = with_other_loaders(exported_bundle, tmp_path / "bundle")
-    image = sorted(digits_folder.rglob("*.png"))[3]
-    shutil.copy(image, tmp_path / "image.png")
+    image = tmp_path / "image.png"
+    turned_on_glass(sorted(digits_folder.rglob("*.png"))[3], image)
     with local_hub.running() as hub:
         if place == "hub":
             (tmp_path / "work").mkdir()
@@ -263,6 +264,68 @@ def test_the_loading_snippets_run_as_printed_and_agree(
     found = np.load(tmp_path / "embeddings.npz")
     for library in blocks:
         np.testing.assert_allclose(found[library], expected, atol=1e-4, err_msg=library)
+
+
+def turned_on_glass(source: Path, target: Path) -> None:
+    """An oblong picture with alpha that lies on its side, as its EXIF tells."""
+    picture = Image.open(source).convert("RGB").resize((48, 40))
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    about = Image.Exif()
+    about[0x0112] = 6  # turn by 90 degrees
+    picture.save(target, exif=about)
+
+
+def alike(folder: Path, mode: str) -> Any:
+    """What the snippets' lines make of `image.png`, [H, W, C]."""
+    names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps}
+    exec(opening(mode).replace("image.png", str(folder / "image.png")), names)
+    pixels = np.asarray(names["image"])
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+PICTURES: dict[str, Any] = {
+    "alpha": lambda p, path: p.save(path, "PNG"),
+    "grey with alpha": lambda p, path: p.convert("LA").save(path, "PNG"),
+    "palette": lambda p, path: p.convert("RGB").quantize(16).save(path, "PNG"),
+    "palette with a clear colour": lambda p, path: (
+        p.convert("RGB").quantize(16).save(path, "PNG", transparency=3)
+    ),
+    "a clear colour": lambda p, path: p.convert("RGB").save(path, "PNG", transparency=(0, 0, 0)),
+    "CMYK": lambda p, path: p.convert("RGB").convert("CMYK").save(path, "JPEG"),
+    "black and white": lambda p, path: p.convert("1").save(path, "PNG"),
+    **{
+        f"turned, {number}": lambda p, path, number=number: p.convert("RGB").save(
+            path, "JPEG", exif=orientation(number)
+        )
+        for number in range(1, 9)
+    },
+}
+
+
+def orientation(number: int) -> Any:
+    about = Image.Exif()
+    about[0x0112] = number
+    return about
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("kind", PICTURES)
+def test_the_snippets_open_a_picture_as_every_stage_does(
+    kind: str, mode: str, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 14, 4), dtype=np.uint8)
+    PICTURES[kind](Image.fromarray(noise), tmp_path / "image.png")
+    wanted = preprocess.decode(tmp_path / "image.png", {"L": 1, "RGB": 3}[mode])
+    np.testing.assert_array_equal(alike(tmp_path, mode), wanted)
+
+
+def test_a_window_of_intensities_is_left_to_our_own_decoder(told_once: Bundle) -> None:
+    look = {**told_once.manifest["preprocessing"], "window": [[0, 100]]}
+    files = told_once.manifest["files"]
+    found = snippets(
+        {**told_once.manifest, "preprocessing": look}, [*files, "onnx/model.onnx"], None
+    )
+    assert [item.library for item in found] == ["onnxruntime", "jepack.client"]
 
 
 def embedding_of(bundle: Bundle, image: Path) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError, DependencyError
-from jepack.preprocess import Preprocessing, decode, load, read_raw
+from jepack.preprocess import Preprocessing, crop, decode, load, read_raw
 
 
 def deep(shape: tuple[int, ...] = (30, 40), top: int = 65536) -> Any:
@@ -209,3 +209,28 @@ def test_preprocessing_of_a_bundle_without_a_window_is_read() -> None:
 def test_a_window_that_cannot_be_applied_is_refused(window: Any) -> None:
     with pytest.raises(ConfigError, match="window must be"):
         Preprocessing(size=32, window=window)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (33, 33), (7, 90), (200, 41)])
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+def test_every_crop_mode_is_timms_to_the_pixel(
+    mode: str, shape: tuple[int, int], crop_pct: float
+) -> None:
+    timm_transforms = pytest.importorskip("timm.data.transforms_factory")
+    mean = (0.1, 0.5, 0.9)
+    settings = Preprocessing(size=32, mean=mean, crop_pct=crop_pct, crop_mode=mode)
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    theirs = timm_transforms.transforms_imagenet_eval(
+        32, crop_pct=crop_pct, crop_mode=mode, interpolation="bicubic", mean=mean, normalize=False
+    )
+    wanted = np.asarray(theirs(Image.fromarray(pixels))).transpose(1, 2, 0)
+    np.testing.assert_array_equal(crop(pixels, settings), wanted)
+
+
+def test_a_centre_crop_goes_without_saying_so_that_fingerprints_stay() -> None:
+    assert "crop_mode" not in Preprocessing(size=32).to_json()
+    squash = Preprocessing(size=32, crop_mode="squash")
+    assert Preprocessing.from_json(squash.to_json()) == squash
+    with pytest.raises(ConfigError, match="crop_mode must be one of center, squash, border"):
+        Preprocessing(size=32, crop_mode="stretch")

@@ -29,6 +29,7 @@ from training.splits import column
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8
 CPU = torch.device("cpu")
+HELD_OUT_NAMES = 2048
 SILENT_SHARE = 1e-3  # of the mean variance, the floor of isotropy.fit_calibration
 
 
@@ -252,20 +253,31 @@ def provenance(
     config: TrainConfig, cache: Cache, held_out: Any, data: Path, license: str
 ) -> dict[str, Any]:
     """Where an encoder came from: code, data, versions."""
-    base, source = base_of(data), source_below(data)
     return {
-        "data": {
-            "folder": source_name(data) if is_address(data) else str(base.absolute()),
-            **({"source": source} if source and not is_address(data) else {}),
-            "digest": cache.digest,
-            "images": len(cache),
-            "held_out": [cache.files[int(i)].name_below(base) for i in held_out[:512]],
-        },
+        "data": data_of(data, cache.files, cache.digest, held_out, config.seed),
         "license": license,
         "commit": commit(),
         "versions": versions(),
         "recipe": config.to_json(),
     }
+
+
+def data_of(data: Path, files: Any, digest: str, held_out: Any, seed: int) -> dict[str, Any]:
+    """What the manifest says of the data; jepack.heldout reads it."""
+    base, source = base_of(data), source_below(data)
+    return {
+        "folder": source_name(data) if is_address(data) else str(base.absolute()),
+        **({"source": source} if source and not is_address(data) else {}),
+        "digest": digest,
+        "images": len(files),
+        "held_out": held_out_names(files, base, held_out, seed),
+    }
+
+
+def held_out_names(files: Any, base: Path, held_out: Any, seed: int) -> list[str]:
+    """Names of the images kept out, a draw of them where there are very many: `jepack export` judges by
+    these alone, so they must not be those of the first classes."""
+    return [files[int(i)].name_below(base) for i in pick(held_out, HELD_OUT_NAMES, seed)]
 
 
 def versions() -> dict[str, str]:

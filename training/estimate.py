@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
+import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from jepack.encoder import Encoder, EncoderGraph
+from jepack.isotropy import Calibration
+from jepack.preprocess import Preprocessing
+from jepack.tracing import exported, reason_of
 from training.averaging import local
 from training.batches import Cutter, Finisher, Prefetcher
 from training.config import TrainConfig
@@ -46,6 +53,7 @@ class Estimate:
     steps: int
     hours: float
     images: int  # to train on
+    export_problem: str  # why torch.export, and so ONNX, will refuse this encoder; else empty
 
     @property
     def fits(self) -> bool:
@@ -99,10 +107,30 @@ def estimate(
                     show(number + 1, WARM_STEPS + TIMED_STEPS)
                 if len(took) == TIMED_STEPS:
                     break
+        encoder = state.best()
         if not here.first:
             return None
         memory = bytes_of(state, saved.peak, view_bytes)
-        return put_together(config, here, memory, took, waited, state, len(parts.train))
+        found = put_together(config, here, memory, took, waited, state, len(parts.train))
+        return replace(found, export_problem=export_problem(encoder, look))
+
+
+def export_problem(encoder: Encoder, look: Preprocessing) -> str:
+    """What torch.export, the first step of ONNX too, says to this encoder; some seconds on a CPU.
+
+    The second step, the translation of each operator, is `jepack export --dry-run`'s.
+    """
+    whole = copy.deepcopy(encoder).cpu().float()
+    width = whole.projector.config.out_features
+    graph = EncoderGraph(whole, look, Calibration(np.zeros(width), np.eye(width))).eval()
+    images = torch.zeros(2, look.size, look.size, look.channels, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported(graph, images)
+    except Exception as error:  # torch raises a wide family
+        return reason_of(error)
+    return ""
 
 
 def bytes_of(state: State, activations: int, views: int) -> dict[str, int]:
@@ -146,7 +174,7 @@ def put_together(
         most_images_per_step=most // here.world * here.world,
         images_per_s=config.images_per_step / seconds, seconds_per_step=seconds,
         views_share=min(1.0, statistics.median(waited) / seconds),
-        steps=steps, hours=steps * seconds / 3600, images=images,
+        steps=steps, hours=steps * seconds / 3600, images=images, export_problem="",
     )  # fmt: skip
 
 
@@ -219,8 +247,15 @@ def show(found: Estimate) -> None:
     table.add_row(
         "time", f"{found.hours:.1f} h" if found.hours >= 1 else f"{found.hours * 60:.0f} min"
     )
+    table.add_row("torch.export, for ONNX and pt2", "no" if found.export_problem else "yes")
     console = Console()
     console.print(table)
+    if found.export_problem:
+        console.print(
+            f"This encoder cannot be exported to ONNX or pt2 ({found.export_problem}), and `jepack serve` "
+            "needs ONNX. TorchScript may work; else choose another --encoder.",
+            highlight=False, soft_wrap=True, markup=False,
+        )  # fmt: skip
     if not found.fits:
         console.print(
             "To make it fit: fewer --images-per-step; --accumulate 4; "

@@ -19,9 +19,10 @@ from rich.console import Console
 from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ConfigError, DataError, listed
+from jepack.errors import ArtifactError, ConfigError, DataError, listed
 from jepack.images import find_images
 from jepack.intensity import Window
+from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
@@ -30,10 +31,12 @@ from training.data import measure_window
 from training.devices import choose_device
 from training.monitor import counter
 from training.ranges import cautions
-from training.splits import split
+from training.splits import grouped_split, own_split, training_split
 from training.weights import Source, open_source
 
 NEEDED_IMAGES = 32
+HELD_OUT_SHARE = 0.25
+FEW_HELD_OUT = 64  # below that what is measured on them is rough
 
 
 def import_encoder(
@@ -87,6 +90,14 @@ def import_encoder(
         console.print(
             f"{len(found.left_out)} tensors of the file are not the backbone's: {marked(names)}"
         )
+    held_out = len(bundle.manifest["provenance"]["data"]["held_out"])
+    if held_out < FEW_HELD_OUT:
+        console.print(
+            f"[yellow]note:[/] only {held_out} images are held out to judge it: its figures are rough. "
+            f"{int(FEW_HELD_OUT / HELD_OUT_SHARE)} images in all, or more, do better",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         f"[bold green]Encoder ready[/] {marked(bundle.folder)}\n"
         f"  next         jepack export {marked(bundle.folder)}",
@@ -109,24 +120,27 @@ def wrap(
     window: str | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
-    files = find_images(data)
+    notes: list[str] = []
+    files = find_images(data, parts=True, notes=notes)
     span = measure_window(files, window, channels)
-    tell(Console(stderr=True), cautions(files, channels, span))
-    files, digest = readable(files, channels, span)
-    if len(files) < NEEDED_IMAGES:
+    tell(Console(stderr=True), [*notes, *cautions(files, channels, span)])
+    files, contents = readable(files, channels, span)
+    if len(set(contents)) < NEEDED_IMAGES:
+        alike = f", {len(set(contents))} different" if len(set(contents)) < len(files) else ""
         raise DataError(
-            f"{data}: {len(files)} readable images; the projection needs {NEEDED_IMAGES} or more"
+            f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
         )
+    digest = hashlib.sha256(b"".join(bytes.fromhex(content) for content in contents)).hexdigest()
     look = replace(preprocessing_of(source.stated, channels, size), window=span)
     width = embedding_dims(source.backbone.eval(), channels, look.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
-    fitting, held_out = split(len(files), 0.25, seed)
+    fitting, held_out = parts_of(files, contents, seed)
 
     def read(indices: Any) -> Pixels:
         return np.stack([preprocess.load(files[int(i)].read(), look) for i in indices])
 
     provenance = {
-        "data": {"folder": str(data.absolute()), "digest": digest, "images": len(files)},
+        "data": bundling.data_of(data, files, digest, held_out, seed),
         "weights": {"origin": source.origin, "sha256": source.sha256},
         "license": license,
         "commit": bundling.commit(),
@@ -139,7 +153,8 @@ def wrap(
         model_args=source.model_args,
         method="imported",
         story=f"A `{source.architecture}` with weights from {source.origin}, not trained further. Its "
-        f"projection was fitted on {len(fitting):,} images.\nLicence of the weights: {license}.",
+        f"projection was fitted on {len(fitting):,} images, {len(held_out):,} others were kept out to "
+        f"judge it.\nLicence of the weights: {license}.",
         limits="How well these weights suit a domain is not known before `jepack probe` is run on it.",
         provenance=provenance,
         read=read,
@@ -158,10 +173,19 @@ def class_ids(files: list[Any]) -> Any:
     return np.array([-1 if file.label is None else names.index(file.label) for file in files])
 
 
-def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], str]:
-    """The files that decode, and a SHA-256 over their bytes, in order."""
-    digest = hashlib.sha256()
-    kept, bad = [], []
+def parts_of(files: list[Any], contents: list[str], seed: int) -> tuple[Any, Any]:
+    """(fitting, held-out) indices: a manifest's own split, else three quarters and a quarter.
+
+    Files of the same content stay on one side: the copy of a fitted image is not held out.
+    """
+    if own_split(files) is not None or len(set(contents)) == len(files):
+        return training_split(files, HELD_OUT_SHARE, seed)
+    return grouped_split(contents, HELD_OUT_SHARE, seed)
+
+
+def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], list[str]]:
+    """The files that decode, and the SHA-256 of each one's bytes."""
+    kept, contents, bad = [], [], []
     with counter("read") as show:
         for number, file in enumerate(files, start=1):
             try:
@@ -170,7 +194,7 @@ def readable(files: list[Any], channels: int, window: Window = None) -> tuple[li
             except DataError as error:
                 bad.append((file.name, str(error).removeprefix("image: ")))
             else:
-                digest.update(hashlib.sha256(content).digest())
+                contents.append(hashlib.sha256(content).hexdigest())
                 kept.append(file)
             show(number, len(files))
     if bad and not kept:
@@ -180,20 +204,48 @@ def readable(files: list[Any], channels: int, window: Window = None) -> tuple[li
         console.print(
             f"[yellow]{len(bad)} images skipped:[/]\n{marked_lines(listed(bad))}", soft_wrap=True
         )
-    return kept, digest.hexdigest()
+    return kept, contents
 
 
 def preprocessing_of(stated: dict[str, Any], channels: int, size: int) -> Preprocessing:
-    """How the model's authors feed it, at this size; `stated` is timm's pretrained_cfg."""
-    mean, std = tuple(stated.get("mean", (0.5,) * 3)), tuple(stated.get("std", (0.5,) * 3))
+    """How the model's authors feed it, at this size; `stated` is timm's pretrained_cfg.
+
+    Raises ArtifactError for what jepack cannot do the same way: another preprocessing gives other
+    embeddings, and nobody would see why.
+    """
+    known = {name: value for name, value in stated.items() if value is not None}
+    problems = table_problems(
+        "pretrained_cfg", {k: v for k, v in known.items() if k in PRETRAINED_CFG}, PRETRAINED_CFG
+    )
+    if problems:
+        raise ArtifactError(f"the model states no usable preprocessing: {'; '.join(problems)}")
+    _, height, width = known.get("input_size", (3, 224, 224))
+    mode, pct = known.get("crop_mode", "center"), float(known.get("crop_pct", 1.0))
+    interpolation = known.get("interpolation", "bicubic")
+    if height != width and not size:
+        raise ArtifactError(
+            f"the model takes {height} x {width} px and jepack square images: choose a side with --size"
+        )
+    if interpolation not in INTERPOLATIONS:
+        raise ArtifactError(
+            f"the model's images are resized by {interpolation!r}; jepack knows "
+            f"{', '.join(INTERPOLATIONS)}, and another would give other embeddings"
+        )
+    if not 0.1 <= pct <= 1:
+        raise ArtifactError(
+            f"the model states crop_pct {pct:g}: only a crop of 0.1 to 1 of the resized image can be cut"
+        )
+    if known.get("crop_border_pixels"):
+        raise ArtifactError("the model trims a border of its images first, which jepack cannot do")
+    mean, std = tuple(known.get("mean", (0.5,) * 3)), tuple(known.get("std", (0.5,) * 3))
     if len(mean) != channels:
         mean, std = (float(np.mean(mean)),) * channels, (float(np.mean(std)),) * channels
-    interpolation = stated.get("interpolation", "bicubic")
     return Preprocessing(
-        size=size or int(stated.get("input_size", (3, 224, 224))[1]),
+        size=size or int(height),
         channels=channels,
         mean=mean,
         std=std,
-        crop_pct=float(stated.get("crop_pct") or 1.0),
-        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        crop_pct=pct,
+        interpolation=interpolation,
+        crop_mode=mode,
     )

@@ -37,6 +37,7 @@ from jepack.encoder import (
     load_encoder,
 )
 from jepack.errors import ConfigError, DataError, listed
+from jepack.heldout import record_of
 from jepack.images import ImageFile, chosen, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.preprocess import Pixels, Preprocessing
@@ -250,6 +251,18 @@ def split_words(files: Sequence[ImageFile], group_by: str | None) -> str:
     return f"drawn at random by {group_by}" if group_by else "drawn at random"
 
 
+def seen_share(
+    bundle: bundles.Bundle, files: Sequence[ImageFile], parts: list[tuple[Ints, Ints]]
+) -> float | None:
+    """The share of test images that the encoder was fitted on, without labels; None where its manifest
+    does not say. A probe's split is its own: it does not know which images an encoder saw."""
+    record = record_of(bundle.manifest)
+    if not record.known:
+        return None
+    seen = np.array(record.fitted_on(files))
+    return float(np.mean([seen[test].mean() for _, test in parts]))
+
+
 def probe_column(
     x: Floats, values: Sequence[str], parts: list[tuple[Ints, Ints]]
 ) -> dict[str, Any]:
@@ -333,6 +346,8 @@ def probe(
         )
     bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
     bundle = None if bare else bundles.load(Path(encoder))
+    if bundle is not None and save:
+        bundles.refuse_cached(bundle.folder)
     model, look, name = opened(encoder, bundle, size)
     images, files = read_labelled(files, look, data, wanted)
     y = np.array([wanted.index(str(file.label)) for file in files])
@@ -356,6 +371,8 @@ def probe(
             "data": kept(chosen(data)[0].stem), "classes": wanted, "size": look.size,
             "tested_on": split_words(files, group_by),
         }  # fmt: skip
+        if source == encoder and bundle is not None:
+            row["seen_in_training"] = seen_share(bundle, files, parts)
         if control:
             row["control"] = {"column": control, **probe_column(x, controls, parts)}
         rows.append(row)

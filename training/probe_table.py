@@ -50,6 +50,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         name = marked(told["column"])
         note = f"majority {told['majority']:.3f}; far above it, the features tell {name}"
         table.add_row(f"control: {name}", *values, note)
+    if first.get("seen_in_training"):
+        note = "of the test images the encoder was trained on, without labels"
+        table.add_row("seen", f"{first['seen_in_training']:.2f}", *[""] * (len(rows) - 1), note)
     if first["copies_across"]:
         line("copies", "copies_across", "of the test images look like a training image")
     Console().print(table)

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
-from jepack.encoder import build_backbone, load_strictly
+from jepack.encoder import build_backbone, building, load_strictly
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.files import sha256_of
+from jepack.loader_rules import PRETRAINED_CFG, argument_problems
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format
 PREFIXES = ("", "module.", "backbone.", "module.backbone.", "encoder.", "model.", "_orig_mod.")
+HUB = {"source": "hf-hub", "custom_load": False}  # of timm's pretrained_cfg
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "student")
 
 
@@ -71,11 +73,18 @@ def from_hub(name: str, channels: int, size: int) -> Source:
     """A repository in timm's own format."""
     with fetching(f"hf:{name}"):
         stated, architecture, arguments = load_model_config_from_hf(name)
-        arguments = own_arguments(arguments)
-        backbone = build_backbone(
-            architecture, channels=channels, size=size or side_of(stated), pretrained=True,
-            pretrained_cfg=stated, **arguments,
-        )  # fmt: skip
+        arguments = own_arguments(arguments, f"hf:{name}")
+        # From that repository alone: its config must not name another address, file or loader.
+        source = {
+            **{k: v for k, v in stated.items() if k in PRETRAINED_CFG},
+            **HUB,
+            "hf_hub_id": name,
+        }
+        with building(f"hf:{name}"):
+            backbone = build_backbone(
+                architecture, channels=channels, size=size or side_of(stated), pretrained=True,
+                pretrained_cfg=source, **arguments,
+            )  # fmt: skip
     return Source(backbone, architecture, f"the Hub, {name}", stated, model_args=arguments)
 
 
@@ -83,14 +92,18 @@ def from_folder(folder: Path, channels: int, size: int) -> Source:
     try:
         config = json.loads((folder / "config.json").read_text())
         architecture = config["architecture"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(architecture, str) or not isinstance(
+            config.get("pretrained_cfg", {}), dict
+        ):
+            raise ValueError("architecture must be a name and pretrained_cfg a table")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{folder}/config.json is not timm's: {error!r}") from error
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if not files:
         raise ArtifactError(f"{folder}: holds none of {', '.join(WEIGHTS)}")
     # Older files keep what is stated at the top level.
     stated = {**stated_by_timm(architecture), **config, **config.get("pretrained_cfg", {})}
-    arguments = own_arguments(config.get("model_args"))
+    arguments = own_arguments(config.get("model_args"), f"{folder}/config.json")
     return from_file(files[0], architecture, stated, arguments, channels, size)
 
 
@@ -103,7 +116,10 @@ def from_file(
     size: int,
 ) -> Source:
     state = read_state(path)
-    backbone = build_backbone(encoder, channels=channels, size=size or side_of(stated), **arguments)
+    with building(str(path)):
+        backbone = build_backbone(
+            encoder, channels=channels, size=size or side_of(stated), **arguments
+        )
     fitting, left_out = strip_prefix(state, backbone)
     load_strictly(backbone, fitting, path)
     return Source(
@@ -149,9 +165,14 @@ def strip_prefix(
     return fitting, {name for name in state if name.removeprefix(best) not in fitting}
 
 
-def own_arguments(arguments: dict[str, Any] | None) -> dict[str, Any]:
-    """Model arguments without those that follow from the data."""
-    return {k: v for k, v in (arguments or {}).items() if k not in ("in_chans", "img_size")}
+def own_arguments(arguments: Any, source: str) -> dict[str, Any]:
+    """Model arguments without those that follow from the data. Raises ArtifactError for others than
+    those that say how a network is built: timm would take addresses and files too."""
+    dropped = ("in_chans", "img_size", "num_classes")
+    own = {k: v for k, v in dict(arguments or {}).items() if k not in dropped}
+    if problems := argument_problems(own):
+        raise ArtifactError(f"{source}: {'; '.join(problems)}")
+    return own
 
 
 def stated_by_timm(name: str) -> dict[str, Any]:

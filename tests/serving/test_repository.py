@@ -71,6 +71,7 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
         "default_output": "embedding",
         "promises": "",
         "window": "null",
+        "notes": "",
     }
 
 
@@ -82,6 +83,14 @@ def test_the_endpoint_tells_what_search_should_use_and_what_is_promised(
     config = parse(write_repository(other, tmp_path / "repository") / "embed" / "config.pbtxt")
     assert config.parameters["default_output"].string_value == "projection"
     assert config.parameters["promises"].string_value == "drift"
+
+
+def test_the_endpoint_tells_what_was_forced_past_the_gate(bundle: Bundle, tmp_path: Path) -> None:
+    gate = {"passed": False, "forced": True, "refusals": ["embedding: constant"]}
+    other = Bundle(bundle.folder, {**bundle.manifest, "gate": gate})
+    config = parse(write_repository(other, tmp_path / "repository") / "embed" / "config.pbtxt")
+    told = config.parameters["notes"].string_value
+    assert told == "encoder was refused by the gate and kept by --force: embedding: constant"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from small_bundle import write_digits
 from typer.testing import CliRunner
 
+from export.evaluation import find_evaluation
+from export.gates import Thresholds, judge_images
 from jepack import bundle as bundles
+from jepack import preprocess
 from jepack.cli import app
 from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError
 from training.bundling import principal_projector
+from training.importing import preprocessing_of
 from training.weights import open_source
 
 
@@ -94,6 +101,137 @@ def test_an_imported_bundle_exports_like_a_trained_one(
     )  # fmt: skip
     found = export_bundle(bundles.load(out), data=digits_folder, force=True)
     assert (found.bundle.folder / "onnx" / "model.onnx").is_file()
+
+
+@pytest.fixture(scope="module")
+def imported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(bundle, its data): 40 digits, each of them twice under another name."""
+    data = write_digits(tmp_path_factory.mktemp("twice"), 40)
+    for path in sorted(data.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    out = tmp_path_factory.mktemp("imported") / "bundle"
+    words = ("--encoder", "resnet10t", "--size", "32")
+    done = run("import", weights, *words, "--data", data, "--out", out)
+    assert "images are held out to judge it: its figures are rough" in " ".join(done.stdout.split())
+    return bundles.load(out), data
+
+
+@pytest.mark.parametrize("named", ["nothing", "the same folder", "a folder of it", "a link to it"])
+def test_images_that_fitted_a_projection_never_judge_it(
+    named: str, imported: Any, tmp_path: Path
+) -> None:
+    bundle, data = imported
+    (tmp_path / "link").symlink_to(data)
+    folder = {
+        "nothing": None, "the same folder": data, "a folder of it": data / "digit-1",
+        "a link to it": tmp_path / "link",
+    }[named]  # fmt: skip
+    held_out = set(bundle.manifest["provenance"]["data"]["held_out"])
+
+    def pixels(chosen: Any) -> set[bytes]:
+        return {preprocess.load(path, bundle.preprocessing).tobytes() for path in chosen}
+
+    every = sorted(data.rglob("*.png"))
+    kept_out = [path for path in every if path.relative_to(data).as_posix() in held_out]
+    fitted = pixels(path for path in every if path not in kept_out)
+    assert 0 < len(kept_out) < len(every) / 2
+    assert not fitted & pixels(kept_out)  # copies stay on one side
+    if named == "a folder of it":
+        with pytest.raises(DataError, match="images that this encoder was not fitted on"):
+            find_evaluation(bundle, folder, 512)
+        return
+    found = find_evaluation(bundle, folder, 512)
+    judged = {image.tobytes() for image in found.images[found.judged]}
+    assert judged == pixels(kept_out)
+    assert not {image.tobytes() for image in found.calibration} & judged
+    assert found.to_json()["known_held_out"]
+    warnings = judge_images(found, ["onnx"], Thresholds()).warnings
+    assert warnings == [
+        f"only {len(kept_out)} held-out images (64 and more are wanted): figures are rough"
+    ]
+
+
+def test_a_bundle_that_does_not_record_its_held_out_images_is_judged_with_a_word_about_it(
+    imported: Any,
+) -> None:
+    bundle, data = imported
+    told = {"folder": str(data), "images": 80}  # as earlier versions wrote it
+    old = replace(bundle, manifest={**bundle.manifest, "provenance": {"data": told}})
+    alone = find_evaluation(old, None, 512)
+    assert alone.held_out_count == 0
+    words = judge_images(alone, ["int8"], Thresholds()).warnings
+    assert "golden images alone" in words[0]
+    assert "ranges from the images that judge it" in words[1]
+    named = find_evaluation(old, data, 512)
+    assert named.held_out_count > 0
+    assert "is your word" in judge_images(named, ["onnx"], Thresholds()).warnings[-1]
+
+
+def test_a_probe_tells_how_many_test_images_the_encoder_was_fitted_on(imported: Any) -> None:
+    bundle, data = imported
+    done = run("probe", bundle.folder, "--data", data, "--no-save", "--json")
+    seen = json.loads(done.stdout)["seen_in_training"]
+    assert 0.5 < seen < 1  # three quarters of all images
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_an_imported_model_keeps_the_preprocessing_of_its_authors(
+    mode: str, model: Any, tmp_path: Path
+) -> None:
+    stated = {
+        "input_size": [3, 32, 32], "crop_pct": 0.9, "crop_mode": mode, "interpolation": "bicubic",
+        "mean": [0.2, 0.4, 0.6], "std": [0.2, 0.3, 0.4],
+    }  # fmt: skip
+    settings = preprocessing_of(stated, 3, 0)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "image.png")
+    transform = timm.data.create_transform(
+        tuple(stated["input_size"]), is_training=False, crop_pct=0.9, crop_mode=mode,
+        interpolation="bicubic", mean=stated["mean"], std=stated["std"],
+    )  # fmt: skip
+    theirs = transform(Image.fromarray(noise))[None]
+    ours = torch.from_numpy(preprocess.load(tmp_path / "image.png", settings))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (settings.mean, settings.std))
+    ours = ((ours.permute(2, 0, 1) / 255 - mean) / std)[None]
+    with torch.no_grad():
+        assert torch.allclose(
+            model.forward_features(ours), model.forward_features(theirs), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"input_size": [3, 256, 192]}, "256 x 192 px and jepack square images"),
+        ({"interpolation": "nearest"}, "resized by 'nearest'"),
+        ({"crop_pct": 1.15}, "crop_pct 1.15"),
+        ({"crop_mode": "stretch"}, "crop_mode cannot be 'stretch'"),
+        ({"mean": "grey"}, "mean cannot be 'grey'"),
+        ({"crop_border_pixels": 4}, "trims a border"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_kept_is_refused(stated: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArtifactError, match=words):
+        preprocessing_of(stated, 3, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"pretrained": True, "pretrained_cfg": {"url": "http://127.0.0.1:9/x"}},
+        {"checkpoint_path": "/etc/passwd"},
+        {"features_only": True},
+        {"global_pool": "../x"},
+    ],
+)
+def test_a_folder_that_asks_timm_for_more_than_a_network_is_refused(
+    arguments: dict[str, Any], model: Any, tmp_path: Path
+) -> None:
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "resnet10t", "model_args": arguments, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="config.json: model_args"):
+        open_source(str(tmp_path), None, channels=3, size=64)
 
 
 def test_what_search_should_use_is_measured_where_labels_suffice(
