@@ -72,6 +72,11 @@ class Cache:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @property
+    def listed(self) -> int:
+        """The images that the data set names, those that cannot be read among them."""
+        return len(self) + len(self.bad)
+
     def __getitem__(self, index: int) -> Pixels:
         """Image `index` as [H, W, C]; a view of the map, no copy."""
         height, width = self.shapes[index]

@@ -67,7 +67,7 @@ def data_of(cache: Cache, parts: Split) -> Json:
     return {
         "digest": cache.digest,
         "images": len(cache),
-        "files": len(cache) + len(cache.bad),
+        "files": cache.listed,
         "regions": shown.hexdigest(),
         "labels": hashlib.sha256(canonical_json(list(cache.labels))).hexdigest(),
         "train": len(parts.train),

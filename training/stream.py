@@ -46,6 +46,10 @@ class Stream(Cache):
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def listed(self) -> int:
+        return len(self)  # `bad` are some of these
+
     def __getitem__(self, index: int) -> Pixels:
         return self._decoded(index, np.arange(len(self)))[0].pixels
 

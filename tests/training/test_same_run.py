@@ -181,6 +181,16 @@ def test_another_number_of_images_is_told_before_they_are_read(place: Path) -> N
     assert not (place / "cache").exists()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_that_cannot_be_read_make_no_other_run(tmp_path: Path, stream: bool) -> None:
+    damaged = sorted(write_digits(tmp_path / "data").rglob("*.png"))[3]
+    damaged.write_bytes(b"no image")
+    config = tiny(stream=stream, max_bad=0.5)
+    for step in (1, 2):
+        go(tmp_path, config, stop_after=step)
+    assert [entry["step"] for entry in read_log(tmp_path / "run")[0]] == [0, 1]
+
+
 def test_more_epochs_continue_with_the_schedule_told(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
