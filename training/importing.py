@@ -192,7 +192,9 @@ def readable(files: list[Any], channels: int, window: Window = None) -> tuple[li
                 content = file.read()
                 preprocess.decode(content, channels, window)
             except (DataError, DependencyError) as error:
-                Console(stderr=True).print(f"[yellow]skipped:[/] {marked_lines(error)}")
+                reason = str(error).removeprefix("image: ").removeprefix(f"{file.path}: ")
+                reason = f"{file.name}: {reason.removeprefix(f'{file.name}: ')}"
+                Console(stderr=True).print(f"[yellow]skipped:[/] {marked_lines(reason)}")
             else:
                 contents.append(hashlib.sha256(content).hexdigest())
                 kept.append(file)

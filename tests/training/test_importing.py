@@ -25,6 +25,8 @@ from jepack import preprocess
 from jepack.cli import app
 from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError
+from jepack.heldout import record_of
+from jepack.images import find_images
 from training.bundling import principal_projector
 from training.importing import preprocessing_of
 from training.weights import open_source
@@ -149,6 +151,34 @@ def test_images_that_fitted_a_projection_never_judge_it(
     assert warnings == [
         f"only {len(kept_out)} held-out images (64 and more are wanted): figures are rough"
     ]
+
+
+def test_images_beside_a_manifest_or_a_container_that_fitted_an_encoder_may_judge_it(
+    tmp_path: Path,
+) -> None:
+    """A training and a test list often share a folder; so do scans."""
+    names = sorted(path.name for path in write_digits(tmp_path, 6).rglob("*.png"))
+    for path in sorted(tmp_path.rglob("*.png")):
+        path.rename(tmp_path / path.name)
+    (tmp_path / "train.csv").write_text("\n".join(["path", *names[:4]]))
+    (tmp_path / "test.csv").write_text("\n".join(["path", *names[4:]]))
+
+    def record(source: str, held_out: str) -> Any:
+        told = {"folder": str(tmp_path), "source": source, "held_out": [held_out]}
+        return record_of({"provenance": {"data": told}})
+
+    def seen(source: str, held_out: str, data: str) -> list[bool]:
+        return record(source, held_out).fitted_on(find_images(tmp_path / data, parts=True))
+
+    assert seen("train.csv", names[0], "train.csv") == [False, True, True, True]
+    assert seen("train.csv", names[0], "test.csv") == [False, False]
+    assert sum(seen("", names[0], "test.csv")) == 2  # of a folder, all that lies in it
+    h5py = pytest.importorskip("h5py")
+    for name in ("train.h5", "test.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = np.zeros((3, 8, 8), np.uint8)
+    assert seen("train.h5", "train.h5#slice=/x:1", "train.h5") == [True, False, True]
+    assert seen("train.h5", "train.h5#slice=/x:1", "test.h5") == [False] * 3
 
 
 def test_a_bundle_that_does_not_record_its_held_out_images_is_judged_with_a_word_about_it(
