@@ -24,7 +24,7 @@ from jepack import bundle as bundles
 from jepack import preprocess
 from jepack.cli import app
 from jepack.encoder import serving_graph
-from jepack.errors import ArtifactError, ConfigError, DataError
+from jepack.errors import ArtifactError, ConfigError, DataError, DependencyError
 from jepack.heldout import record_of
 from jepack.images import find_images
 from training.bundling import principal_projector
@@ -145,6 +145,26 @@ def test_images_that_fitted_a_projection_never_judge_it(
     assert warnings == [
         f"only {len(kept_out)} held-out images (64 and more are wanted): figures are rough"
     ]
+
+
+def test_an_image_whose_library_is_missing_does_not_stop_the_gate(
+    imported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and import passed over it too; where every image needs it, that is the error."""
+    bundle, data = imported
+    files = [path.read_bytes() for path in sorted(data.rglob("*.png"))]
+    lacking, load = files[:1], preprocess.load
+
+    def missing(source: Any, look: Any) -> Any:
+        if source in lacking:
+            raise DependencyError("these images need pillow_heif")
+        return load(source, look)
+
+    monkeypatch.setattr(preprocess, "load", missing)
+    assert find_evaluation(bundle, None, 512).held_out_count > 0
+    lacking[:] = files
+    with pytest.raises(DependencyError, match="pillow_heif"):
+        find_evaluation(bundle, None, 512)
 
 
 def test_images_beside_a_manifest_or_a_container_that_fitted_an_encoder_may_judge_it(
