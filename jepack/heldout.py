@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jepack.images import ImageFile
+from jepack.containers import holds_images, is_folder
+from jepack.errors import JepackError
+from jepack.images import ImageFile, chosen, read_manifest
+from jepack.manifests import SUFFIXES as TABLES
 from jepack.names import kept, stored
 
 
@@ -26,13 +29,18 @@ class Record:
         return self.base is not None and bool(self.held_out)
 
     def fitted_on(self, images: Sequence[ImageFile]) -> list[bool]:
-        """True for images of the recorded folder that are not among those kept out.
+        """True for images of the recorded data that are not among those kept out.
 
-        Copies elsewhere are not recognised: an image of another folder counts as unseen.
+        Copies elsewhere are not recognised: an image of another folder counts as unseen, and so does one
+        that a recorded manifest does not list, or that lies in another file than the recorded one.
         """
         if self.base is None or not self.held_out:
             return [False] * len(images)
-        return [self._fitted(image) for image in images]
+        files = None if self.data is None else files_of(self.data)
+        return [
+            (files is None or os.path.realpath(image.path) in files) and self._fitted(image)
+            for image in images
+        ]
 
     def _fitted(self, image: ImageFile) -> bool:
         assert self.base is not None
@@ -59,3 +67,20 @@ def record_of(manifest: dict[str, Any]) -> Record:
     if not found["folder"] or not base.is_absolute() or not base.exists():
         return Record(None, None, held_out)
     return Record(base / str(found.get("source", "")), base, held_out)
+
+
+def files_of(data: Path) -> frozenset[str] | None:
+    """Real paths of the files that a manifest lists, or of a file that holds many images.
+
+    None for a folder, which is all that lies below it, and for a source that cannot be read any more.
+    """
+    path, _ = chosen(data)
+    if not path.exists() or (path.is_dir() and not is_folder(path)):
+        return None
+    suffix = path.suffix.lower()
+    try:
+        listed = suffix in TABLES and not (suffix == ".parquet" and holds_images(path))
+        paths = [file.path for file in read_manifest(path, {})] if listed else [path]
+    except JepackError:
+        return None
+    return frozenset(map(os.path.realpath, paths))

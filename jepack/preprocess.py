@@ -212,7 +212,8 @@ def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     framed_HWC = framed(
         resize(pixels_HWC, height, width, preprocessing.interpolation), preprocessing
     )
-    return middle(framed_HWC, framed_HWC.shape[0], framed_HWC.shape[1], preprocessing)
+    height, width = framed_HWC.shape[:2]
+    return middle(framed_HWC, height, width, preprocessing)
 
 
 def middle(

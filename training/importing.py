@@ -192,7 +192,8 @@ def readable(files: list[Any], channels: int, window: Window = None) -> tuple[li
                 content = file.read()
                 preprocess.decode(content, channels, window)
             except DataError as error:
-                bad.append((file.name, str(error).removeprefix("image: ")))
+                reason = str(error).removeprefix("image: ").removeprefix(f"{file.path}: ")
+                bad.append((file.name, reason.removeprefix(f"{file.name}: ")))
             else:
                 contents.append(hashlib.sha256(content).hexdigest())
                 kept.append(file)

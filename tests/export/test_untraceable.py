@@ -75,7 +75,7 @@ def untraceable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--json",)])
+@pytest.mark.parametrize("words", [(), ("--dry-run", "--json")])
 def test_an_encoder_that_onnx_refuses_is_told_in_a_sentence_with_the_formats_that_work(
     words: tuple[str, ...], untraceable: list[str], small_bundle: Bundle, digits_folder: Path
 ) -> None:

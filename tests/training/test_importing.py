@@ -24,7 +24,9 @@ from jepack import bundle as bundles
 from jepack import preprocess
 from jepack.cli import app
 from jepack.encoder import serving_graph
-from jepack.errors import ArtifactError, ConfigError, DataError
+from jepack.errors import ArtifactError, ConfigError, DataError, DependencyError
+from jepack.heldout import record_of
+from jepack.images import find_images
 from training.bundling import principal_projector
 from training.importing import preprocessing_of
 from training.weights import open_source
@@ -89,20 +91,6 @@ def test_the_fitted_projection_is_white_on_the_images_it_was_fitted_on(
     assert 0.2 < measured["variance"] < 5
 
 
-def test_an_imported_bundle_exports_like_a_trained_one(
-    weights: Path, digits_folder: Path, tmp_path: Path
-) -> None:
-    from export.run import export_bundle
-
-    out = tmp_path / "bundle"
-    run(
-        "import", weights, "--encoder", "resnet10t", "--data", digits_folder, "--out", out,
-        "--size", "64",
-    )  # fmt: skip
-    found = export_bundle(bundles.load(out), data=digits_folder, force=True)
-    assert (found.bundle.folder / "onnx" / "model.onnx").is_file()
-
-
 @pytest.fixture(scope="module")
 def imported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(bundle, its data): 40 digits, each of them twice under another name."""
@@ -114,6 +102,14 @@ def imported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = run("import", weights, *words, "--data", data, "--out", out)
     assert "images are held out to judge it: its figures are rough" in " ".join(done.stdout.split())
     return bundles.load(out), data
+
+
+def test_an_imported_bundle_exports_like_a_trained_one(imported: Any, tmp_path: Path) -> None:
+    from export.run import export_bundle
+
+    bundle = bundles.load(Path(shutil.copytree(imported[0].folder, tmp_path / "bundle")))
+    found = export_bundle(bundle, formats=["onnx"], force=True, timing=False)
+    assert (found.bundle.folder / "onnx" / "model.onnx").is_file()
 
 
 @pytest.mark.parametrize("named", ["nothing", "the same folder", "a folder of it", "a link to it"])
@@ -149,6 +145,54 @@ def test_images_that_fitted_a_projection_never_judge_it(
     assert warnings == [
         f"only {len(kept_out)} held-out images (64 and more are wanted): figures are rough"
     ]
+
+
+def test_an_image_whose_library_is_missing_does_not_stop_the_gate(
+    imported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and import passed over it too; where every image needs it, that is the error."""
+    bundle, data = imported
+    files = [path.read_bytes() for path in sorted(data.rglob("*.png"))]
+    lacking, load = files[:1], preprocess.load
+
+    def missing(source: Any, look: Any) -> Any:
+        if source in lacking:
+            raise DependencyError("these images need pillow_heif")
+        return load(source, look)
+
+    monkeypatch.setattr(preprocess, "load", missing)
+    assert find_evaluation(bundle, None, 512).held_out_count > 0
+    lacking[:] = files
+    with pytest.raises(DependencyError, match="pillow_heif"):
+        find_evaluation(bundle, None, 512)
+
+
+def test_images_beside_a_manifest_or_a_container_that_fitted_an_encoder_may_judge_it(
+    tmp_path: Path,
+) -> None:
+    """A training and a test list often share a folder; so do scans."""
+    names = sorted(path.name for path in write_digits(tmp_path, 6).rglob("*.png"))
+    for path in sorted(tmp_path.rglob("*.png")):
+        path.rename(tmp_path / path.name)
+    (tmp_path / "train.csv").write_text("\n".join(["path", *names[:4]]))
+    (tmp_path / "test.csv").write_text("\n".join(["path", *names[4:]]))
+
+    def record(source: str, held_out: str) -> Any:
+        told = {"folder": str(tmp_path), "source": source, "held_out": [held_out]}
+        return record_of({"provenance": {"data": told}})
+
+    def seen(source: str, held_out: str, data: str) -> list[bool]:
+        return record(source, held_out).fitted_on(find_images(tmp_path / data, parts=True))
+
+    assert seen("train.csv", names[0], "train.csv") == [False, True, True, True]
+    assert seen("train.csv", names[0], "test.csv") == [False, False]
+    assert sum(seen("", names[0], "test.csv")) == 2  # of a folder, all that lies in it
+    h5py = pytest.importorskip("h5py")
+    for name in ("train.h5", "test.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["x"] = np.zeros((3, 8, 8), np.uint8)
+    assert seen("train.h5", "train.h5#slice=/x:1", "train.h5") == [True, False, True]
+    assert seen("train.h5", "train.h5#slice=/x:1", "test.h5") == [False] * 3
 
 
 def test_a_bundle_that_does_not_record_its_held_out_images_is_judged_with_a_word_about_it(
@@ -235,11 +279,10 @@ def test_a_folder_that_asks_timm_for_more_than_a_network_is_refused(
 
 
 def test_what_search_should_use_is_measured_where_labels_suffice(
-    weights: Path, digits_folder: Path, tmp_path: Path
+    weights: Path, imported: Any, tmp_path: Path
 ) -> None:
     words = ("--encoder", "resnet10t", "--size", "32")
-    run("import", weights, *words, "--data", digits_folder, "--out", tmp_path / "few")
-    few = bundles.load(tmp_path / "few")  # 15 held-out images
+    few, _ = imported  # 20 held-out images
     assert few.manifest["retrieval"] == {"output": "embedding", "basis": "benchmark"}
     digits = write_digits(tmp_path / "digits", 300)
     run("import", weights, *words, "--data", digits, "--out", tmp_path / "more")
