@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ threads.calm()  # as a command does, before numpy and torch are loaded: a busy m
 from small_bundle import write_digits, write_small_bundle  # noqa: E402
 
 from jepack.bundle import Bundle  # noqa: E402
+
+# A script's background job ignores Ctrl-C, and so would every command that the tests start and stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
 for name in ("no_proxy", "NO_PROXY"):

@@ -24,7 +24,7 @@ from jepack import bundle as bundles
 from jepack import preprocess
 from jepack.cli import app
 from jepack.encoder import serving_graph
-from jepack.errors import ArtifactError, ConfigError, DataError, DependencyError
+from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, DependencyError
 from jepack.heldout import record_of
 from jepack.images import find_images
 from training.bundling import principal_projector
@@ -157,7 +157,7 @@ def test_an_image_whose_library_is_missing_does_not_stop_the_gate(
 
     def missing(source: Any, look: Any) -> Any:
         if source in lacking:
-            raise DependencyError("these images need pillow_heif")
+            raise DecoderError("these images need pillow_heif")
         return load(source, look)
 
     monkeypatch.setattr(preprocess, "load", missing)
