@@ -13,6 +13,9 @@ import pytest
 
 from jepack import loopback, threads
 
+# One thread each, also for what the tests start: bits are promised for a fixed number, and the suite runs in
+# a process per core. Tests of the choice of threads set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 threads.calm()  # as a command does, before numpy and torch are loaded: a busy machine is no slow one
 
 from small_bundle import write_digits, write_small_bundle  # noqa: E402

@@ -132,7 +132,7 @@ def test_a_collapsed_start_grows_to_unit_variance_in_all_dimensions(
 
 
 def test_an_unknown_regulariser_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there are sigreg, visreg"):
+    with pytest.raises(ConfigError, match="must be sigreg or visreg"):
         regularisers.build(replace(TrainConfig(), regulariser="vicreg"))
 
 
