@@ -215,7 +215,7 @@ LEADING_AWAY: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda v: v["model_args"].update(pretrained_cfg_overlay={"hf_hub_id": "ann/evil"}),
     ),
     "a file": ("config.json", lambda v: v["model_args"].update(checkpoint_path="/etc/passwd")),
-    "a cache": ("config.json", lambda v: v["model_args"].update(cache_dir="/tmp/elsewhere")),
+    "a cache": ("config.json", lambda v: v["model_args"].update(cache_dir="/elsewhere")),
     "another output": ("config.json", lambda v: v["model_args"].update(features_only=True)),
     "scripted layers": ("config.json", lambda v: v["model_args"].update(scriptable=True)),
     "a path for a word": ("config.json", lambda v: v["model_args"].update(global_pool="../../x")),
