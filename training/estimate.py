@@ -7,6 +7,7 @@ import statistics
 import time
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from jepack import threads
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration
 from jepack.preprocess import Preprocessing
@@ -30,7 +32,13 @@ from training.memory import available_memory
 from training.monitor import counter
 from training.starting import State, build, settle, steps_of
 from training.stepping import one_step
-from training.train import prepare_data, seed_everything, serving_preprocessing, split_of
+from training.train import (
+    prepare_data,
+    seed_everything,
+    serving_preprocessing,
+    split_of,
+    threads_of,
+)
 from training.views import preset
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
@@ -67,7 +75,7 @@ def estimate(
     config: TrainConfig, data: Path, *, device: str | None = None, cache_root: Path | None = None
 ) -> Estimate | None:
     """Run a few steps and throw them away; only the decoded cache stays. None on ranks but the first."""
-    with ranks(device) as here:
+    with ranks(device) as here, threads.fixing(config.threads):
         config = settle(config, here)
         check_encoder(config)
         config, window, cache = prepare_data(config, data, here, cache_root)
@@ -85,21 +93,20 @@ def estimate(
         saved = SavedBytes(state.method.trained)
         took: list[float] = []
         waited: list[float] = []
-        view_bytes = 0
+        view_bytes, chooser = 0, threads.Chooser(torch)
         with Prefetcher(cutter, 0, config.workers) as batches, counter("dry run") as show:
             for number, batch in enumerate(batches):
                 begin = time.perf_counter()
-                views = finisher.finish(batch)
-                if number == 0:
-                    with saved:
+                with chooser.turn(number=threads_of(number, {}, here)):
+                    views = finisher.finish(batch)
+                    with saved if number == 0 else nullcontext():
                         one_step(config, state, views, here, Path())
+                if number == 0:
                     view_bytes = sum(
                         part.nbytes
                         for part in (views.global_views, views.local_views)
                         if part is not None
                     )
-                else:
-                    one_step(config, state, views, here, Path())
                 if number >= WARM_STEPS:
                     took.append(time.perf_counter() - begin + batches.waited_s)
                     waited.append(batches.waited_s + finisher.took.seconds())
