@@ -46,7 +46,14 @@ from training.evaluate import features, knn_accuracy
 from training.monitor import counter
 from training.probe_table import keep, show
 from training.saving import encoder_of
-from training.splits import check_groups, column, copies_across, own_split, training_split
+from training.splits import (
+    check_groups,
+    column,
+    copies_across,
+    one_thing,
+    own_split,
+    training_split,
+)
 from training.weights import fetching
 
 Floats = npt.NDArray[np.float32]
@@ -234,7 +241,7 @@ def splits_of(
         return [(train, test)] * seeds
     found = []
     for number in range(seed, seed + seeds):
-        if group_by is None:  # the order that earlier versions drew
+        if group_by is None and one_thing(files) is None:  # the order that earlier versions drew
             order = np.random.default_rng([number, 11]).permutation(len(files))
             cut = round(len(files) * fraction)
             found.append((order[cut:], order[:cut]))
@@ -248,6 +255,7 @@ def split_words(files: Sequence[ImageFile], group_by: str | None) -> str:
     told = own_split(files)
     if told is not None:
         return f"the data's own {'test' if (told == 'test').any() else 'val'} part"
+    group_by = group_by or ("file" if one_thing(files) is not None else None)
     return f"drawn at random by {group_by}" if group_by else "drawn at random"
 
 

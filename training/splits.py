@@ -50,11 +50,16 @@ def training_split(
         return train, held
     if group_by:
         return grouped_split(column(files, group_by), validation_fraction, seed)
-    if any((file.part or "").partition("=")[0] in TOGETHER for file in files):
-        names = [str(file.path) for file in files]
-        if len(set(names)) > 1:
-            return grouped_split(names, validation_fraction, seed)
+    if (names := one_thing(files)) is not None:
+        return grouped_split(names, validation_fraction, seed)
     return split(len(files), validation_fraction, seed)
+
+
+def one_thing(files: Sequence[ImageFile]) -> list[str] | None:
+    """The file of each image, where pages, images or frames of one file lie beside other files; else None."""
+    names = [str(file.path) for file in files]
+    held = any((file.part or "").partition("=")[0] in TOGETHER for file in files)
+    return names if held and len(set(names)) > 1 else None
 
 
 def own_split(files: Sequence[ImageFile]) -> Any:

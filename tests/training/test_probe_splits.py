@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jepack.images import ImageFile
+from training.probe import split_words, splits_of
+
 
 def write_scanners(folder: Path) -> Path:
     """Labels that are chance, scanners that show as a grey level: 4 patients per scanner."""
@@ -41,3 +44,14 @@ def test_a_control_column_shows_what_the_features_tell(tmp_path: Path) -> None:
     assert told["linear"] < 0.8
     assert told["test_images"] == 24
     assert told["copies_across"] == 0
+
+
+def test_pages_of_one_file_stay_on_one_side_of_a_probe() -> None:
+    """They show one thing, so a probe that saw one page knows the label of the others."""
+    pages = [
+        ImageFile(Path(f"{n}.tif"), "ab"[n % 2], f"page={p}") for n in range(12) for p in range(6)
+    ]
+    for train, test in splits_of(pages, 0.25, seed=0, seeds=3, group_by=None):
+        assert {pages[i].path for i in train}.isdisjoint({pages[i].path for i in test})
+        assert len(train) + len(test) == len(pages)
+    assert split_words(pages, None) == "drawn at random by file"
