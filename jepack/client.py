@@ -270,6 +270,8 @@ class Client:
     def _call(self, ask: Callable[[float], Any], timeout_s: float | None = None) -> Any:
         """Run one request; a full queue is retried until the time is up. Translates every failure."""
         HOME.check()
+        if not self._closing.alive:
+            raise ServerError("this client is closed. Make another: Client(...)")
         start, pause_s = time.monotonic(), 0.02
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         while True:
@@ -288,6 +290,7 @@ def shut(connection: Any, owner: int) -> None:
     """Close a gRPC client; not in a forked child, whose copy of the connection nothing drives."""
     if os.getpid() == owner:
         connection.close()
+        connection.close = lambda: None  # its own __del__ closes again, when gRPC may be gone
 
 
 def window_of(text: str | None) -> Window:

@@ -178,6 +178,9 @@ def load_encoder(bundle: Bundle, **options: Any) -> tuple[Encoder, Calibration]:
         )
     projector = Projector(ProjectorConfig(**block["projector"]))
     head = load_file(bundle.folder / "projector.safetensors")
+    lacking = [name for name in ("calibration.mean", "calibration.matrix") if name not in head]
+    if lacking:
+        raise ArtifactError(f"{bundle.folder}/projector.safetensors: lacks {' and '.join(lacking)}")
     mean = head.pop("calibration.mean").double().numpy()
     matrix = head.pop("calibration.matrix").double().numpy()
     load_strictly(backbone, load_file(bundle.folder / "model.safetensors"), bundle.folder)

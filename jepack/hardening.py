@@ -102,6 +102,9 @@ def manifest_problems(manifest: dict[str, Any], outputs: tuple[str, ...]) -> lis
     for part in ("provenance", "gate", "card", "retrieval"):
         if not isinstance(manifest.get(part) or {}, dict):
             problems.append(f"manifest.json: {part} must be a table")
+    gate = manifest.get("gate")
+    if isinstance(gate, dict) and not isinstance(gate.get("forced_files") or {}, dict):
+        problems.append("manifest.json: gate.forced_files must be a table")
     look = table_problems("preprocessing", manifest["preprocessing"], PREPROCESSING)
     return problems + [f"manifest.json: {problem}" for problem in look]
 
@@ -152,7 +155,9 @@ def safetensors_header(data: Any) -> tuple[int, dict[str, Entry]]:
         raise ValueError(f"its header is not sound JSON ({error})") from error
     if not isinstance(header, dict):
         raise ValueError("its header is not a table of tensors")
-    header.pop("__metadata__", None)
+    notes = header.pop("__metadata__", {})
+    if not isinstance(notes, dict) or any(type(note) is not str for note in notes.values()):
+        raise ValueError("its header's __metadata__ is not a table of texts")
     if len(header) > MAX_TENSORS:
         raise ValueError(f"{len(header)} tensors (at most {MAX_TENSORS})")
     tensors = {}

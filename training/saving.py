@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -82,6 +83,8 @@ def refuse_another(out: Path, now: dict[str, Any]) -> None:
     if about is not None:
         changed = sameness.changes(about["run"], now)
         sameness.refuse_others(out, changed, about["step"], about["total"])
+        if about["step"] >= about["total"] and not asks_for_more(changed):
+            sameness.refuse_idle(out, changed, about["step"])
 
 
 def resume(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
@@ -205,19 +208,39 @@ def rate_of(settings: dict[str, Any], step: int, total: int) -> float:
 
 def finished_bundle(state: State, out: Path) -> Bundle | None:
     """The bundle of a run that has no step left, if it is sound and of these weights and this data."""
-    if state.step < state.total or "labels" in state.changed:
+    if state.step < state.total:
         return None
+    found = bundle_of(state, out)
+    if found is None:
+        return None
+    source, labels = found.manifest["provenance"], state.record["data"]["labels"]
+    told = source.get("license", sameness.NOT_STATED)
+    if state.record["license"] == sameness.NOT_STATED:  # said once, it stays said
+        state.record["license"] = told
+    relabelled = source["labels"] != labels if "labels" in source else "labels" in state.changed
+    return found if told == state.record["license"] and not relabelled else None
+
+
+def bundle_of(state: State, out: Path) -> Bundle | None:
+    """The sound bundle of `out`, if it holds the weights of `state` and was made of its images."""
     try:
         found = bundles.load(out / "bundle")
         source = found.manifest["provenance"]
-        same = (
-            source["steps"] == state.step
-            and source["data"]["digest"] == state.record["data"]["digest"]
-            and source.get("license", sameness.NOT_STATED) == state.record["license"]
-        )
+        digest = source["data"]["digest"]
+        same = source["steps"] == state.step and digest == state.record["data"]["digest"]
     except (ArtifactError, KeyError, TypeError):
         return None
     return found if same else None
+
+
+def keep_bundle(state: State, out: Path) -> str:
+    """Move a bundle of the same weights aside, with its exports and probes; a sentence, or nothing."""
+    if bundle_of(state, out) is None:
+        return ""
+    numbers = (n for n in itertools.count(1) if not os.path.lexists(out / f"bundle.old-{n}"))
+    target = out / f"bundle.old-{next(numbers)}"
+    os.rename(out / "bundle", target)
+    return f"the bundle of these weights is written anew; the one before, with its exports, is {target}"
 
 
 def told_finished(state: State, out: Path) -> Bundle:

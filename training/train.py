@@ -41,6 +41,7 @@ from training.regularisers import FLOORS
 from training.saving import (
     begin,
     finished_bundle,
+    keep_bundle,
     refuse_early,
     restarted,
     resume,
@@ -125,11 +126,14 @@ def train(
             if config.stream:  # what was found bad on the way, by this rank
                 write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
             draw_curves(out, floor)
+            if kept_aside := keep_bundle(state, out):
+                watcher.say(marked(kept_aside))
             watcher.say("calibrating and writing the bundle ...")
             return bundling.write(
                 out / "bundle", best, config, preprocessing, cache, parts,
                 {
                     **source, "history": state.record["history"], "steps": state.step,
+                    "labels": state.record["data"]["labels"],
                     "last_figures": state.seconds,
                 }, out / "curves.png",
                 device=here.device,

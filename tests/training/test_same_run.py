@@ -377,3 +377,17 @@ def test_a_sweep_over_other_images_or_settings_is_refused_before_it_trains(place
     with pytest.raises(ConfigError, match="data: 60 images"):
         run_all(tiny(), more, place / "data", out, **options)
     assert everything_in(out) == before
+
+
+def test_a_licence_said_once_stays_and_another_loses_no_bundle(place: Path) -> None:
+    before = everything_in(place / "run" / "bundle")
+
+    def licence(**words: Any) -> Any:
+        found = go(place, tiny(), **words)
+        assert found is not None
+        return found.manifest["provenance"]["license"]
+
+    assert licence(license="MIT") == "MIT"
+    assert everything_in(place / "run" / "bundle.old-1") == before
+    assert licence() == "MIT"
+    assert not (place / "run" / "bundle.old-2").exists()
