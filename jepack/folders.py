@@ -17,9 +17,10 @@ from jepack.names import examples, kept
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
     **dict.fromkeys(("test", "testing", "held-out", "held_out", "holdout"), "test"),
 }
+BESIDES = re.compile(r"(?:[ _-](?:set|images))?(?:[ _-]?(?:19|20)\d\d)?$")  # test_set, train2017
 AS_CLASSES = "classes"  # DATA#classes: folders with these names are classes
 
 Notes = dict[str, list[object]]  # a sentence -> the files it is about
@@ -27,7 +28,7 @@ Notes = dict[str, list[object]]  # a sentence -> the files it is about
 
 def split_of(word: str) -> str:
     """train, val or test of a word as people write it; "" of any other."""
-    return SPLITS.get(word.strip().lower(), "")
+    return SPLITS.get(BESIDES.sub("", word.strip().lower(), count=1), "")
 
 
 @dataclass

@@ -15,14 +15,21 @@ from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root
 from jepack.folders import AS_CLASSES, Notes, Walk, places, split_by_name
 from jepack.manifests import SUFFIXES as TABLES
-from jepack.manifests import Finder, Row, matched, need_paths, read_table
+from jepack.manifests import (
+    Finder,
+    Row,
+    matched,
+    need_paths,
+    own_manifest,
+    read_table,
+    tell_splits,
+)
 from jepack.names import examples, kept, valid
 from jepack.oversize import own_bytes
 from jepack.preprocess import SUFFIXES
 from jepack.samples import refuse_packed
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
-MANIFEST = "manifest.csv"
 SHARDS = re.compile(r"://|\{\d+\.\.\d+\}")  # an address, or a range of files
 NOTHING = ("", "nan", "none", "null")  # for a box or a mask; a class may be called so
 
@@ -77,11 +84,12 @@ def find_images(
     """The images of a folder (sorted; the first level names the class) or of a manifest (.csv, .parquet).
 
     Folders called train, val and test are the split, told in the column `split`; `DATA#classes` takes them
-    for classes (see folders.places). A folder's own manifest.csv adds its columns. With `parts`, files that
-    hold many images give each of them: pages, frames, slices, members of a .tar, rows of a .parquet; of
-    HDF5 and zarr `DATA#/NAME` chooses the arrays. `tile` > 0 cuts TIFFs larger than it into windows of
-    that side, px, every `stride`. Hidden files are passed over. What a person should know of all this is
-    added to `notes`, a sentence each. Raises DataError when there are none.
+    for classes (see folders.places). A folder's own manifest.csv (see manifests.OWN) adds its columns.
+    With `parts`, files that hold many images give each of them: pages, frames, slices, members of a .tar,
+    rows of a .parquet; of HDF5 and zarr `DATA#/NAME` chooses the arrays. `tile` > 0 cuts TIFFs larger than
+    it into windows of that side, px, every `stride`. Hidden files are passed over.
+    What a person should know of all this is added to `notes`, a sentence each.
+    Raises DataError when there are none.
     """
     from jepack import containers
 
@@ -108,8 +116,9 @@ def find_images(
             found = [ImageFile(data)]
         else:
             found = below(data, parts, choice != AS_CLASSES, told)
-            if (data / MANIFEST).is_file():
-                found = with_columns(found, data, told)
+            manifest = own_manifest(data, told)
+            if manifest is not None:
+                found = with_columns(found, data, manifest, told)
     else:
         raise DataError(f"{data}: no such folder of images, nor a manifest")
     if parts:
@@ -243,6 +252,7 @@ def read_manifest(path: Path, told: Notes) -> list[ImageFile]:
     if not rows:
         raise DataError(f"{path}: the manifest has no rows")
     need_paths(rows, path)
+    tell_splits(rows, path, told)
     finder = Finder(path.parent)
     found, missing = [], []
     places: dict[str, Path | None] = {}
@@ -297,17 +307,21 @@ def parse_box(text: str | None, where: str) -> Box | None:
     raise DataError(f"{where}: box is {text!r}, need left top width height in px, both sizes > 0")
 
 
-def with_columns(files: list[ImageFile], folder: Path, told: Notes) -> list[ImageFile]:
+def with_columns(
+    files: list[ImageFile], folder: Path, manifest: Path, told: Notes
+) -> list[ImageFile]:
     """What the folder's manifest says of each file; files it does not name stay as they are.
+
+    Where it has a column `label`, an empty cell is no class, whatever the folder is called.
 
     Raises DataError when it names none of them.
     """
-    manifest = folder / MANIFEST
     rows = read_table(manifest)
     if not rows:
         told["it has no rows"] = [manifest]
         return files
     need_paths(rows, manifest)
+    tell_splits(rows, manifest, told)
     finder = Finder(folder)
     said, unmatched, again = matched([file.path for file in files], finder, rows)
     if not said:
@@ -336,7 +350,6 @@ def with_columns(files: list[ImageFile], folder: Path, told: Notes) -> list[Imag
         row_told = from_row(finder, file.path, row, f"{manifest}, {row['path']}")
         own = {key: value for key, value in row_told.columns.items() if value or key != "split"}
         columns = {**file.columns, **own}
-        found.append(
-            replace(row_told, label=row_told.label or file.label, part=None, columns=columns)
-        )
+        label = row_told.label if "label" in row else file.label
+        found.append(replace(row_told, label=label, part=None, columns=columns))
     return found

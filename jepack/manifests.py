@@ -7,12 +7,14 @@ import io
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jepack.errors import DataError
-from jepack.names import valid
+from jepack.folders import SPLITS, Notes, split_of
+from jepack.names import examples, valid
 
 Row = dict[str, str]
 
@@ -21,6 +23,7 @@ PATHS = (
     "path", "file_name", "filename", "file_path", "filepath", "file", "image_path", "image",
 )  # fmt: skip
 KNOWN = ("label", "box", "mask", "part", "split")
+OWN = ("manifest.csv", "manifest.tsv", "metadata.csv")  # a folder's own, the first one goes first
 SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -93,6 +96,53 @@ def need_paths(rows: Sequence[Row], path: Path) -> None:
             f"{path}: a manifest needs a column `path` (or {', '.join(PATHS[1:])}); found "
             f"{', '.join(map(valid, rows[0])) or 'none'}"
         )
+
+
+def own_manifest(folder: Path, told: Notes) -> Path | None:
+    """The folder's own table, its name in any case. Others are told, and so is what has no paths.
+
+    metadata.csv, the name Hugging Face's imagefolder gives it, is one only with that format's column
+    `file_name`: others call tables so that say nothing of files. Raises DataError.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.lower() in OWN)
+    except OSError:
+        return None
+    names.sort(key=lambda name: (OWN.index(name.lower()), name != name.lower()))
+    found: Path | None = None
+    for path in (folder / name for name in names):
+        if not path.is_file():
+            continue
+        if found is not None:
+            told[f"not read, {found.name} goes first"] = [path]
+        elif path.name.lower() == OWN[-1] and not has_file_names(path):
+            told["not read, it has no column `file_name`"] = [path]
+        else:
+            found = path
+    return found
+
+
+def has_file_names(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            header = stream.readline(1 << 16).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return True  # read_table says what is wrong with it
+    cells = next(csv.reader([header], delimiter=separator_of(header), skipinitialspace=True), [])
+    return "file_name" in (cell.strip().lower() for cell in cells)
+
+
+def tell_splits(rows: Sequence[Row], path: Path, told: Notes) -> None:
+    """Values of the column `split` that are no split: a misspelt one would be learnt from unseen."""
+    values = Counter(row["split"] for row in rows if row.get("split"))
+    strange = [
+        f"{value!r} ({count})" for value, count in values.most_common() if not split_of(value)
+    ]
+    if strange:
+        told[
+            f"{len(strange)} values of its column `split` are not understood and put their images on no "
+            f"side: {examples(strange, 5)}. Known are {', '.join(SPLITS)}"
+        ] = [path]
 
 
 class Finder:

@@ -11,10 +11,12 @@ import json
 import re
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from jepack.arrays import named_aside
 from jepack.errors import DataError
 from jepack.names import examples, kept, valid
 from jepack.preprocess import SUFFIXES
@@ -49,8 +51,8 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
     refuse_packed(path)
     notes: list[str] = []
     try:
-        with tarfile.open(path, "r:") as archive:
-            groups = grouped(archive)
+        with tarfile.open(path, "r:", ignore_zeros=True) as archive:
+            groups = grouped(archive, path)
             parts = components(groups)
             first = {key_of(members): members for members in reversed(groups)}
             chosen = [
@@ -65,15 +67,18 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
         raise DataError(f"{path}: not a readable shard ({error})") from error
     taken = {picture.info.offset_data for picture, _ in chosen}
     every = [member for members in groups for member in members]
-    left = [
-        member.info.name
-        for member in every
-        if member.suffix in SUFFIXES and member.info.offset_data not in taken
-    ]
+    lost = [m for m in every if m.suffix in SUFFIXES and m.info.offset_data not in taken]
+    left = [member.info.name for member in lost]
     if left:
+        whose = {id(member) for member in lost}
+        stay = [
+            picture.info.name
+            for picture, members in chosen
+            if any(id(member) in whose for member in members)
+        ]
         notes.append(
             f"{len(left)} pictures belong to another picture of their sample and are left out: "
-            f"{examples(left)}"
+            f"{examples(left)}; the images are {examples(stay)}"
         )
     if again := [
         member.info.name for member in every if member.again and member.suffix in SUFFIXES
@@ -103,11 +108,14 @@ def refuse_packed(path: Path) -> None:
             )
 
 
-def grouped(archive: tarfile.TarFile) -> list[list[Member]]:
-    """Members by WebDataset's key; a name that comes again begins a group of its own."""
+def grouped(archive: tarfile.TarFile, path: Path) -> list[list[Member]]:
+    """Members by WebDataset's key; a name that comes again begins a group of its own.
+
+    Tars written one after the other are read to the last. Raises DataError where bytes belong to no member.
+    """
     groups: dict[tuple[str, int], list[Member]] = {}
     seen: Counter[str] = Counter()
-    for info in archive:
+    for info in every_member(archive, path):
         folder, _, name = info.name.rpartition("/")
         if not info.isfile() or name.startswith("."):
             continue
@@ -120,6 +128,36 @@ def grouped(archive: tarfile.TarFile) -> list[list[Member]]:
     return list(groups.values())
 
 
+def every_member(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """tarfile passes over a header it cannot read, and ends at one that is cut, without a word."""
+    end = 0  # where the last member's padded data ended, B
+    with path.open("rb") as stream:
+        for info in archive:
+            need_nothing(stream, end, info.offset)
+            yield info
+            end = archive.offset
+        need_nothing(stream, end, path.stat().st_size)
+
+
+def need_nothing(stream: BinaryIO, start: int, stop: int) -> None:
+    """Between members lie zeros and headers about the whole tar. Raises tarfile.ReadError of others."""
+    while start < stop:
+        stream.seek(start)
+        block = stream.read(min(tarfile.BLOCKSIZE, stop - start))
+        if block.strip(b"\0"):
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                info = None
+            if info is None or info.type != tarfile.XGLTYPE:
+                raise tarfile.ReadError(
+                    f"from byte {start:,} on it is damaged or cut: no header of a file is there. Write "
+                    "or fetch it anew"
+                )
+            start += max(0, -(-info.size // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
+        start += tarfile.BLOCKSIZE
+
+
 def key_of(members: list[Member]) -> str:
     folder, _, name = members[0].stem.rpartition("/")
     return f"{folder}/{name.partition('.')[0]}"
@@ -128,9 +166,11 @@ def key_of(members: list[Member]) -> str:
 def pictures_of(members: list[Member], parts: set[str]) -> list[Member]:
     """The pictures of a group that are images, the others being parts of them."""
     found = sorted((m for m in members if m.suffix in SUFFIXES), key=lambda m: len(m.stem))
+    key = key_of(members)
+    # a.rgb.png, a.gt.png: what is called a mask or a label is the image only where nothing else is
+    found = [one for one in found if not is_aside(one, key)] or found
     if len(found) < 2:
         return found
-    key = key_of(members)
     own = [picture for picture in found if picture.stem == key]
     if own:  # a.png: a.mask.png is a part of it
         return own[:1]
@@ -143,6 +183,11 @@ def pictures_of(members: list[Member], parts: set[str]) -> list[Member]:
     if all(map(WORD.fullmatch, endings)) and endings <= parts:
         return chosen[:1]  # a.left.png, a.right.png in every sample: one is taken
     return chosen
+
+
+def is_aside(picture: Member, key: str) -> bool:
+    """Whether the last word between key and ending says mask, label, ... (see arrays.ASIDE)."""
+    return named_aside(picture.stem[len(key) + 1 :].rpartition(".")[2])
 
 
 def components(groups: list[list[Member]]) -> set[str]:

@@ -274,3 +274,82 @@ def test_a_class_may_be_called_anything_and_only_empty_cells_are_none(
     assert [f.label for f in find_images(tmp_path / "numbers.parquet")] == ["1.5", None]
     pictures(tmp_path / "folder", f"{name.replace('/', '-')}/a.png")
     assert find_images(tmp_path / "folder")[0].label == name.replace("/", "-")
+
+
+# A folder's own manifest
+
+
+def test_an_empty_label_cell_is_no_class_whatever_the_folder(tmp_path: Path) -> None:
+    pictures(tmp_path, "cat/1.png", "cat/2.png", "cat/3.png")
+    (tmp_path / "manifest.csv").write_text("path,label\ncat/1.png,tabby\ncat/2.png,\n")
+    assert [file.label for file in find_images(tmp_path)] == ["tabby", None, "cat"]
+    (tmp_path / "manifest.csv").write_text("path,site\ncat/1.png,a\ncat/2.png,\n")
+    assert [file.label for file in find_images(tmp_path)] == ["cat", "cat", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "side"),
+    [
+        ("training_set", "test_set", "test"), ("train2017", "val2017", "val"),
+        ("train_images", "test-images", "test"), ("train", "eval", "val"),
+        ("Training Set", "Evaluation", "val"), ("train_images_2014", "val-2014", "val"),
+    ],
+)  # fmt: skip
+def test_split_folders_as_data_sets_call_them(
+    tmp_path: Path, train: str, held: str, side: str
+) -> None:
+    pictures(tmp_path, f"{train}/a/1.png", f"{held}/a/2.png")
+    assert placed(tmp_path) == {("a", "train"): 1, ("a", side): 1}
+
+
+@pytest.mark.parametrize("names", [("train_a", "test_a"), ("trains", "tests"), ("set", "2017")])
+def test_other_words_are_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    pictures(tmp_path, *(f"{name}/1.png" for name in names))
+    assert placed(tmp_path) == {(name, None): 1 for name in names}
+
+
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_misspelt_values_of_split_are_told(tmp_path: Path, kind: str) -> None:
+    pictures(tmp_path, *(f"{n}.png" for n in range(6)))
+    values = ["train", "trian", "trian", "val", "tst", ""]
+    rows = [f"{n}.png,{value}" for n, value in enumerate(values)]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(["path,split", *rows]))
+    notes: list[str] = []
+    find_images(tmp_path if kind == "folder" else manifest, notes=notes)
+    [note] = notes
+    assert "2 values of its column `split` are not understood" in note
+    assert "'trian' (2), 'tst' (1). Known are train, training, val" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "mark"),
+    [
+        ("Manifest.CSV", "path", ","),
+        ("manifest.tsv", "path", "\t"),
+        ("metadata.csv", "file_name", ","),
+    ],
+)
+def test_a_folders_manifest_by_its_other_names(
+    tmp_path: Path, name: str, column: str, mark: str
+) -> None:
+    pictures(tmp_path, "1.png")
+    (tmp_path / name).write_text(f"{column}{mark}label\n1.png{mark}a\n")
+    assert placed(tmp_path) == {("a", None): 1}
+
+
+def test_of_several_manifests_the_others_are_told(tmp_path: Path) -> None:
+    pictures(tmp_path, "1.png")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n1.png,b\n")
+    (tmp_path / "manifest.csv").write_text("path,label\n1.png,a\n")
+    notes: list[str] = []
+    assert placed(tmp_path, notes=notes) == {("a", None): 1}
+    assert notes == [f"{tmp_path / 'metadata.csv'}: not read, manifest.csv goes first"]
+
+
+def test_a_metadata_table_that_names_no_files_is_told_and_not_read(tmp_path: Path) -> None:
+    pictures(tmp_path, "1.png")
+    (tmp_path / "metadata.csv").write_text("image_id,age\n7,40\n")
+    notes: list[str] = []
+    assert placed(tmp_path, notes=notes) == {(None, None): 1}
+    assert notes == [f"{tmp_path / 'metadata.csv'}: not read, it has no column `file_name`"]

@@ -167,3 +167,61 @@ def test_a_shard_cut_short_after_it_was_listed_gives_no_rubbish(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:1600])
     with pytest.raises(SourceError, match="shorter than when it was listed"):
         last.read()
+
+
+# Damage
+
+
+def three(path: Path, form: int = tarfile.PAX_FORMAT, **options: Any) -> Path:
+    """Images 0, 1 and 2, the last with a name too long for one header."""
+    with tarfile.open(path, "w", format=form, **options) as tar:
+        for number, name in enumerate(("0", "1", "2" * 120)):
+            info = tarfile.TarInfo(f"{name}.png")
+            info.size = len(png(number))
+            tar.addfile(info, io.BytesIO(png(number)))
+    return path
+
+
+def test_shards_written_one_after_the_other_are_read_to_the_last(tmp_path: Path) -> None:
+    parts = [
+        three(tmp_path / "a", tarfile.GNU_FORMAT),
+        three(tmp_path / "b", pax_headers={"comment": "of the whole tar"}),
+        shard(tmp_path / "c", ("9.png", png(9))),
+    ]
+    (tmp_path / "all.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = read(tmp_path / "all.tar")
+    assert [level for level, _ in found] == [0, 1, 2, 0, 1, 2, 9]
+
+
+def test_a_damaged_or_cut_header_is_one_sentence(tmp_path: Path) -> None:
+    whole = three(tmp_path / "whole", tarfile.GNU_FORMAT).read_bytes()
+    second = 1024  # a header and one block of data come before it
+    assert whole[second : second + 5] == b"1.png"
+    torn = bytearray(whole)
+    torn[second + 10] = 7
+    for content in (bytes(torn), whole[: second + 100], whole + b"not a header", b"no tar" * 999):
+        (tmp_path / "a.tar").write_bytes(content)
+        with pytest.raises(DataError, match="a.tar: not a readable shard .*damaged or cut"):
+            find_images(tmp_path / "a.tar", parts=True)
+    (tmp_path / "a.tar").write_bytes(whole[:second])  # without an end, as some writers leave it
+    assert read(tmp_path / "a.tar") == [(0, None)]
+
+
+@pytest.mark.parametrize(
+    ("aside", "picture"), [("mask", "image"), ("gt", "rgb"), ("seg_map", "photo"), ("label", "x.y")]
+)
+def test_a_mask_that_comes_first_is_not_the_image(tmp_path: Path, aside: str, picture: str) -> None:
+    members = [
+        (f"{n}.{name}.png", png(level))
+        for n in range(2)
+        for name, level in ((aside, 200), (picture, n))
+    ]
+    notes: list[str] = []
+    for some in (members, members[:2]):
+        notes.clear()
+        found = read(shard(tmp_path / "a.tar", *some), notes)
+        assert found == [(n, None) for n in range(len(some) // 2)]
+        assert f"left out: 0.{aside}.png" in notes[0]
+        assert f"the images are 0.{picture}.png" in notes[0]
+    shard(tmp_path / "b.tar", ("0.mask.png", png(1)), ("1.mask.png", png(2)))
+    assert read(tmp_path / "b.tar") == [(1, None), (2, None)]
