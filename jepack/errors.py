@@ -21,6 +21,10 @@ class DataError(JepackError):
     exit_code = 3
 
 
+class DepthError(DataError):
+    """A picture's depth is lost by the library that reads it, so no window can apply to its values."""
+
+
 class AxisError(DataError):
     """An array's shape does not tell which axis holds the channels: the user has to."""
 

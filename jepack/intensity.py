@@ -34,6 +34,7 @@ class Raw:
     alpha: npt.NDArray[Any] | None = None  # [H, W], its depth's top = opaque, where a file has it
     colour: bool = False  # the first three channels are red, green and blue, says the file
     bits: int = 16  # depth of unsigned integers, whose high byte is taken without a window
+    reduced: bool = False  # 8 bits of a file that holds more
 
     @property
     def missing(self) -> npt.NDArray[np.bool_] | None:
@@ -177,13 +178,15 @@ def fixed(raw: Raw) -> Pixels:
 
 
 NARROW = 0.5  # share of a depth's range below which most of the 256 levels are lost
+STRAY = 0.001  # share of the values at either end that may lie outside: hot and dead pixels
 
 
 def narrow_span(raw: Raw) -> tuple[float, tuple[float, float] | None]:
     """The top of the values' depth, and their span where they use less than half of it, else None.
 
     16-bit integers keep their high byte without a window: 12-bit values become 16 levels of grey. 8 bits
-    lose nothing; what has no fixed meaning is refused by `fixed`. The top is 0 for both.
+    lose nothing; what has no fixed meaning is refused by `fixed`. The top is 0 for both. A few stray values
+    at either end do not count.
     """
     kind = raw.values.dtype
     if raw.window is not None or kind.kind not in "uif" or kind.itemsize < 2:
@@ -195,6 +198,9 @@ def narrow_span(raw: Raw) -> tuple[float, tuple[float, float] | None]:
     whole = 1.0 if kind.kind == "f" else 2.0**raw.bits - 1
     if low < 0 or high > whole:
         return 0.0, None
+    if high - low >= NARROW * whole and (spare := int(STRAY * known.size)):
+        ends = np.partition(known, (spare, known.size - 1 - spare))
+        low, high = float(ends[spare]), float(ends[known.size - 1 - spare])
     return whole, (low, high) if low < high < low + NARROW * whole else None
 
 

@@ -53,7 +53,9 @@ MODEL_ARGUMENTS = frozenset(_NAMES.split())
 WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")  # no slash, no colon: neither a path nor an address
 MODEL_NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_-]{1,100})?")
 MOST = 65_536  # of a whole number: wider or deeper than any network
-LONGEST = 64  # entries of a list
+LONGEST = (
+    64  # entries of a list, unless it has one for each channel: then as many as channels may be
+)
 
 
 def is_word(value: Any) -> bool:
@@ -85,10 +87,14 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 1000
 
 
-def is_list(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def is_list(check: Callable[[Any], bool], longest: int = LONGEST) -> Callable[[Any], bool]:
     return lambda value: (
-        isinstance(value, (list, tuple)) and len(value) <= LONGEST and all(map(check, value))
+        isinstance(value, (list, tuple)) and len(value) <= longest and all(map(check, value))
     )
+
+
+def per_channel(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return is_list(check, MOST)
 
 
 def or_nothing(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -113,8 +119,8 @@ PRETRAINED_CFG: dict[str, Callable[[Any], bool]] = {
     "interpolation": is_word,
     "crop_pct": is_number,
     "crop_mode": any_of("center", "squash", "border"),
-    "mean": is_list(is_number),
-    "std": is_list(is_number),
+    "mean": per_channel(is_number),
+    "std": per_channel(is_number),
     "num_classes": lambda value: type(value) is int and 0 <= value < 10**9,
     "first_conv": names,
     "classifier": names,
@@ -134,12 +140,12 @@ SENTENCE_BERT = {"transformer_task", "modality_config", "module_output_name", "m
 PREPROCESSING: dict[str, Callable[[Any], bool]] = {  # of the manifest
     "size": is_count,
     "channels": is_count,
-    "mean": is_list(is_number),
-    "std": is_list(is_number),
+    "mean": per_channel(is_number),
+    "std": per_channel(is_number),
     "crop_pct": is_number,
     "crop_mode": any_of("center", "squash", "border"),
     "interpolation": is_word,
-    "window": lambda value: value in (None, "dicom") or is_list(is_list(is_large))(value),
+    "window": lambda value: value in (None, "dicom") or per_channel(is_list(is_large))(value),
 }
 SENTENCE_TRANSFORMERS = {
     "model_type", "similarity_fn_name", "prompts", "default_prompt_name", "__version__"

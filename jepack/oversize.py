@@ -46,22 +46,34 @@ def own_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if size <= SERVED.bytes and math.prod(size_of(data) or (0,)) <= SERVED.pixels:
+    return fitted(data, str(path))
+
+
+def fitted(data: bytes, name: str) -> bytes:
+    """An image's bytes; where the server would refuse their size, those of a smaller picture of it.
+
+    Raises DataError, which begins with `name`.
+    """
+    if len(data) <= SERVED.bytes and math.prod(size_of(data) or (0,)) <= SERVED.pixels:
         return data
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             smaller = smaller_of(data)
     except DataError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except Exception as error:  # of many parsers
-        raise DataError(f"{path}: {error or type(error).__name__}") from error
+        raise DataError(f"{name}: {error or type(error).__name__}") from error
     return data if smaller is None else smaller
 
 
 def full_size(path: Path) -> tuple[int, int] | None:
     """Height and width, px, of a picture that `own_bytes` reads smaller; None where it does not."""
-    data = path.read_bytes()
+    return full_size_of(path.read_bytes())
+
+
+def full_size_of(data: bytes) -> tuple[int, int] | None:
+    """Height and width, px, of a picture that `fitted` makes smaller; None where it does not."""
     found = size_of(data)
     if found is None or (len(data) <= SERVED.bytes and math.prod(found) <= SERVED.pixels):
         return None

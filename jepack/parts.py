@@ -20,7 +20,7 @@ from jepack.carried import carried
 from jepack.errors import DataError, DecoderError, DependencyError
 from jepack.formats import OWN, check_size, need
 from jepack.intensity import Raw
-from jepack.oversize import fit
+from jepack.oversize import fit, fitted, full_size_of
 from jepack.tiff import open_tiff
 from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
@@ -33,16 +33,6 @@ def read_part(path: Path, part: str) -> bytes:
     """The bytes of one image of a file. Raises DataError."""
     kind, _, key = part.partition("=")
     try:
-        if kind == "bytes":
-            from jepack.shards import read_member
-
-            offset, size = (int(number) for number in key.split(":"))
-            return read_member(path, offset, size)
-        if kind == "row":
-            return parquet_row(path, int(key))
-        if kind == "saved":
-            data, column = saved(path)
-            return encoded(data[int(key)][column], path)
         if kind == "frame":
             return dicom_frame(path, int(key))
         if kind in ("page", "image"):
@@ -50,7 +40,7 @@ def read_part(path: Path, part: str) -> bytes:
             return carried(fit(open_tiff(path, None, deep=True, limits=OWN, **number)))
         if kind == "window":
             return carried(fit(raster_window(path, *(int(number) for number in key.split(",")))))
-        return npy_bytes(array_of(path, kind, key))
+        return fitted(stored(path, kind, key), f"{path}#{part}")
     except DataError:
         raise
     except DependencyError as error:
@@ -59,6 +49,29 @@ def read_part(path: Path, part: str) -> bytes:
         raise DataError(f"{path}#{part}: needs more memory than there is") from error
     except Exception as error:
         raise DataError(f"{path}#{part}: {error or type(error).__name__}") from error
+
+
+def stored(path: Path, kind: str, key: str) -> bytes:
+    """The bytes of a member or a row, npy of an array; of any size."""
+    if kind == "bytes":
+        from jepack.shards import read_member
+
+        offset, size = (int(number) for number in key.split(":"))
+        return read_member(path, offset, size)
+    if kind == "row":
+        return parquet_row(path, int(key))
+    if kind == "saved":
+        data, column = saved(path)
+        return encoded(data[int(key)][column], path)
+    return npy_bytes(array_of(path, kind, key))
+
+
+def full_size_of_part(path: Path, part: str) -> tuple[int, int] | None:
+    """As oversize.full_size, of a member, a row or an array; None for the other kinds."""
+    kind, _, key = part.partition("=")
+    if kind in ("frame", "page", "image", "window"):
+        return None
+    return full_size_of(stored(path, kind, key))
 
 
 def array_of(path: Path, kind: str, key: str) -> Any:

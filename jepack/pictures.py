@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jepack.errors import DataError, TooLargeError
+from jepack.errors import DataError, DepthError, TooLargeError
 from jepack.formats import SERVED, Limits, need
 from jepack.intensity import Raw
 
@@ -86,7 +86,7 @@ def opened(data: bytes, formats: tuple[str, ...], deep: bool, limits: Limits) ->
             check_pixels(image, limits)
             bits = bits_of(image, data)
             if deep and bits > 8 and image.mode not in DEEP_MODES:
-                raise DataError(
+                raise DepthError(
                     "16-bit colour outside TIFF keeps only 8 bits here, so a window cannot apply; "
                     "save it as TIFF or npy"
                 )

@@ -16,7 +16,14 @@ import numpy as np
 from PIL import Image
 
 from jepack import pictures
-from jepack.errors import ConfigError, DataError, DecoderError, DependencyError, TooLargeError
+from jepack.errors import (
+    ConfigError,
+    DataError,
+    DecoderError,
+    DependencyError,
+    DepthError,
+    TooLargeError,
+)
 from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array
 from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
 from jepack.pictures import open_picture
@@ -112,17 +119,25 @@ def decode(source: bytes | Path, channels: int, window: Window = None) -> Pixels
         return shown(pixels, window) if isinstance(window, tuple) else pixels
 
 
-def read_raw(source: bytes | Path, channels: int | None = None) -> Raw:
+def read_raw(source: bytes | Path, channels: int | None = None, *, windowed: bool = True) -> Raw:
     """The values as the file holds them, for measuring; raises DataError as `decode` does.
 
-    `channels`: of the encoder, where it is known; it says which axis of an array holds them.
+    `channels`: of the encoder, where it is known; it says which axis of an array holds them. Colour whose
+    depth cannot be kept is refused as under a window; without `windowed` it is read with 8 bits, as `decode`
+    reads it without one.
     """
     with naming(source):
-        found = open_image(source, channels, deep=True)
+        reduced = False
+        try:
+            found = open_image(source, channels, deep=True)
+        except DepthError:
+            if windowed:
+                raise
+            found, reduced = open_image(source, channels, deep=False), True
         if isinstance(found, Raw):
             return found.taken_by(channels)
         grey = found.mode in ("1", "L", "LA")
-        return Raw(to_channels(found, 1 if grey else 3))
+        return Raw(to_channels(found, 1 if grey else 3), reduced=reduced)
 
 
 @contextmanager

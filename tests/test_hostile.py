@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from small_bundle import write_tiny_bundle
+from small_bundle import write_small_bundle, write_tiny_bundle
 
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
@@ -318,3 +318,20 @@ def test_every_argument_that_our_recipes_keep_in_a_bundle_is_on_the_list() -> No
 
     for name in RECIPES:
         assert argument_problems({**recipe(name).encoder_options, "img_size": 64}) == []
+
+
+def test_a_bundle_of_200_channels_is_sound(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 200), dtype=np.uint8)
+    made = write_small_bundle(tmp_path / "b", tmp_path, channels=200, size=32, pixels=pixels)
+    assert bundles.verify(made.folder) == []
+    assert bundles.load(made.folder).preprocessing.channels == 200
+
+
+def test_a_list_for_each_channel_is_as_long_as_there_are_channels() -> None:
+    from jepack.loader_rules import PREPROCESSING, PRETRAINED_CFG, table_problems
+
+    look = {"channels": 200, "mean": [0.5] * 200, "std": [0.2] * 200, "window": [[0, 1]] * 200}
+    assert table_problems("preprocessing", look, PREPROCESSING) == []
+    config = {"mean": [0.5] * 200, "std": [0.2] * 200}
+    assert table_problems("pretrained_cfg", config, PRETRAINED_CFG) == []
+    assert table_problems("preprocessing", {"window": [[0] * 65]}, PREPROCESSING) != []

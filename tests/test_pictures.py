@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,36 @@ def test_own_pictures_above_the_servers_limit_are_read_smaller_by_the_same_pixel
         means = large[: 100 // 2 * 2, : 140 // 2 * 2].reshape(50, 2, 70, 2, 3).mean(axis=(1, 3))
         if posted.shape == means.shape:
             assert np.abs(posted - means).mean() < 3
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("kind", ["tar", "parquet", "npy", "h5"])
+def test_large_pictures_inside_a_file_are_read_smaller_as_files_of_their_own_are(
+    kind: str, tmp_path: Path
+) -> None:
+    from training.decoding import decode_file
+
+    y, x = np.mgrid[:100, :140]
+    large = np.stack([x + y, 240 - x, 20 + 2 * y], axis=-1).astype(np.uint8)
+    data = saved(large, "PNG")
+    path, alone = tmp_path / f"a.{kind}", tmp_path / "alone.png"
+    alone.write_bytes(data)
+    if kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            archive.add(alone, "alone.png")
+    elif kind == "parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table({"image": [data]}), path)
+    elif kind == "npy":
+        np.save(path, large[None])
+    else:
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["x"] = large[None]
+    [inside] = find_images(path, parts=True)
+    assert np.array_equal(decode(inside.read(), 3), decode(ImageFile(alone).read(), 3))
+    boxed = dataclasses.replace(inside, box=(20.0, 10.0, 80.0, 50.0))
+    expected = decode_file(ImageFile(alone, box=boxed.box), 1000, 3, None)
+    assert decode_file(boxed, 1000, 3, None).box == expected.box
 
 
 @pytest.mark.usefixtures("small_limits")

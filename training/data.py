@@ -140,7 +140,7 @@ def guess_channels(files: Sequence[ImageFile], sample: int = 32) -> int:
     """1 when a sample of the images holds no colour, else 3, or what the files have. Reads up to `sample`."""
     for file in some(files, sample):
         try:
-            values = preprocess.read_raw(file.read()).values
+            values = preprocess.read_raw(file.read(), windowed=False).values
         except AxisError:  # nobody but the user can tell
             raise
         except (DataError, DependencyError):
@@ -176,17 +176,19 @@ def measure_window(
     if not 0 <= low < high <= 100:
         raise ConfigError(f"--window: percentiles lie in 0..100, found {text!r}")
     found: list[Any] = []
+    reason = ""
     for file in some(files, sample):
         try:
             flat = preprocess.read_raw(file.read(), channels).measured
         except AxisError:
             raise
-        except (DataError, DependencyError):
+        except (DataError, DependencyError) as error:
+            reason = reason or str(error).removeprefix("image: ")
             continue
         flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)
         found.append(flat[:: max(1, len(flat) // 4096)])
     if not found:
-        raise DataError("--window: none of the images looked at can be read")
+        raise DataError(f"--window: none of the images looked at can be read: {reason}")
     if {part.shape[1] for part in found} != {channels}:
         found = [part.reshape(-1, 1) for part in found]
     values = np.concatenate(found)

@@ -14,6 +14,7 @@ from jepack.errors import DataError, SourceError
 from jepack.images import ImageFile
 from jepack.intensity import Window
 from jepack.oversize import full_size
+from jepack.parts import full_size_of_part
 from jepack.preprocess import Pixels
 from training.content import WHOLE, Grids, mask_of
 
@@ -46,7 +47,7 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
         content = file.read()
         whole = preprocess.decode(content, channels, window)
         pixels = shrink(whole, side)
-        full = None if file.box is None or file.part is not None else full_size(file.path)
+        full = None if file.box is None else full_size_in(file)
         return Decoded(
             pixels,
             hashlib.sha256(content).hexdigest(),
@@ -61,6 +62,13 @@ def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> De
         if isinstance(error, MemoryError):
             reason = "needs more memory than there is"
         raise DataError(reason or type(error).__name__) from error
+
+
+def full_size_in(file: ImageFile) -> tuple[int, int] | None:
+    """Height and width that a box counts in, px, where the file is read smaller."""
+    if file.part is None:
+        return full_size(file.path)
+    return full_size_of_part(file.path, file.part)
 
 
 def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:

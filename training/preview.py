@@ -55,10 +55,10 @@ def views(
     config = override(TrainConfig(preset=preset_name), settings or [])
     look = preset(config.preset, config.view_overrides)
     notes: list[str] = []
-    files = find_images(data, parts=True, notes=notes)
+    files = find_images(data, parts=True, notes=notes, tile=config.tile, stride=config.tile_stride)
     tell(Console(stderr=True), notes)
-    channels = guess_channels(files)
-    span = measure_window(files, window, channels)
+    channels = config.channels or guess_channels(files)
+    span = measure_window(files, window or config.window, channels)
     order = np.random.default_rng([seed, 5]).permutation(len(files))
     chosen: list[tuple[ImageFile, Decoded]] = []
     refused: list[str] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jepack import preprocess
 from jepack.errors import DataError, DependencyError
 from jepack.images import ImageFile
-from jepack.intensity import Raw, Window, narrow_span
+from jepack.intensity import NARROW, Raw, Window, narrow_span
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Range:
     whole: float  # the top of its depth
     missing: float  # share of its values without data
     spare: int  # channels beyond red, green and blue
+    reduced: bool = False  # 8 bits of a file that holds more
 
 
 def range_of(raw: Raw) -> Range:
@@ -27,7 +28,7 @@ def range_of(raw: Raw) -> Range:
     top, span = narrow_span(raw)
     share = 0.0 if missing is None else float(missing.mean())
     spare = raw.values.shape[2] - 3 if raw.colour else 0
-    return Range(top > 0, span, top, share, spare)
+    return Range(top > 0, span, top, share, spare, raw.reduced)
 
 
 def cautions(
@@ -37,7 +38,7 @@ def cautions(
     found = []
     for file in files[:: max(1, len(files) // sample)]:
         try:
-            found.append(range_of(preprocess.read_raw(file.read())))
+            found.append(range_of(preprocess.read_raw(file.read(), windowed=False)))
         except (DataError, DependencyError):
             continue
     return sentences(found, channels, window)
@@ -60,6 +61,12 @@ def sentences(ranges: Sequence[Range], channels: int | None, window: Window) -> 
         told.append(
             f"the images hold {3 + spare} channels: the encoder of {channels} sees red, green and blue only"
         )
+    reduced = sum(one.reduced for one in ranges)
+    if reduced:
+        told.append(
+            f"{reduced} of {len(ranges)} images looked at hold colour of more than 8 bits, of which 8 are "
+            "kept; a window refuses them. Save them as TIFF or npy to use all"
+        )
     return told
 
 
@@ -77,12 +84,26 @@ def lost_levels(ranges: Sequence[Range]) -> str | None:
     if high - low >= 0.5 * whole:
         return None
     if whole == 1:
-        levels, window = round(high * 255) - round(low * 255) + 1, f"{low:.4g},{high:.4g}"
+        levels = round(high * 255) - round(low * 255) + 1
+        ends = written(low, high)
+        span = "..".join(ends)
     else:
         step = (int(whole) + 1) // 256
         levels = int(high) // step - int(low) // step + 1
-        window = f"0,{(1 << int(high).bit_length()) - 1}"
+        top = (1 << int(high).bit_length()) - 1  # of 12-bit values 4095
+        filled = high - low >= NARROW * top
+        span = f"{low:.0f}..{high:.0f}"
+        ends = ("0", f"{top}") if filled else (f"{low:.0f}", f"{high:.0f}")
     return (
-        f"the values span {low:g}..{high:g} of 0..{whole:g} ({len(deep)} images looked at): without a window "
-        f"they become {levels} of 256 levels. Take --window {window}, or --window p1,p99"
+        f"the values span {span} of 0..{whole:g} ({len(deep)} images looked at): without a window "
+        f"they become {levels} of 256 levels. Take --window {','.join(ends)}, or --window p1,p99"
     )
+
+
+def written(low: float, high: float) -> tuple[str, str]:
+    """Both with as few digits, four or more, as keep them within a hundredth of their distance."""
+    for digits in range(4, 17):
+        ends = f"{low:.{digits}g}", f"{high:.{digits}g}"
+        if max(abs(float(ends[0]) - low), abs(float(ends[1]) - high)) <= (high - low) / 100:
+            return ends
+    return repr(low), repr(high)

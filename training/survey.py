@@ -65,13 +65,14 @@ def examine(file: ImageFile, look: Look, channels: int | None) -> None:
     try:
         data = file.read()
     except DataError as error:
-        look.problem = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
+        reason = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{file.name}: ")
+        look.problem = in_own_options(reason)
         return
     look.sha = hashlib.sha256(data).hexdigest()
     try:
-        raw = preprocess.read_raw(data, channels)
+        raw = preprocess.read_raw(data, channels, windowed=False)
     except DataError as error:
-        look.problem = str(error).removeprefix("image: ")
+        look.problem = in_own_options(str(error).removeprefix("image: "))
         return
     values = raw.measured
     look.range = range_of(raw)
@@ -97,6 +98,11 @@ def examine(file: ImageFile, look: Look, channels: int | None) -> None:
         look.print = print_of(to_eight_bits(raw, ((look.low, max(look.high, look.low + 1)),)))
     except DataError as error:
         look.problem = str(error)
+
+
+def in_own_options(reason: str) -> str:
+    """The decoder's advice names training's knobs; `inspect` has options for them."""
+    return reason.replace("--set channels=", "--channels ").replace("--set tile=", "--tile ")
 
 
 def doubts_of_picture(data: bytes, look: Look) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jepack.errors import AxisError
+from jepack.errors import AxisError, DataError
 from jepack.images import find_images
 from training.data import guess_channels, measure_window
 from training.ranges import cautions
@@ -57,6 +59,77 @@ def test_floats_of_a_small_range_are_told(tmp_path: Path) -> None:
     assert "become 13 of 256 levels. Take --window 0.1,0.15" in told
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "window"), [(32768, 34808, "32768,34808"), (0.5, 0.50004, "0.5,0.50004")]
+)
+def test_the_window_to_take_is_narrow_where_the_values_are(
+    low: float, high: float, window: str, tmp_path: Path
+) -> None:
+    values = np.linspace(low, high, 400).reshape(20, 20)
+    np.save(tmp_path / "a.npy", values.astype(np.uint16) if low > 1 else values)
+    files = find_images(tmp_path)
+    [told] = cautions(files, 1, None)
+    assert f"Take --window {window}, or" in told
+    assert measure_window(files, window, 1) is not None
+
+
+def test_a_hot_pixel_does_not_hide_that_the_others_fill_little(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (40, 60), dtype=np.uint16)
+    values[:2] = 4095
+    values[20, 20] = 65535
+    np.save(tmp_path / "a.npy", values)
+    [told] = cautions(find_images(tmp_path), 1, None)
+    assert "Take --window 0,4095" in told
+
+
+def test_deep_colour_that_keeps_8_bits_is_colour_and_is_told(tmp_path: Path) -> None:
+    import typer
+
+    from training.inspect import inspect
+
+    values = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(values))
+    files = find_images(tmp_path)
+    assert guess_channels(files) == 3
+    [told] = cautions(files, 3, None)
+    assert "1 of 1 images looked at hold colour of more than 8 bits, of which 8 are kept" in told
+    with pytest.raises(DataError, match="a window cannot apply"):
+        measure_window(files, "p1,p99", 3)
+    command = typer.Typer()
+    command.command()(inspect)
+    facts = json.loads(CliRunner().invoke(command, [str(tmp_path), "--json"]).stdout)
+    assert (facts["bad"], facts["channels"], facts["cautions"]) == ({}, {"3": 1}, [told])
+
+
+def png_of_16_bits(values: Any) -> bytes:
+    """[H, W, 3] uint16 as PNG, which Pillow cannot write."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def test_views_draws_cubes_whose_channels_are_told(tmp_path: Path) -> None:
+    import typer
+
+    from training.preview import views
+
+    cube = np.random.default_rng(0).integers(0, 256, (32, 32, 200), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", cube)
+    command = typer.Typer()
+    command.command()(views)
+    words = [str(tmp_path), "--out", str(tmp_path / "v.png"), "--set", "channels=200", "--json"]
+    done = CliRunner().invoke(
+        command, [*words, "--global-views", "1", "--local-views", "0", "--size", "32"]
+    )
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["images"] == 1
+
+
 def test_inspect_names_the_window_nodata_and_what_to_ask(tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     import typer
@@ -77,7 +150,7 @@ def test_inspect_names_the_window_nodata_and_what_to_ask(tmp_path: Path) -> None
     assert facts["values"]["low"] == 100
     np.save(tmp_path / "b.npy", np.zeros((32, 32, 200), np.uint8))
     asked = json.loads(CliRunner().invoke(command, [str(tmp_path), "--json"]).stdout)
-    assert "--set channels=200" in asked["bad"][str(tmp_path / "b.npy")]
+    assert "many channels: --channels 200" in asked["bad"][str(tmp_path / "b.npy")]
     told = CliRunner().invoke(command, [str(tmp_path), "--json", "--channels", "200"])
     assert json.loads(told.stdout)["bad"] == {}
 
