@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quickstart(cells: Path, place: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     command = [
         sys.executable, "-m", "jepack", "quickstart", "--data", str(cells), "--out",
-        str(place / "run"), "--preset", "industrial", "--minutes", "0.5", "--triton-port", "0",
+        str(place / "run"), "--preset", "industrial", "--minutes", "30", "--triton-port", "0",
         *words,
     ]  # fmt: skip
     child = subprocess.Popen(
