@@ -39,8 +39,9 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
     from jepack.encoder import build_encoder
     from jepack.sigreg import random_directions, sigreg
     from training.batches import Views
-    from training.config import override, quickstart
+    from training.config import quickstart
     from training.distributed import Ranks
+    from training.overrides import override
     from training.starting import build
     from training.stepping import one_step
 
