@@ -1,7 +1,7 @@
 """Files that hold many images: which ones. parts.py reads them.
 
 A part is named by a short text kept in the cache's index: `page=2`, `image=2` (with all its channels),
-`frame=5`, `slice=/x:17`,
+`frame=5`, `slice=/x:17`, `planes=/0@tczyx:3` (an image with its channels, of OME-Zarr's axes),
 `window=0,512,256,256` (top, left, height, width), `bytes=1024:5120` (of a .tar), `row=3`.
 """
 
@@ -178,22 +178,23 @@ def starts(extent: int, tile: int, stride: int) -> list[int]:
 def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
     """The images of the arrays that hold them (see arrays.choose); the first of 3 or 4 axes counts images."""
     try:
-        names, left = choose(open_arrays(path, kind), wanted)
+        arrays, left = choose(open_arrays(path, kind), wanted)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     if left:
         told.setdefault(left, []).append(path)
     found: Parts = []
-    for name, count in names.items():
-        numbers = [""] if count is None else [str(n) for n in range(count)]
-        found.extend((f"slice={name}:{number}", None) for number in numbers)
+    for array in arrays:
+        numbers = [""] if array.count is None else [str(n) for n in range(array.count)]
+        found.extend((f"{array.part}:{number}", None) for number in numbers)
     return found
 
 
 def array_of(part: str | None) -> str:
     """`/x` of the part `slice=/x:3`; "" of others."""
     kind, _, key = (part or "").partition("=")
-    return key.rpartition(":")[0] if kind == "slice" else ""
+    name = key.rpartition(":")[0]
+    return name if kind == "slice" else name.rpartition("@")[0] if kind == "planes" else ""
 
 
 def splits_of_arrays(parts: Parts, path: Path, told: Notes) -> dict[str, str]:

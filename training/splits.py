@@ -19,7 +19,7 @@ from jepack.names import examples
 from jepack.preprocess import Pixels
 
 Ints = npt.NDArray[np.int64]
-TOGETHER = ("page", "image", "frame")  # parts that show one thing, or one after the other
+TOGETHER = ("page", "image", "frame", "planes")  # parts that show one thing, or one after the other
 MOST_HELD_OUT = 2048
 TRIES = 50
 HASH_BITS = 3
