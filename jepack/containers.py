@@ -23,7 +23,7 @@ from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
 from jepack.folders import Notes, split_by_name
 from jepack.formats import need
-from jepack.images import ImageFile
+from jepack.images import Box, ImageFile
 from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
 from jepack.tiff import page_sizes, stacked_images
@@ -92,13 +92,25 @@ def expand(
         else:
             parts = [(None, None)]
         splits = splits_of_arrays(parts, path, told)
+        outside = 0
         for part, label in parts:
             own = {"split": splits[array_of(part)]} if splits else {}
+            box = file.box
+            if box is not None and part is not None and part.startswith("window="):
+                box = inside(box, part)
+                if box is None:
+                    outside += 1
+                    continue
             yield replace(
                 file,
                 part=part,
+                box=box,
                 label=label if label is not None else file.label,
                 columns={**own, **file.columns},
+            )
+        if outside:
+            told.setdefault(f"{outside} windows lie outside the box and are left out", []).append(
+                path
             )
     except DependencyError:
         if suffix not in dicom.SUFFIXES:
@@ -165,6 +177,17 @@ def windows(path: Path, tile: int, stride: int) -> list[str]:
                     height, width = min(tile, source.height - top), min(tile, source.width - left)
                     found.append(f"window={top},{left},{height},{width}")
         return found
+
+
+def inside(box: Box, part: str) -> Box | None:
+    """What a window holds of a map's box, counted in the window; None where they do not meet."""
+    left, top, width, height = box
+    above, before, rows, columns = map(int, part.removeprefix("window=").split(","))
+    first, last = max(left, before), min(left + width, before + columns)
+    upper, lower = max(top, above), min(top + height, above + rows)
+    if first >= last or upper >= lower:
+        return None
+    return first - before, upper - above, last - first, lower - upper
 
 
 def starts(extent: int, tile: int, stride: int) -> list[int]:

@@ -152,7 +152,7 @@ def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:
     with fits.open(io.BytesIO(data), memmap=False) as units:
         for unit in units:
             # The header tells the shape, also of a compressed unit; its tiles are unpacked one by one.
-            if not getattr(unit, "is_image", False) or len(unit.shape) < 2:
+            if not holds_picture(unit):
                 continue
             tile = [int(side) for side in getattr(unit, "tile_shape", ())]
             if max(math.prod(unit.shape), math.prod(tile)) > limits.values:
@@ -164,6 +164,18 @@ def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:
             native = values.astype(values.dtype.newbyteorder("="))
             return Raw(as_image(native, channels))
     raise DataError("fits: no unit holds a picture")
+
+
+def holds_picture(unit: Any) -> bool:
+    return bool(getattr(unit, "is_image", False)) and len(unit.shape) >= 2
+
+
+def fits_shape(data: bytes) -> tuple[int, ...]:
+    """The shape of the picture that read_fits reads, from the header; () where it holds none."""
+    with need("astropy.io.fits", "fits").open(io.BytesIO(data), memmap=False) as units:
+        return next(
+            (tuple(n for n in unit.shape if n > 1) for unit in units if holds_picture(unit)), ()
+        )
 
 
 READERS: dict[str, Callable[[bytes, int | None, Limits], Raw]] = {

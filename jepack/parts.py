@@ -22,8 +22,8 @@ from jepack.carried import carried
 from jepack.errors import DataError, DecoderError, DependencyError, TooLargeError
 from jepack.formats import OWN, check_size, need
 from jepack.intensity import Raw
-from jepack.oversize import fit, fitted, full_size_of
-from jepack.tiff import open_tiff
+from jepack.oversize import fit, fitted, full_size_of, smaller_frame
+from jepack.tiff import open_tiff, size_of_page
 from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
 HANDLES = 16  # open files per thread
@@ -71,10 +71,15 @@ def stored(path: Path, kind: str, key: str) -> bytes:
 
 
 def full_size_of_part(path: Path, part: str) -> tuple[int, int] | None:
-    """As oversize.full_size, of a member, a row or an array; None for the other kinds."""
+    """As oversize.full_size, of a part."""
     kind, _, key = part.partition("=")
-    if kind in ("frame", "page", "image", "window"):
-        return None
+    if kind == "window":
+        _, _, height, width = (int(number) for number in key.split(","))
+        return height, width
+    if kind == "frame":
+        return frames(path).size
+    if kind in ("page", "image"):
+        return size_of_page(path, int(key) if kind == "page" else 0)
     return full_size_of(stored(path, kind, key))
 
 
@@ -152,8 +157,12 @@ def stored_size(array: Any, place: tuple[int, ...], chunk: tuple[int, ...]) -> i
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
     with dicom.quiet():
-        frames: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path))
-        return frames.alone(frame)
+        return smaller_frame(frames(path), frame)
+
+
+def frames(path: Path) -> dicom.Frames:
+    found: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path, OWN))
+    return found
 
 
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:
@@ -168,6 +177,16 @@ def raster_window(path: Path, top: int, left: int, height: int, width: int) -> R
     for entry, colour in colours.items():
         table[:, entry] = np.array(colour[:3]) << 8
     return resolve(values, tags, table if colours else None)
+
+
+def place_of_window(path: Path, part: str) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right of a window, as shares of its map's height and width."""
+    top, left, height, width = map(int, part.removeprefix("window=").split(","))
+    source = handle(path, "raster", lambda: quiet_raster(path))
+    return (
+        top / source.height, left / source.width,
+        (top + height) / source.height, (left + width) / source.width,
+    )  # fmt: skip
 
 
 def raster_tags(source: Any) -> Tags:

@@ -19,7 +19,7 @@ from PIL import Image
 from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
 from jepack.formats import SERVED, Limits, check_size, need
 from jepack.intensity import Raw, as_image
-from jepack.pictures import DEEP_MODES, upright
+from jepack.pictures import DEEP_MODES, TURNED, upright
 from jepack.tiff_tags import (
     COLOURS,
     MIN_IS_BLACK,
@@ -113,7 +113,7 @@ def meaning(image: Image.Image, tags: Tags) -> Image.Image | Raw:
         values = np.asarray(image)
         if image.mode == "I" and not tags.signed:
             values = values.view("uint32")
-        return Raw(values[..., None], inverted=inverted, nodata=tags.nodata)
+        return Raw(values[..., None], inverted=inverted, nodata=tags.nodata, bits=tags.depth)
     if image.mode == "L" and tags.signed:
         return Raw(np.asarray(image).view("int8")[..., None], nodata=tags.nodata)
     if image.mode == "L" and inverted and tags.bits == 8:  # Pillow has turned them; the file's own
@@ -226,6 +226,23 @@ def page_sizes(path: Path, most: int = 64) -> tuple[int, set[tuple[int, int]]]:
             pages = len(file.pages)
             found = [file.pages[page] for page in range(min(pages, most))]
             return pages, {(page.imagewidth, page.imagelength) for page in found}
+
+
+def size_of_page(source: Path | bytes, page: int) -> tuple[int, int]:
+    """Upright height and width of a page as open_tiff gives it, from its header. Raises of many kinds."""
+
+    def stream() -> Any:
+        return io.BytesIO(source) if isinstance(source, bytes) else source
+
+    with suppress(OSError), Image.open(stream(), formats=("TIFF",)) as opened:
+        opened.seek(page)
+        told = getattr(opened, "tag_v2", {})
+        width, height = int(told[256]), int(told[257])  # as stored: Pillow's size may be turned
+        turned = told.get(274) in TURNED and faithful(Tags.read(told.get), None, True, page)
+        return (width, height) if turned else (height, width)
+    with need("tifffile", "tiff").TiffFile(stream()) as file:
+        found = file.pages[page]
+        return int(found.imagelength), int(found.imagewidth)
 
 
 def stacked_images(path: Path) -> int:
