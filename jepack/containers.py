@@ -29,7 +29,6 @@ from jepack.parts import image_column, open_arrays, quiet_raster, saved
 from jepack.tiff import page_sizes, stacked_images
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MIN_VALID = 0.5  # share of a window that must hold data
 
 

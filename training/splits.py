@@ -67,8 +67,8 @@ def training_split(
     if named and copies and most_in_one(groups) > max(MOST_IN_ONE, most_in_one(joined(named))):
         # A blank page that is in every file would make one group of them all.
         train, held = grouped_split(joined(named), validation_fraction, seed)
-        fitted = {copies[0][i] for i in train}
-        return train, np.array([i for i in held if copies[0][i] not in fitted], dtype=np.int64)
+        content = np.asarray(copies[0])
+        return train, held[~np.isin(content[held], content[train])]
     return grouped_split(groups, validation_fraction, seed)
 
 
