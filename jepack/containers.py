@@ -59,8 +59,8 @@ def expand(
     """
     told = {} if told is None else told
     path, suffix = file.path, file.path.suffix.lower()
-    if file.part is not None:
-        yield file
+    if file.part is not None or (path.exists() and not (path.is_file() or path.is_dir())):
+        yield file  # of a pipe or a device decoding says what it is
         return
     try:
         if path.is_dir():
@@ -144,16 +144,16 @@ def tiff_parts(path: Path, tile: int, stride: int) -> Parts:
         pages, sizes = page_sizes(path)
         width, height = max(sizes)
     except Image.DecompressionBombError:
-        width = height = pages = 1 << 20  # larger than any tile
-        sizes = {(0, 0), (1, 1)}
+        width = height = 1 << 20  # larger than any tile
+        pages, sizes = [0], {(0, 0), (1, 1)}
     except DependencyError:
-        pages, sizes, width, height = 1, set(), 0, 0  # decoding says what is missing
+        pages, sizes, width, height = [0], set(), 0, 0  # decoding says what is missing
     if tile and (max(width, height) > tile or not width):
         return [(part, None) for part in windows(path, tile, stride)] or WHOLE
-    if pages > 1 and (images := stacked_images(path)):
+    if len(pages) > 1 and (images := stacked_images(path)):
         return [(f"image={n}", None) for n in range(images)] if images > 1 else WHOLE
-    if pages > 1 and len(sizes) == 1:
-        return [(f"page={n}", None) for n in range(pages)]
+    if len(pages) > 1 and len(sizes) == 1:
+        return [(f"page={n}", None) for n in pages]
     return WHOLE
 
 

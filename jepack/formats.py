@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import stat
 import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,19 @@ def need(module: str, extra: str) -> Any:
             f"these images need {library}, which is not installed here. "
             f"Install it: pip install 'jepack[{extra}]'"
         ) from error
+
+
+def size_of_file(path: Path) -> int:
+    """Bytes of a regular file. Raises DataError of anything else, which reading may wait on for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is {what_is(found.st_mode)}, not a file")
+    return found.st_size
+
+
+def what_is(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def kind_of(data: bytes) -> str:

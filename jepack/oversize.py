@@ -22,7 +22,7 @@ from PIL import Image
 from jepack.carried import carried
 from jepack.dicom import Frames, may_be_large, quiet
 from jepack.errors import DataError, TooLargeError
-from jepack.formats import OWN, READERS, SERVED, fits_shape, kind_of, npy_header
+from jepack.formats import OWN, READERS, SERVED, fits_shape, kind_of, npy_header, size_of_file
 from jepack.intensity import Raw, as_image, channels_first
 from jepack.pictures import (
     DEEP_MODES,
@@ -47,7 +47,7 @@ def own_bytes(path: Path) -> bytes:
     Raises DataError when the file cannot be read or is above the limits for own images too.
     """
     try:
-        size = path.stat().st_size
+        size = size_of_file(path)
         if size > OWN.bytes:
             raise TooLargeError(
                 f"{path}: {size / 1e9:.1f} GB, the limit is {OWN.bytes / 1e9:.1f} GB. Cut it into windows "

@@ -136,7 +136,12 @@ def bits_of(image: Image.Image, data: bytes) -> int:
 
 
 def unknown(data: bytes) -> str:
-    kind = next((name for start, name in OTHERS if data.startswith(start)), None)
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    kind = next(
+        (name for start, name in OTHERS if data.startswith(start) or head.startswith(start)), None
+    )
+    if kind == "XML" and b"<svg" in head:
+        kind = "an SVG drawing"
     told = f"it is {kind}, " if kind else ""
     return f"{told}not an image of a known format ({', '.join(FORMATS)})"
 
