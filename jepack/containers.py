@@ -134,6 +134,10 @@ def npy_parts(path: Path) -> Parts:
 
 def dicom_parts(path: Path) -> Parts:
     frames = dicom.frames_of(path)
+    if (
+        frames > path.stat().st_size
+    ):  # more than bytes: a header that is not true, and may list billions
+        return WHOLE
     return [(f"frame={n}", None) for n in range(frames)] if frames > 1 else WHOLE
 
 

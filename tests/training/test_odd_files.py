@@ -124,3 +124,17 @@ def test_a_map_with_a_mask_and_overviews_is_cut_into_windows(tmp_path: Path) -> 
     assert [file.part for file in find_images(tmp_path, parts=True)] == [None]
     files = find_images(tmp_path, parts=True, tile=32)
     assert [file.part for file in files] == ["window=0,0,32,32", "window=32,0,32,32"]
+
+
+def test_a_header_that_tells_more_frames_than_bytes_lists_one_image(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    pydicom = pytest.importorskip("pydicom")
+    from tests import dicom_files
+
+    values = np.zeros((1, 8, 8), np.uint16)
+    data = dicom_files.grey(
+        values, pydicom.uid.ExplicitVRLittleEndian, NumberOfFrames=2_000_000_000
+    )
+    (tmp_path / "a.dcm").write_bytes(data)
+    [file] = find_images(tmp_path, parts=True)
+    assert decode(file.read(), 1).shape == (8, 8, 1)
