@@ -1,4 +1,4 @@
-"""Which arrays of an HDF5 file or a zarr store are its images, and which are masks, labels or smaller."""
+"""Which arrays of an HDF5 file or a zarr store are its images, and which are masks, features or smaller."""
 
 from __future__ import annotations
 
@@ -17,27 +17,77 @@ ASIDE = re.compile(
     r"(?:$|[_\W\d])",
     re.IGNORECASE,
 )  # what an array beside the images is called
+NO_PICTURE = re.compile(
+    r"(?:^|_)(?:features?|feats?|embeddings?|embeds?|vectors?|tokens?|latents?|logits?|scores?|spectr(?:a|um)|"
+    r"coords?|coordinates?|keypoints?|b?box(?:es)?|y|tables?)(?:$|_)"
+)  # what numbers about the images are called
+PICTURE = re.compile(
+    r"(?:^|_)(?:images?|imgs?|pictures?|photos?|pixels?|frames?|scans?|tiles?|rgb|raw|data|x)(?:$|_)"
+)
 COLOURS = (1, 3, 4)  # a last axis of this length is channels
+LONGEST = 16  # longer side over the shorter one: beyond that it is a table or a series, no picture
+CLOSE = 4  # bytes of one array over those of another: beyond that the larger one is taken unasked
 
 
 @dataclass(frozen=True)
 class Array:
-    """A numeric array of 2 to 4 axes."""
+    """A numeric array of 2 to 4 axes, or of those that OME-Zarr tells."""
 
     name: str  # /group/x; "" where the store is the array itself
     shape: tuple[int, ...]
     dtype: str
+    axes: str = ""  # OME-Zarr's, such as tczyx, where they name channels; "" = not told
 
     @property
     def count(self) -> int | None:
         """Images along its first axis; None where the array is one image, [H, W] or [H, W, 1, 3 or 4]."""
+        if self.axes:
+            others = [n for n, axis in zip(self.shape, self.axes, strict=True) if axis not in "cyx"]
+            return math.prod(others) if others else None
         one = len(self.shape) == 2 or (len(self.shape) == 3 and self.shape[2] in COLOURS)
         return None if one else self.shape[0]
 
     @property
     def image(self) -> tuple[int, ...]:
         """The shape of one of its images."""
+        if self.axes:
+            return tuple(self.shape[self.axes.index(axis)] for axis in "yxc")
         return self.shape if self.count is None else self.shape[1:]
+
+    @property
+    def part(self) -> str:
+        """What names its images in a part (see containers.py), all but their number."""
+        return f"planes={self.name}@{self.axes}" if self.axes else f"slice={self.name}"
+
+    @property
+    def likeness(self) -> int:
+        """How much it looks like pictures, by its name, its axes and its type; compared, never measured."""
+        named = bool(PICTURE.search(words(self.name)))
+        if self.axes:
+            return named + 4
+        image = self.image
+        channels = image[-1] if len(image) == 3 and image[-1] in COLOURS else 0
+        if not channels and len(image) == 3 and image[0] in COLOURS:
+            channels, image = image[0], image[1:]
+        elif len(image) == 3 and not channels and image[2] > min(image[:2]):
+            return named  # more channels than pixels a side: maps of features
+        short, long = sorted(image[:2])
+        if long > LONGEST * short or short < 2 or np.dtype(self.dtype) == np.bool_:
+            return named
+        if len(self.shape) == 2:  # rows of numbers are more often a table than a picture
+            return named + (self.depth == "picture")
+        # Three numbers for each of many things (points, angles) have the shape of one coloured picture.
+        colour = channels > 1 and (self.count is not None or self.depth == "picture")
+        return named + 2 + colour
+
+    @property
+    def depth(self) -> str:
+        """Types that cameras and scanners write, and those that come out of a computation."""
+        return "picture" if np.dtype(self.dtype).str[1:] in ("u1", "u2", "i2") else "number"
+
+    @property
+    def told(self) -> str:
+        return f"{self.name or '/'} ({' x '.join(map(str, self.shape))} {self.dtype})"
 
     @property
     def bytes(self) -> int:
@@ -53,16 +103,18 @@ class Array:
         return re.sub(r"\d+", "#", self.name.rpartition("/")[2])
 
 
-def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[dict[str, int | None], str]:
-    """({array: its number of images, None = it is one}, a sentence on what was left out or "").
+def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[list[Array], str]:
+    """(the arrays of images, a sentence on what was left out or "").
 
     With `wanted`, the arrays of these names and those below them. Else, in this order: of an image in
     several sizes the largest (OME-Zarr's multiscales, or halved arrays of one group); of the rest those
-    whose name does not say mask, label and the like, if any; of the rest the one of most bytes, and those
-    like it: as many axes, the same type and channels, and either the same size of an image or the same name
-    but for numbers and group. Raises ValueError when there is none.
+    whose name does not say mask, label, features and the like, if any; of the rest the one most like pictures
+    (see Array.likeness), then of most bytes, and those like it: as many axes, the same type and channels,
+    and either the same size of an image or the same name but for numbers and group. Raises ValueError when
+    there is none, and where several may be meant.
     """
-    every = sorted(arrays_of(root), key=lambda array: array.name)
+    scaled, smaller, aside = levels(root)
+    every = sorted(arrays_of(root, scaled), key=lambda array: array.name)
     if not every:
         raise ValueError("holds no numeric array of 2 to 4 axes")
     if wanted:
@@ -72,13 +124,16 @@ def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[dict[str, int | None]
                 f"holds no array {' or '.join(wanted)}; there are "
                 f"{examples((array.name for array in every), 12)}"
             )
-        return {array.name: array.count for array in taken}, ""
-    scaled, smaller = levels(root)
+        return taken, ""
     found = [array for array in every if array.name not in smaller]
     found = [array for array in found if array.name not in halves(found)] or found
+    found = [
+        array for array in found if not any(is_below(array.name, name) for name in aside)
+    ] or found
     found = [array for array in found if not named_aside(array.name)] or found
-    largest = max(found, key=lambda array: (array.bytes, array.name in scaled))
-    taken = [array for array in found if alike(array, largest)]
+    found = [array for array in found if not NO_PICTURE.search(words(array.name))] or found
+    first = leader(found, scaled)
+    taken = [array for array in found if alike(array, first)]
     left = [array.name for array in every if array not in taken]
     told = ""
     if left:
@@ -86,7 +141,39 @@ def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[dict[str, int | None]
             f"the images are {examples(array.name for array in taken)}; left out: {examples(left)}. "
             f"Choose yourself: DATA#{left[0]} (several parted by commas)"
         )
-    return {array.name: array.count for array in taken}, told
+    return taken, told
+
+
+def leader(found: Sequence[Array], scaled: dict[str, str]) -> Array:
+    """The array most like pictures; of equals the largest, unless others are as likely. Raises ValueError."""
+    most = max(array.likeness for array in found)
+    equals = [array for array in found if array.likeness == most]
+    first = max(equals, key=lambda array: (array.bytes, array.name in scaled))
+    # Of the same height and width the deeper one is the picture, and the other most likely a mask of it.
+    others = [array for array in equals if not alike(array, first) and not covers(first, array)]
+    if first.depth == "number" and (written := [a for a in others if a.depth == "picture"]):
+        return leader(written, scaled)
+    close = [
+        array
+        for array in others
+        if array.depth == first.depth and array.bytes * CLOSE > first.bytes
+    ]
+    if close:
+        one, other = first, max(close, key=lambda array: array.bytes)
+        raise ValueError(
+            f"either of its arrays {one.told} and {other.told} may be the images. Choose: DATA#{one.name} or "
+            f"DATA#{other.name}, or both: DATA#{one.name},{other.name}"
+        )
+    return first
+
+
+def covers(one: Array, other: Array) -> bool:
+    """Whether both have as many images of the same height and width."""
+    return (
+        one.shape[:3] == other.shape[:3]
+        if one.count is not None
+        else one.image[:2] == other.image[:2]
+    )
 
 
 def alike(one: Array, largest: Array) -> bool:
@@ -105,17 +192,25 @@ def is_below(name: str, wanted: str) -> bool:
 
 
 def named_aside(name: str) -> bool:
-    return any(ASIDE.search(part) for part in name.split("/"))
+    return any(ASIDE.search(part) for part in re.sub(r"([a-z])([A-Z])", r"\1_\2", name).split("/"))
 
 
-def arrays_of(root: Any) -> Iterator[Array]:
+def words(name: str) -> str:
+    """TissueMask2/x -> tissue_mask_x"""
+    return re.sub(r"[\W\d_]+", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name)).lower()
+
+
+def arrays_of(root: Any, scaled: dict[str, str]) -> Iterator[Array]:
+    """`scaled`: axes that OME-Zarr tells of some of them."""
     for name, node in nodes(root):
         if not hasattr(node, "dtype"):
             continue
         shape: tuple[int, ...] = tuple(int(length) for length in node.shape)
+        axes = scaled.get(name, "")
+        axes = axes if len(axes) == len(shape) and {"c", "y", "x"} <= set(axes) else ""
         kind = getattr(node.dtype, "kind", "O")
-        if kind in "buif" and 2 <= len(shape) <= 4 and 0 not in shape:
-            yield Array(name, shape, str(node.dtype))
+        if kind in "buif" and (2 <= len(shape) <= 4 or axes) and 0 not in shape:
+            yield Array(name, shape, str(node.dtype), axes)
 
 
 def nodes(root: Any) -> Iterator[tuple[str, Any]]:
@@ -135,20 +230,28 @@ def nodes(root: Any) -> Iterator[tuple[str, Any]]:
             waiting += [(key, child) for key, child in reversed(inner) if child is not None]
 
 
-def levels(root: Any) -> tuple[set[str], set[str]]:
-    """Names of (full images, their smaller levels), as OME-Zarr's `multiscales` say."""
-    full: set[str] = set()
+def levels(root: Any) -> tuple[dict[str, str], set[str], set[str]]:
+    """({full image: its axes}, names of smaller levels, names of groups that are labels), says OME-Zarr."""
+    full: dict[str, str] = {}
     smaller: set[str] = set()
+    labels: set[str] = set()
     for name, node in nodes(root):
         if hasattr(node, "dtype"):
             continue
         ome = node.attrs.get("ome")  # from version 0.5 on
-        told = (ome if isinstance(ome, dict) else node.attrs).get("multiscales")
+        about = ome if isinstance(ome, dict) else node.attrs
+        if about.get("image-label") is not None:
+            labels.add(name)
+        told = about.get("multiscales")
         for scale in told if isinstance(told, (list, tuple)) else ():
             paths = [f"{name}/{level['path']}" for level in scale["datasets"]]
-            full |= set(paths[:1])
+            axes = [
+                one["name"] if isinstance(one, dict) else one for one in scale.get("axes") or ()
+            ]
+            short = "".join(axes) if all(len(str(axis)) == 1 for axis in axes) else ""
+            full |= dict.fromkeys(paths[:1], short)
             smaller |= set(paths[1:])
-    return full, smaller
+    return full, smaller, labels
 
 
 def halves(arrays: Sequence[Array]) -> set[str]:

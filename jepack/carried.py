@@ -10,6 +10,7 @@ from PIL import Image
 from jepack.errors import DataError
 from jepack.formats import need
 from jepack.intensity import Raw, channels_first
+from jepack.tiff_tags import DEPTH
 
 
 def carried(found: Image.Image | Raw) -> bytes:
@@ -27,7 +28,7 @@ def carried(found: Image.Image | Raw) -> bytes:
     nodata = found.nodata if found.missing is not None else None
     if nodata is not None and values.dtype.kind == "f":
         values, nodata = found.measured.astype(values.dtype), None
-    plain = nodata is None and found.alpha is None and not found.inverted
+    plain = nodata is None and found.alpha is None and not found.inverted and found.bits == 16
     if plain and not (found.colour and values.shape[2] > 3) and reads_back(values.shape):
         flat = values[..., 0] if values.shape[2] == 1 else values
         np.save(stream, np.ascontiguousarray(flat), allow_pickle=False)
@@ -42,7 +43,7 @@ def carried(found: Image.Image | Raw) -> bytes:
     need("tifffile", "tiff").imwrite(
         stream, values[..., 0] if single else np.ascontiguousarray(values), photometric=photometric,
         planarconfig=None if single else "contig", extrasamples=extras or None, extratags=tags,
-        metadata=None,
+        metadata=None, description=None if found.bits == 16 else f"{DEPTH} {found.bits}",
     )  # fmt: skip
     return stream.getvalue()
 

@@ -1,7 +1,7 @@
 """Files that hold many images: which ones. parts.py reads them.
 
 A part is named by a short text kept in the cache's index: `page=2`, `image=2` (with all its channels),
-`frame=5`, `slice=/x:17`,
+`frame=5`, `slice=/x:17`, `planes=/0@tczyx:3` (an image with its channels, of OME-Zarr's axes),
 `window=0,512,256,256` (top, left, height, width), `bytes=1024:5120` (of a .tar), `row=3`.
 """
 
@@ -23,13 +23,12 @@ from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
 from jepack.folders import Notes, split_by_name
 from jepack.formats import need
-from jepack.images import ImageFile
+from jepack.images import Box, ImageFile
 from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
 from jepack.tiff import page_sizes, stacked_images
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MIN_VALID = 0.5  # share of a window that must hold data
 
 
@@ -60,8 +59,8 @@ def expand(
     """
     told = {} if told is None else told
     path, suffix = file.path, file.path.suffix.lower()
-    if file.part is not None:
-        yield file
+    if file.part is not None or (path.exists() and not (path.is_file() or path.is_dir())):
+        yield file  # of a pipe or a device decoding says what it is
         return
     try:
         if path.is_dir():
@@ -92,13 +91,25 @@ def expand(
         else:
             parts = [(None, None)]
         splits = splits_of_arrays(parts, path, told)
+        outside = 0
         for part, label in parts:
             own = {"split": splits[array_of(part)]} if splits else {}
+            box = file.box
+            if box is not None and part is not None and part.startswith("window="):
+                box = inside(box, part)
+                if box is None:
+                    outside += 1
+                    continue
             yield replace(
                 file,
                 part=part,
+                box=box,
                 label=label if label is not None else file.label,
                 columns={**own, **file.columns},
+            )
+        if outside:
+            told.setdefault(f"{outside} windows lie outside the box and are left out", []).append(
+                path
             )
     except DependencyError:
         if suffix not in dicom.SUFFIXES:
@@ -123,6 +134,10 @@ def npy_parts(path: Path) -> Parts:
 
 def dicom_parts(path: Path) -> Parts:
     frames = dicom.frames_of(path)
+    if (
+        frames > path.stat().st_size
+    ):  # more than bytes: a header that is not true, and may list billions
+        return WHOLE
     return [(f"frame={n}", None) for n in range(frames)] if frames > 1 else WHOLE
 
 
@@ -133,16 +148,16 @@ def tiff_parts(path: Path, tile: int, stride: int) -> Parts:
         pages, sizes = page_sizes(path)
         width, height = max(sizes)
     except Image.DecompressionBombError:
-        width = height = pages = 1 << 20  # larger than any tile
-        sizes = {(0, 0), (1, 1)}
+        width = height = 1 << 20  # larger than any tile
+        pages, sizes = [0], {(0, 0), (1, 1)}
     except DependencyError:
-        pages, sizes, width, height = 1, set(), 0, 0  # decoding says what is missing
+        pages, sizes, width, height = [0], set(), 0, 0  # decoding says what is missing
     if tile and (max(width, height) > tile or not width):
         return [(part, None) for part in windows(path, tile, stride)] or WHOLE
-    if pages > 1 and (images := stacked_images(path)):
+    if len(pages) > 1 and (images := stacked_images(path)):
         return [(f"image={n}", None) for n in range(images)] if images > 1 else WHOLE
-    if pages > 1 and len(sizes) == 1:
-        return [(f"page={n}", None) for n in range(pages)]
+    if len(pages) > 1 and len(sizes) == 1:
+        return [(f"page={n}", None) for n in pages]
     return WHOLE
 
 
@@ -167,6 +182,17 @@ def windows(path: Path, tile: int, stride: int) -> list[str]:
         return found
 
 
+def inside(box: Box, part: str) -> Box | None:
+    """What a window holds of a map's box, counted in the window; None where they do not meet."""
+    left, top, width, height = box
+    above, before, rows, columns = map(int, part.removeprefix("window=").split(","))
+    first, last = max(left, before), min(left + width, before + columns)
+    upper, lower = max(top, above), min(top + height, above + rows)
+    if first >= last or upper >= lower:
+        return None
+    return first - before, upper - above, last - first, lower - upper
+
+
 def starts(extent: int, tile: int, stride: int) -> list[int]:
     """Where windows begin; the last one ends at the border."""
     if extent <= tile:
@@ -178,22 +204,23 @@ def starts(extent: int, tile: int, stride: int) -> list[int]:
 def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
     """The images of the arrays that hold them (see arrays.choose); the first of 3 or 4 axes counts images."""
     try:
-        names, left = choose(open_arrays(path, kind), wanted)
+        arrays, left = choose(open_arrays(path, kind), wanted)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     if left:
         told.setdefault(left, []).append(path)
     found: Parts = []
-    for name, count in names.items():
-        numbers = [""] if count is None else [str(n) for n in range(count)]
-        found.extend((f"slice={name}:{number}", None) for number in numbers)
+    for array in arrays:
+        numbers = [""] if array.count is None else [str(n) for n in range(array.count)]
+        found.extend((f"{array.part}:{number}", None) for number in numbers)
     return found
 
 
 def array_of(part: str | None) -> str:
     """`/x` of the part `slice=/x:3`; "" of others."""
     kind, _, key = (part or "").partition("=")
-    return key.rpartition(":")[0] if kind == "slice" else ""
+    name = key.rpartition(":")[0]
+    return name if kind == "slice" else name.rpartition("@")[0] if kind == "planes" else ""
 
 
 def splits_of_arrays(parts: Parts, path: Path, told: Notes) -> dict[str, str]:

@@ -13,7 +13,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jepack.intensity import Raw
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_INFLATED = 200_000_000  # bytes of a file that is deflated as a whole
+MAX_INFLATED_OWN = 1 << 30  # of a person's own
 # The functional groups that say what values mean and how they are shown. Real-world values are another
 # unit beside them, and are left alone.
 GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
@@ -62,7 +63,8 @@ class Frames:
 
     def __init__(self, source: Path | bytes, limits: Limits = SERVED) -> None:
         self.file: Any = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        self.header, self.syntax, self.stream = opened(self.file)
+        most = MAX_INFLATED if limits.bytes <= SERVED.bytes else MAX_INFLATED_OWN
+        self.header, self.syntax, self.stream = opened(self.file, most)
         self.pixels, self.keyword, self.kind, self.length = pixel_element(self.stream, self.syntax)
         missing = [name for name in NEEDED if self.header.get(name) in (None, "")]
         if missing:
@@ -71,7 +73,8 @@ class Frames:
         self.samples = int(self.header.SamplesPerPixel)
         if self.samples not in (1, 3, 4):
             raise DataError(f"dicom: {self.samples} samples in each pixel, 1, 3 or 4 are read")
-        check_size((int(self.header.Rows), int(self.header.Columns), self.samples), limits)
+        self.size = (int(self.header.Rows), int(self.header.Columns))
+        check_size((*self.size, self.samples), limits)
 
     def __del__(self) -> None:
         if "file" in self.__dict__:
@@ -179,14 +182,15 @@ class Frames:
             found.file_meta.TransferSyntaxUID = need("pydicom.uid", "dicom").ExplicitVRLittleEndian
         return found
 
-    def alone(self, frame: int) -> bytes:
+    def alone(self, frame: int, smaller: Callable[[Any], Any] | None = None) -> bytes:
         """A frame as a DICOM file of its own, with a header that is true of it.
 
         A compressed frame keeps its stream; others are written uncompressed, little-endian, by pixels.
+        `smaller` makes fewer pixels of the stored ones, [H, W, C], before they are written.
         """
         pydicom, encaps = need("pydicom", "dicom"), need("pydicom.encaps", "dicom")
         tags = self.tags(frame)
-        if self.syntax.is_encapsulated:
+        if self.syntax.is_encapsulated and smaller is None:
             offsets = self.options().get("extended_offsets")
             self.stream.seek(self.pixels)
             stream = encaps.get_frame(
@@ -195,7 +199,7 @@ class Frames:
             tags.add_new(0x7FE00010, "OB", encaps.encapsulate([stream]))
             tags["PixelData"].is_undefined_length = True
         else:
-            self.write_pixels(tags, frame)
+            self.write_pixels(tags, frame, smaller)
         meta = tags.file_meta
         meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
         meta.MediaStorageSOPInstanceUID = "2.25.1"
@@ -204,8 +208,21 @@ class Frames:
         tags.save_as(written, enforce_file_format=True)
         return written.getvalue()
 
-    def write_pixels(self, tags: Any, frame: int) -> None:
-        values, told = self.decoded(frame, stored=True)
+    def write_pixels(
+        self, tags: Any, frame: int, smaller: Callable[[Any], Any] | None = None
+    ) -> None:
+        # Compressed colours as the decoder gives them: a stream may be YBR where the header says RGB.
+        compressed = self.syntax.is_encapsulated
+        values, told = self.decoded(frame, stored=not compressed)
+        if compressed and values.ndim == 3:
+            told = {**told, "photometric_interpretation": "RGB"}
+        if smaller is not None:
+            values = (
+                smaller(values.reshape(*self.size, -1)).squeeze(2)
+                if values.ndim == 2
+                else smaller(values)
+            )
+            tags.Rows, tags.Columns = values.shape[:2]
         tags.file_meta.TransferSyntaxUID = need("pydicom.uid", "dicom").ExplicitVRLittleEndian
         tags.PhotometricInterpretation = str(told["photometric_interpretation"])
         tags.BitsAllocated = 8 * values.itemsize
@@ -230,11 +247,21 @@ def quiet() -> Iterator[None]:
 def frames_of(path: Path) -> int:
     """How many frames a file holds."""
     with quiet(), path.open("rb") as stream:
-        header, _, _ = opened(stream)
+        header, _, _ = opened(stream, MAX_INFLATED_OWN)
         return int(header.get("NumberOfFrames", 1) or 1)
 
 
-def opened(stream: Any) -> tuple[Any, Any, Any]:
+def may_be_large(data: bytes, pixels: int) -> bool:
+    """Whether a file may hold more pixels than this, without parsing it: a bit each at least, or packed."""
+    if len(data) * 8 > pixels:
+        return True
+    return any(
+        name in data[:4096]
+        for name in (b"1.2.840.10008.1.2.4.", b"1.2.840.10008.1.2.5", b".1.2.1.99")
+    )
+
+
+def opened(stream: Any, most: int = MAX_INFLATED) -> tuple[Any, Any, Any]:
     """Header, transfer syntax, and a stream that stands before the pixels' element.
 
     Files without the preamble of 128 bytes, or without the part that names the syntax, are read too.
@@ -246,7 +273,7 @@ def opened(stream: Any) -> tuple[Any, Any, Any]:
     stream.seek(start)
     meta = reader.read_dataset(stream, False, True, stop_when=lambda tag, *_: tag.group != 2)
     if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-        stream = io.BytesIO(inflated(stream))
+        stream = io.BytesIO(inflated(stream, most))
         header = reader.read_dataset(
             stream,
             False,
@@ -265,11 +292,11 @@ def opened(stream: Any) -> tuple[Any, Any, Any]:
     return header, uid.UID(syntax), stream
 
 
-def inflated(stream: Any) -> bytes:
+def inflated(stream: Any, most: int) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(stream.read(), MAX_INFLATED)
+    data = inflater.decompress(stream.read(), most)
     if inflater.unconsumed_tail:
-        raise DataError(f"dicom: deflated, and more than {MAX_INFLATED / 1e6:.0f} MB when inflated")
+        raise DataError(f"dicom: deflated, and more than {most / 1e6:.0f} MB when inflated")
     return data
 
 

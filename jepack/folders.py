@@ -43,6 +43,7 @@ class Walk:
     again: list[str] = field(default_factory=list)  # links to folders that are read elsewhere
     dead: list[str] = field(default_factory=list)  # links that lead nowhere
     closed: list[str] = field(default_factory=list)  # folders that cannot be listed
+    odd: list[str] = field(default_factory=list)  # pipes, sockets, devices: reading may never end
     _seen: set[tuple[int, int]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Path, list[str]]]:
@@ -67,6 +68,9 @@ class Walk:
                 continue
             if link and not os.path.exists(path):
                 self.dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
+            elif not (os.path.isfile(path) if link else entry.is_file(follow_symlinks=False)):
+                self.odd.append(kept(str(path)))
+                continue
             names.append(entry.name)
         yield root, names
         for name in folders:
@@ -105,6 +109,7 @@ class Walk:
             (self.again, "links to folders that are read already, passed over"),
             (self.dead, "links that lead nowhere"),
             (self.closed, "folders that cannot be listed"),
+            (self.odd, "pipes, sockets and devices, passed over"),
         ):
             if count:
                 yield f"{words} ({len(count)}): {examples(count)}"

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import io
 import math
+import stat
 import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,19 @@ def need(module: str, extra: str) -> Any:
             f"these images need {library}, which is not installed here. "
             f"Install it: pip install 'jepack[{extra}]'"
         ) from error
+
+
+def size_of_file(path: Path) -> int:
+    """Bytes of a regular file. Raises DataError of anything else, which reading may wait on for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is {what_is(found.st_mode)}, not a file")
+    return found.st_size
+
+
+def what_is(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def kind_of(data: bytes) -> str:
@@ -152,7 +167,7 @@ def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:
     with fits.open(io.BytesIO(data), memmap=False) as units:
         for unit in units:
             # The header tells the shape, also of a compressed unit; its tiles are unpacked one by one.
-            if not getattr(unit, "is_image", False) or len(unit.shape) < 2:
+            if not holds_picture(unit):
                 continue
             tile = [int(side) for side in getattr(unit, "tile_shape", ())]
             if max(math.prod(unit.shape), math.prod(tile)) > limits.values:
@@ -164,6 +179,18 @@ def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:
             native = values.astype(values.dtype.newbyteorder("="))
             return Raw(as_image(native, channels))
     raise DataError("fits: no unit holds a picture")
+
+
+def holds_picture(unit: Any) -> bool:
+    return bool(getattr(unit, "is_image", False)) and len(unit.shape) >= 2
+
+
+def fits_shape(data: bytes) -> tuple[int, ...]:
+    """The shape of the picture that read_fits reads, from the header; () where it holds none."""
+    with need("astropy.io.fits", "fits").open(io.BytesIO(data), memmap=False) as units:
+        return next(
+            (tuple(n for n in unit.shape if n > 1) for unit in units if holds_picture(unit)), ()
+        )
 
 
 READERS: dict[str, Callable[[bytes, int | None, Limits], Raw]] = {

@@ -27,7 +27,7 @@ from jepack.manifests import (
 from jepack.names import examples, kept, valid
 from jepack.oversize import own_bytes
 from jepack.preprocess import SUFFIXES
-from jepack.samples import refuse_packed
+from jepack.samples import WAY_OUT, is_packed, refuse_packed
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
 SHARDS = re.compile(r"://|\{\d+\.\.\d+\}")  # an address, or a range of files
@@ -108,7 +108,7 @@ def find_images(
         if table and not (data.suffix.lower() == ".parquet" and containers.holds_images(data)):
             found = read_manifest(data, told)
         else:
-            if data.name.lower().endswith(containers.PACKED):
+            if is_packed(data.name):
                 refuse_packed(data)
             found = [ImageFile(data)]
     elif data.is_dir():
@@ -212,8 +212,8 @@ def below(folder: Path, parts: bool, splits: bool, told: Notes) -> list[ImageFil
     paths = [
         path for path in every if path.name.lower().endswith(wanted) or (parts and path.is_dir())
     ]
-    if packed := [path for path in every if path.name.lower().endswith(containers.PACKED)]:
-        told["passed over, shards are read by place: unpack them to .tar"] = list(packed)
+    if packed := [path for path in every if is_packed(path.name) and not path.is_dir()]:
+        told[f"passed over; {WAY_OUT}"] = list(packed)
     told.update((sentence, []) for sentence in walk.notes())
     found, sentence = places([path.relative_to(folder).parts[:-1] for path in paths], splits=splits)
     if splits and sentence is None and paths and all(map(containers.is_container, paths)):

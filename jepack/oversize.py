@@ -2,7 +2,8 @@
 
 Training, inspect, index and the client read files here, so that they see the same pixels. Up to the server's
 limits a file is its own bytes. Above them a JPEG is decoded at a half or a quarter of its size (what its
-format is made for), anything else is averaged over k x k pixels; the limits of that are formats.OWN.
+format is made for), anything else is averaged over k x k pixels, DICOM in its stored values.
+Its limits are formats.OWN.
 """
 
 from __future__ import annotations
@@ -19,11 +20,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from jepack.carried import carried
+from jepack.dicom import Frames, may_be_large, quiet
 from jepack.errors import DataError, TooLargeError
-from jepack.formats import OWN, READERS, SERVED, kind_of, npy_header
-from jepack.intensity import Raw, as_image
-from jepack.pictures import TURNS, check_pixels, formats_of, upright
-from jepack.tiff import open_tiff
+from jepack.formats import OWN, READERS, SERVED, fits_shape, kind_of, npy_header, size_of_file
+from jepack.intensity import Raw, as_image, channels_first
+from jepack.pictures import (
+    DEEP_MODES,
+    TURNED,
+    bits_of,
+    check_pixels,
+    deep_values,
+    formats_of,
+    upright,
+)
+from jepack.tiff import open_tiff, size_of_page
 
 FIT_PIXELS, FIT_BYTES = (
     16_000_000,
@@ -37,7 +47,7 @@ def own_bytes(path: Path) -> bytes:
     Raises DataError when the file cannot be read or is above the limits for own images too.
     """
     try:
-        size = path.stat().st_size
+        size = size_of_file(path)
         if size > OWN.bytes:
             raise TooLargeError(
                 f"{path}: {size / 1e9:.1f} GB, the limit is {OWN.bytes / 1e9:.1f} GB. Cut it into windows "
@@ -54,9 +64,9 @@ def fitted(data: bytes, name: str) -> bytes:
 
     Raises DataError, which begins with `name`.
     """
-    if len(data) <= SERVED.bytes and math.prod(size_of(data) or (0,)) <= SERVED.pixels:
-        return data
     try:
+        if len(data) <= SERVED.bytes and math.prod(size_of(data) or (0,)) <= SERVED.pixels:
+            return data
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             smaller = smaller_of(data)
@@ -64,7 +74,7 @@ def fitted(data: bytes, name: str) -> bytes:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:  # of many parsers
         raise DataError(f"{name}: {error or type(error).__name__}") from error
-    return data if smaller is None else smaller
+    return smaller
 
 
 def full_size(path: Path) -> tuple[int, int] | None:
@@ -85,25 +95,42 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     kind = kind_of(data)
     try:
         if kind == "npy":
-            shape = npy_header(io.BytesIO(data))[0]
-            sides = sorted(shape)[-2:] if len(shape) > 2 else shape
-            return (int(sides[0]), int(sides[1]))
-        if kind in READERS:
-            return None
+            return sides(npy_header(io.BytesIO(data))[0])
+        if kind == "fits":
+            # A value takes a byte at least, unless it is packed in tiles.
+            small = len(data) <= SERVED.pixels and b"ZNAXIS" not in data
+            return None if small else sides(fits_shape(data))
+        if kind == "dicom":
+            with quiet():
+                return Frames(data, OWN).size if may_be_large(data, SERVED.pixels) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if kind == "tiff":
+                return size_of_page(data, 0)
             with Image.open(io.BytesIO(data), formats=formats_of(kind)) as image:
                 turned = (
                     image.width * image.height > SERVED.pixels
-                    and image.getexif().get(0x0112) in tuple(TURNS)[3:]
+                    and image.getexif().get(0x0112) in TURNED
                 )
                 return (image.width, image.height) if turned else (image.height, image.width)
+    except TooLargeError:
+        raise
     except Exception:  # decoding says what is wrong with it
         return None
 
 
-def smaller_of(data: bytes) -> bytes | None:
-    """None where only the decoder knows how to read it."""
+def sides(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of an array of two or three axes, of which one is the channels."""
+    if len(shape) == 3:
+        try:
+            first = channels_first(shape, None)
+        except DataError:  # nobody can tell: the smallest axis
+            first = shape[0] < shape[2]
+        shape = shape[1:] if first else shape[:2]
+    return (int(shape[0]), int(shape[1])) if len(shape) == 2 else None
+
+
+def smaller_of(data: bytes) -> bytes:
     kind = kind_of(data)
     if kind == "npy":
         shape, values = npy_header(io.BytesIO(data))
@@ -115,7 +142,7 @@ def smaller_of(data: bytes) -> bytes | None:
     if kind == "tiff":
         return carried(fit(open_tiff(data, None, deep=True, limits=OWN)))
     if kind == "dicom":
-        return None
+        return smaller_frame(Frames(data, OWN), 0)
     with Image.open(io.BytesIO(data), formats=formats_of(kind)) as image:
         check_pixels(image, OWN)
         factor = factor_of((image.height, image.width, len(image.getbands())), 1)
@@ -124,9 +151,25 @@ def smaller_of(data: bytes) -> bytes | None:
             image.draft(image.mode, (image.width // step, image.height // step))
         image.load()
         turned = upright(image)
-    if turned.mode.startswith("I") or turned.mode == "F":
-        return carried(fit(Raw(np.asarray(turned)[..., None])))
+    if turned.mode in DEEP_MODES:
+        return carried(fit(deep_values(turned, image.format, bits_of(image, data))))
     return carried(fit(turned))
+
+
+def smaller_frame(frames: Frames, frame: int) -> bytes:
+    """A frame of a DICOM file as a file of its own that the server takes, in the file's own units."""
+    if math.prod(frames.size) <= SERVED.pixels:
+        found = frames.alone(frame)
+        if len(found) <= SERVED.bytes:
+            return found
+    if frames.header.PhotometricInterpretation == "PALETTE COLOR":  # means of indices mean nothing
+        return carried(fit(frames.raw(frame)))
+
+    def smaller(values: Any) -> Any:
+        factor = factor_of(values.shape, values.dtype.itemsize)
+        return averaged(Raw(values), factor).values
+
+    return frames.alone(frame, smaller)
 
 
 def fit(found: Image.Image | Raw) -> Image.Image | Raw:

@@ -7,7 +7,9 @@ know one kind.
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import math
 import threading
 import warnings
 from pathlib import Path
@@ -17,14 +19,16 @@ import numpy as np
 
 from jepack import dicom
 from jepack.carried import carried
-from jepack.errors import DataError, DecoderError, DependencyError
+from jepack.errors import DataError, DecoderError, DependencyError, TooLargeError
 from jepack.formats import OWN, check_size, need
 from jepack.intensity import Raw
-from jepack.oversize import fit, fitted, full_size_of
-from jepack.tiff import open_tiff
+from jepack.oversize import fit, fitted, full_size_of, smaller_frame
+from jepack.tiff import open_tiff, size_of_page
 from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
 HANDLES = 16  # open files per thread
+MAX_CHUNK = 1 << 30  # bytes of a chunk of HDF5 or zarr, unpacked
+SLACK = 65536  # bytes by which what is stored of a chunk may be larger than the chunk
 
 local = threading.local()
 
@@ -67,10 +71,15 @@ def stored(path: Path, kind: str, key: str) -> bytes:
 
 
 def full_size_of_part(path: Path, part: str) -> tuple[int, int] | None:
-    """As oversize.full_size, of a member, a row or an array; None for the other kinds."""
+    """As oversize.full_size, of a part."""
     kind, _, key = part.partition("=")
-    if kind in ("frame", "page", "image", "window"):
-        return None
+    if kind == "window":
+        _, _, height, width = (int(number) for number in key.split(","))
+        return height, width
+    if kind == "frame":
+        return frames(path).size
+    if kind in ("page", "image"):
+        return size_of_page(path, int(key) if kind == "page" else 0)
     return full_size_of(stored(path, kind, key))
 
 
@@ -82,15 +91,78 @@ def array_of(path: Path, kind: str, key: str) -> Any:
         node = open_arrays(path, "zarr" if path.is_dir() else "hdf5")
         array = node[name] if name else node
         check_size(tuple(array.shape[1:] if number else array.shape), OWN)
+        check_chunk(array, int(number) if number else None)
         return np.asarray(array[int(number)] if number else array[...])
+    if kind == "planes":
+        name, _, number = key.rpartition(":")
+        name, _, axes = name.rpartition("@")
+        node = open_arrays(path, "zarr" if path.is_dir() else "hdf5")
+        return planes_of(node[name] if name else node, axes, int(number or 0))
     raise DataError(f"{path}: no part of kind {kind!r}")
+
+
+def planes_of(array: Any, axes: str, image: int) -> Any:
+    """[H, W, C] of one image of an array with these axes; those that are not c, y or x count images."""
+    sizes = dict(zip(axes, map(int, array.shape), strict=True))
+    check_size((sizes["y"], sizes["x"], sizes["c"]), OWN)
+    check_chunk(array)
+    others = [axis for axis in axes if axis not in "cyx"]
+    place = dict(zip(others, np.unravel_index(image, [sizes[a] for a in others]), strict=True))
+    values = np.asarray(array[tuple(int(place[a]) if a in place else slice(None) for a in axes)])
+    left = [axis for axis in axes if axis not in place]
+    return values.transpose([left.index(axis) for axis in "yxc"])
+
+
+def check_chunk(array: Any, number: int | None = None) -> None:
+    """Refuse a chunk that unpacks to more than an image may take: it is unpacked whole for any part of it.
+
+    gzip inflates without a limit: what is stored of a chunk may hardly be larger than the chunk. `number` is
+    the row that is read, None = all.
+    """
+    chunk = getattr(array, "chunks", None)
+    if not chunk:
+        return
+    size = math.prod(int(side) for side in chunk) * array.dtype.itemsize
+    if size > MAX_CHUNK:
+        raise TooLargeError(
+            f"its chunks of {' x '.join(map(str, chunk))} unpack to {size / 1e9:.1f} GB, the limit is "
+            f"{MAX_CHUNK / 1e9:.1f} GB. Write it with smaller chunks, such as one image each"
+        )
+    shard = getattr(array, "shards", None)  # what zarr stores as one, of several chunks
+    chunk, due = (shard, math.prod(shard) * array.dtype.itemsize) if shard else (chunk, size)
+    rows = range(0, array.shape[0], chunk[0]) if number is None else (number,)
+    others = (range(0, n, step) for n, step in zip(array.shape[1:], chunk[1:], strict=True))
+    for place in itertools.product(rows, *others):
+        stored = stored_size(array, place, chunk)
+        if stored > 2 * due + SLACK:
+            raise TooLargeError(
+                f"holds a chunk of {stored:,} bytes where {due:,} are due: it would unpack to far more"
+            )
+
+
+def stored_size(array: Any, place: tuple[int, ...], chunk: tuple[int, ...]) -> int:
+    """Bytes that the chunk which holds this element takes on disk; 0 where there is none."""
+    if hasattr(array, "id"):  # HDF5
+        return int(array.id.get_chunk_info_by_coord(place).size) if array.id.get_num_chunks() else 0
+    root = getattr(getattr(getattr(array, "store_path", None), "store", None), "root", None)
+    if root is None:  # not a folder, or zarr 2
+        return 0
+    key = array.metadata.encode_chunk_key(tuple(n // m for n, m in zip(place, chunk, strict=True)))
+    try:
+        return (Path(root) / array.path / key).stat().st_size
+    except OSError:  # all of it has the fill value
+        return 0
 
 
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
     with dicom.quiet():
-        frames: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path))
-        return frames.alone(frame)
+        return smaller_frame(frames(path), frame)
+
+
+def frames(path: Path) -> dicom.Frames:
+    found: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path, OWN))
+    return found
 
 
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:
@@ -105,6 +177,16 @@ def raster_window(path: Path, top: int, left: int, height: int, width: int) -> R
     for entry, colour in colours.items():
         table[:, entry] = np.array(colour[:3]) << 8
     return resolve(values, tags, table if colours else None)
+
+
+def place_of_window(path: Path, part: str) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right of a window, as shares of its map's height and width."""
+    top, left, height, width = map(int, part.removeprefix("window=").split(","))
+    source = handle(path, "raster", lambda: quiet_raster(path))
+    return (
+        top / source.height, left / source.width,
+        (top + height) / source.height, (left + width) / source.width,
+    )  # fmt: skip
 
 
 def raster_tags(source: Any) -> Tags:

@@ -37,6 +37,8 @@ TURNS = {  # EXIF's orientation: how to set the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
+TURNED = (5, 6, 7, 8)  # the ones that swap height and width
+
 # What a file of another kind is, by its first bytes, so that a refusal can name it.
 OTHERS = (
     (b"\xff\x0a", "JPEG XL"), (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"8BPS", "a Photoshop document"),
@@ -94,10 +96,15 @@ def opened(data: bytes, formats: tuple[str, ...], deep: bool, limits: Limits) ->
             turned = upright(image)
             if image.mode not in DEEP_MODES:
                 return turned
-            values = np.asarray(turned)[..., None]
-            if image.format == "JPEG2000" and 8 < bits < 16:  # Pillow moves them up to 16 bits
-                return Raw(values >> (16 - bits), bits=bits)
-            return Raw(values)
+            return deep_values(turned, image.format, bits)
+
+
+def deep_values(turned: Image.Image, kind: str | None, bits: int) -> Raw:
+    """[H, W, 1] of a picture of one of DEEP_MODES."""
+    values = np.asarray(turned)[..., None]
+    if kind == "JPEG2000" and 8 < bits < 16:  # Pillow moves them up to 16 bits
+        return Raw(values >> (16 - bits), bits=bits)
+    return Raw(values)
 
 
 def check_pixels(image: Image.Image, limits: Limits) -> None:
@@ -129,7 +136,12 @@ def bits_of(image: Image.Image, data: bytes) -> int:
 
 
 def unknown(data: bytes) -> str:
-    kind = next((name for start, name in OTHERS if data.startswith(start)), None)
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    kind = next(
+        (name for start, name in OTHERS if data.startswith(start) or head.startswith(start)), None
+    )
+    if kind == "XML" and b"<svg" in head:
+        kind = "an SVG drawing"
     told = f"it is {kind}, " if kind else ""
     return f"{told}not an image of a known format ({', '.join(FORMATS)})"
 

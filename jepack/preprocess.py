@@ -24,7 +24,7 @@ from jepack.errors import (
     DepthError,
     TooLargeError,
 )
-from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array
+from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array, size_of_file
 from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
 from jepack.pictures import open_picture
 from jepack.tiff import open_tiff
@@ -165,8 +165,8 @@ def open_image(source: bytes | Path, channels: int | None, *, deep: bool) -> Ima
     `deep`: depth beyond 8 bits matters, because a window will be applied.
     """
     try:
-        if isinstance(source, Path) and source.stat().st_size > MAX_BYTES:
-            raise too_many_bytes(source.stat().st_size)
+        if isinstance(source, Path) and (size := size_of_file(source)) > MAX_BYTES:
+            raise too_many_bytes(size)
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error

@@ -23,7 +23,17 @@ from jepack.preprocess import SUFFIXES
 
 PACKED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
 }  # fmt: skip
+PACKED_NAMES = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4",
+    ".tar.z", ".zip", ".7z", ".rar",
+)  # fmt: skip
+WAY_OUT = (
+    "the images of a shard are read by place, which needs a plain tar. Unpack it once to .tar, or to a "
+    "folder (JPEG and PNG do not get smaller by packing)"
+)
 CLASSES = ("label", "class", "cls")  # of a sample's .json
 WORD = re.compile(r"[A-Za-z_]+")  # what a component is called: a.mask.png
 
@@ -94,7 +104,13 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
     return found, notes
 
 
+def is_packed(name: str) -> bool:
+    """Whether a file or an address is called like a packed archive."""
+    return name.partition("?")[0].lower().endswith(PACKED_NAMES)
+
+
 def refuse_packed(path: Path) -> None:
+    """Raises DataError for an archive that is packed, by its first bytes, or only called so."""
     try:
         with path.open("rb") as stream:
             head = stream.read(6)
@@ -102,10 +118,11 @@ def refuse_packed(path: Path) -> None:
         raise DataError(f"{path}: not a readable shard ({error.strerror})") from error
     for magic, kind in PACKED.items():
         if head.startswith(magic):
-            raise DataError(
-                f"{path}: packed with {kind}; the images of a shard are read by place, which needs a plain "
-                "tar. Unpack it once (JPEG and PNG do not get smaller by packing)"
-            )
+            raise DataError(f"{path}: packed with {kind}; {WAY_OUT}")
+    if is_packed(path.name):
+        raise DataError(
+            f"{path}: called packed, but it is not; where it is a plain tar, name it .tar"
+        )
 
 
 def grouped(archive: tarfile.TarFile, path: Path) -> list[list[Member]]:

@@ -23,7 +23,7 @@ from jepack.errors import DataError, JepackError, SourceError
 from jepack.files import cache_root, fsync, sha256_of, write_bytes
 from jepack.folders import Notes
 from jepack.images import ImageFile
-from jepack.samples import samples
+from jepack.samples import WAY_OUT, is_packed, samples
 
 FORMAT = 2  # of a record: what counts as an image and its label
 PAUSES_S = (1.0, 5.0, 20.0)  # between tries to fetch, when the fault may pass
@@ -51,6 +51,8 @@ def find_shards(data: str, told: Notes) -> list[ImageFile]:
 
 def listed(url: str, told: Notes) -> list[ImageFile]:
     """The images of a shard from an address, which is fetched when it was never seen."""
+    if is_packed(url):  # before all of it is fetched
+        raise DataError(f"{url}: called packed; {WAY_OUT}")
     path = place_of(url)
     record = fetched_record(path)
     if record is None or record.get("format") != FORMAT:

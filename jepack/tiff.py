@@ -19,7 +19,7 @@ from PIL import Image
 from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
 from jepack.formats import SERVED, Limits, check_size, need
 from jepack.intensity import Raw, as_image
-from jepack.pictures import DEEP_MODES, upright
+from jepack.pictures import DEEP_MODES, TURNED, upright
 from jepack.tiff_tags import (
     COLOURS,
     MIN_IS_BLACK,
@@ -113,7 +113,7 @@ def meaning(image: Image.Image, tags: Tags) -> Image.Image | Raw:
         values = np.asarray(image)
         if image.mode == "I" and not tags.signed:
             values = values.view("uint32")
-        return Raw(values[..., None], inverted=inverted, nodata=tags.nodata)
+        return Raw(values[..., None], inverted=inverted, nodata=tags.nodata, bits=tags.depth)
     if image.mode == "L" and tags.signed:
         return Raw(np.asarray(image).view("int8")[..., None], nodata=tags.nodata)
     if image.mode == "L" and inverted and tags.bits == 8:  # Pillow has turned them; the file's own
@@ -212,26 +212,56 @@ def images_in(series: Any) -> int:
     )
 
 
-def page_sizes(path: Path, most: int = 64) -> tuple[int, set[tuple[int, int]]]:
-    """How many pages a file has, and the (width, height) of the first ones. Raises OSError and others."""
+def page_sizes(path: Path, most: int = 64) -> tuple[list[int], set[tuple[int, int]]]:
+    """Numbers of the pages that are images, and the (width, height) of the first ones. Raises of many kinds.
+
+    Pages that say that they are a smaller copy of another one, or its mask, are none (of the first `most`).
+    """
     try:
         with Image.open(path, formats=("TIFF",)) as opened:
-            pages, sizes = getattr(opened, "n_frames", 1), set()
+            pages, found = getattr(opened, "n_frames", 1), {}
             for page in range(min(pages, most)):
                 opened.seek(page)
-                sizes.add(opened.size)
-            return pages, sizes
-    except OSError:  # such as an unusual layout
+                if not aside(getattr(opened, "tag_v2", {}).get(NEW_SUBFILE)):
+                    found[page] = opened.size
+    except (OSError, SyntaxError):  # such as an unusual layout, of any page
         with need("tifffile", "tiff").TiffFile(path) as file:
-            pages = len(file.pages)
-            found = [file.pages[page] for page in range(min(pages, most))]
-            return pages, {(page.imagewidth, page.imagelength) for page in found}
+            pages, found = len(file.pages), {}
+            for page in range(min(pages, most)):
+                told = file.pages[page]
+                if not aside(getattr(told.tags.get(NEW_SUBFILE), "value", None)):
+                    found[page] = (told.imagewidth, told.imagelength)
+    return [*found, *range(most, pages)], set(found.values())
+
+
+NEW_SUBFILE = 254  # the tag; bit 0: a smaller copy of another page, bit 2: its mask
+
+
+def aside(kind: Any) -> bool:
+    return isinstance(kind, int) and bool(kind & 0b101)
+
+
+def size_of_page(source: Path | bytes, page: int) -> tuple[int, int]:
+    """Upright height and width of a page as open_tiff gives it, from its header. Raises of many kinds."""
+
+    def stream() -> Any:
+        return io.BytesIO(source) if isinstance(source, bytes) else source
+
+    with suppress(OSError, SyntaxError), Image.open(stream(), formats=("TIFF",)) as opened:
+        opened.seek(page)
+        told = getattr(opened, "tag_v2", {})
+        width, height = int(told[256]), int(told[257])  # as stored: Pillow's size may be turned
+        turned = told.get(274) in TURNED and faithful(Tags.read(told.get), None, True, page)
+        return (width, height) if turned else (height, width)
+    with need("tifffile", "tiff").TiffFile(stream()) as file:
+        found = file.pages[page]
+        return int(found.imagelength), int(found.imagewidth)
 
 
 def stacked_images(path: Path) -> int:
     """How many images of several pages each a file holds; 0 where its pages are the images."""
     with (
-        suppress(OSError),  # a layout that Pillow does not know
+        suppress(OSError, SyntaxError),  # a layout that Pillow does not know
         Image.open(path, formats=("TIFF",)) as opened,
     ):
         if not Tags.read(getattr(opened, "tag_v2", {}).get).told_axes:

@@ -18,6 +18,10 @@ COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR:
 ALPHA = (1, 2)  # ExtraSamples: associated (multiplied in) and unassociated; 0 is a channel of data
 BYTES_OF_A_TILE = 128 << 20  # decoded whole, however small the picture is
 
+DEPTH = (
+    "jepack: bits"  # note in a file of ours whose values fill fewer than 16 bits (see carried.py)
+)
+
 Values = npt.NDArray[Any]
 
 
@@ -64,6 +68,12 @@ class Tags:
         if self.photometric in (PALETTE, CMYK):
             return 3
         return self.samples - (self.alpha is not None)
+
+    @property
+    def depth(self) -> int:
+        """Raw.bits of unsigned integers."""
+        note, _, bits = self.notes.rpartition(" ")
+        return int(bits) if note == DEPTH and bits in map(str, range(9, 16)) else 16
 
     @property
     def told_axes(self) -> bool:

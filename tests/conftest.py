@@ -67,3 +67,19 @@ def triton_server(
         exported_bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=log
     ) as server:
         yield server
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's limits as if they were 10,000 pixels."""
+    from jepack import formats, oversize, pictures, tiff
+
+    served = formats.Limits(20_000, 10_000, 60_000)
+    for module in (formats, oversize):
+        monkeypatch.setattr(module, "SERVED", served)
+    for function in (pictures.open_picture, tiff.open_tiff):
+        monkeypatch.setattr(
+            function, "__kwdefaults__", {**function.__kwdefaults__, "limits": served}
+        )
+    monkeypatch.setattr(oversize, "FIT_PIXELS", 6_000)
+    monkeypatch.setattr(oversize, "FIT_BYTES", 18_000)

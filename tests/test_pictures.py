@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from jepack import formats, oversize
 from jepack.errors import AxisError, DataError, DependencyError
 from jepack.images import ImageFile, find_images
 from jepack.preprocess import Preprocessing, crop, decode, load, read_raw
@@ -183,22 +182,6 @@ def test_the_axis_of_channels_is_asked_for_where_the_shape_does_not_tell() -> No
     assert np.array_equal(decode(npy(np.moveaxis(cube, 2, 0)), 200), cube)
     for shape, found in {(20, 1, 3): 3, (1, 20, 3): 3, (64, 64, 40): 40, (13, 64, 64): 13}.items():
         assert read_raw(npy(np.zeros(shape, np.uint8))).values.shape[2] == found
-
-
-@pytest.fixture
-def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's limits as if they were 10,000 pixels."""
-    from jepack import pictures, tiff
-
-    served = formats.Limits(20_000, 10_000, 60_000)
-    for module in (formats, oversize):
-        monkeypatch.setattr(module, "SERVED", served)
-    for function in (pictures.open_picture, tiff.open_tiff):
-        monkeypatch.setattr(
-            function, "__kwdefaults__", {**function.__kwdefaults__, "limits": served}
-        )
-    monkeypatch.setattr(oversize, "FIT_PIXELS", 6_000)
-    monkeypatch.setattr(oversize, "FIT_BYTES", 18_000)
 
 
 @pytest.mark.usefixtures("small_limits")

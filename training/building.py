@@ -9,8 +9,11 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from training.decoding import decode_file
 
 FORMAT = 4
 BLOCK = 64  # images decoded ahead of the writer
+BEGUN = "begun"  # file that names the block being decoded; left behind by a process that was killed
 SPARE_BYTES = 256 << 20  # left free on the disk
 
 MENDS = (
@@ -89,30 +93,26 @@ def decode_all(
     on_progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """One entry per image, in order: {"shape", "sha"} or {"bad": reason}."""
-
-    def one(file: ImageFile) -> tuple[dict[str, Any], bytes]:
-        try:
-            found = decode_file(file, side, channels, window)
-        except SourceError:  # what is done is kept
-            raise
-        except DataError as error:
-            return {"bad": str(error)}, b""
-        entry: dict[str, Any] = {"shape": found.pixels.shape[:2], "sha": found.sha}
-        if found.box is not None:
-            entry["box"] = found.box
-        if found.mask is not None:
-            entry["mask"] = packed(found.mask)
-        return entry, found.pixels.tobytes()
-
     entries, used = done_already(partial, channels)
+    begun = partial / BEGUN
+    crashed = int(begun.read_text()) if begun.is_file() else -1
+    how = (side, channels, window)
     with (
         (partial / "pixels.bin").open("ab") as pixels_file,
         (partial / "done.jsonl").open("a") as list_file,
         ThreadPoolExecutor(max(1, workers)) as pool,
+        gone_after(begun),
     ):
         # A bounded window: executor.map would decode the whole data set ahead of the writer.
         for start in range(len(entries), len(files), BLOCK):
-            for entry, pixels in pool.map(one, files[start : start + BLOCK]):
+            block = files[start : start + BLOCK]
+            begun.write_text(str(start))
+            made = (
+                one_by_one(block, *how)
+                if start == crashed
+                else pool.map(lambda file: decoded(file, *how), block)
+            )
+            for entry, pixels in made:
                 pixels_file.write(pixels)
                 entries.append(entry)
                 used += len(pixels)
@@ -123,6 +123,58 @@ def decode_all(
             if on_progress:
                 on_progress(len(entries), len(files))
     return entries
+
+
+def decoded(
+    file: ImageFile, side: int, channels: int, window: Window
+) -> tuple[dict[str, Any], bytes]:
+    """An image's entry and its pixels. Raises SourceError, at which what is done is kept."""
+    try:
+        found = decode_file(file, side, channels, window)
+    except SourceError:
+        raise
+    except DataError as error:
+        return {"bad": str(error)}, b""
+    entry: dict[str, Any] = {"shape": found.pixels.shape[:2], "sha": found.sha}
+    if found.box is not None:
+        entry["box"] = found.box
+    if found.mask is not None:
+        entry["mask"] = packed(found.mask)
+    return entry, found.pixels.tobytes()
+
+
+@contextmanager
+def gone_after(path: Path) -> Iterator[None]:
+    """Remove a file at the end, also by an error or Ctrl-C; it stays where the process is killed."""
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def one_by_one(
+    files: Sequence[ImageFile], side: int, channels: int, window: Window
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """As `decoded`, in a process of its own: the image at which that ends is the bad one.
+
+    For the block at which an earlier start was killed, by a fault in a codec or for its memory.
+    """
+    pool: ProcessPoolExecutor | None = None
+    try:
+        for file in files:
+            # Spawned: a fork of a process with threads may hang.
+            pool = pool or ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            try:
+                yield pool.submit(decoded, file, side, channels, window).result()
+            except BrokenProcessPool:
+                pool = None
+                yield (
+                    {"bad": "its decoder ended the process that ran it (a crash, or its memory)"},
+                    b"",
+                )
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def done_already(partial: Path, channels: int) -> tuple[list[dict[str, Any]], int]:

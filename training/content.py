@@ -18,6 +18,7 @@ from jepack import preprocess
 from jepack.errors import DataError
 from jepack.images import ImageFile
 from jepack.oversize import own_bytes
+from jepack.parts import place_of_window
 from jepack.preprocess import Pixels
 from training.presets import Preset
 
@@ -31,13 +32,21 @@ WHOLE = np.full((GRID, GRID), 255, np.uint8)
 def mask_of(file: ImageFile, shape: tuple[int, ...]) -> Grids:
     """The grid of a file's mask, whose values other than 0 count. Raises DataError.
 
-    A mask that marks nothing says nothing: the whole image counts.
+    A mask that marks nothing says nothing: the whole image counts. A window of a map has its own place in the
+    map's mask.
     """
     assert file.mask is not None
     try:
         values = preprocess.read_raw(own_bytes(file.mask)).values
     except DataError as error:
         raise DataError(f"its mask cannot be used: {error}") from error
+    if (file.part or "").startswith("window="):
+        place = place_of_window(file.path, str(file.part))
+        rows, columns = values.shape[:2]
+        top, left, bottom, right = (
+            round(share * side) for share, side in zip(place, (rows, columns) * 2, strict=True)
+        )
+        values = values[top : max(bottom, top + 1), left : max(right, left + 1)]
     height, width = values.shape[:2]
     if abs(height * shape[1] / (width * shape[0]) - 1) > 0.02:
         raise DataError(

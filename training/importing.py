@@ -31,7 +31,7 @@ from training.data import measure_window
 from training.devices import choose_device
 from training.monitor import counter
 from training.ranges import cautions
-from training.splits import grouped_split, own_split, training_split
+from training.splits import column, training_split
 from training.weights import Source, open_source
 
 NEEDED_IMAGES = 32
@@ -57,6 +57,10 @@ def import_encoder(
     license: Annotated[
         str | None, typer.Option(help="Licence of the weights; default what timm states.")
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Manifest column, such as patient, whose groups are not parted."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split into fitting and held-out images.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
@@ -79,7 +83,7 @@ def import_encoder(
     bundle = wrap(
         found, data, out, channels=channels, size=size, projection_dims=projection_dims,
         license=license or found.stated.get("license") or "not stated", seed=seed, device=chosen,
-        window=window,
+        window=window, group_by=group_by,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))
@@ -118,6 +122,7 @@ def wrap(
     seed: int,
     device: torch.device | None = None,
     window: str | None = None,
+    group_by: str | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
     notes: list[str] = []
@@ -134,7 +139,7 @@ def wrap(
     look = replace(preprocessing_of(source.stated, channels, size), window=span)
     width = embedding_dims(source.backbone.eval(), channels, look.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
-    fitting, held_out = parts_of(files, contents, seed)
+    fitting, held_out = training_split(files, HELD_OUT_SHARE, seed, group_by, contents)
 
     def read(indices: Any) -> Pixels:
         return np.stack([preprocess.load(files[int(i)].read(), look) for i in indices])
@@ -161,6 +166,7 @@ def wrap(
         split=Split(fitting, held_out),
         seed=seed,
         labels=class_ids(files),
+        groups=column(files, group_by) if group_by else None,
         fit_projection=projection_dims,
     )
     with counter("embed") as show:
@@ -171,16 +177,6 @@ def class_ids(files: list[Any]) -> Any:
     """[N] a number for each label, -1 where an image has none."""
     names = sorted({file.label for file in files if file.label is not None})
     return np.array([-1 if file.label is None else names.index(file.label) for file in files])
-
-
-def parts_of(files: list[Any], contents: list[str], seed: int) -> tuple[Any, Any]:
-    """(fitting, held-out) indices: a manifest's own split, else three quarters and a quarter.
-
-    Files of the same content stay on one side: the copy of a fitted image is not held out.
-    """
-    if own_split(files) is not None or len(set(contents)) == len(files):
-        return training_split(files, HELD_OUT_SHARE, seed)
-    return grouped_split(contents, HELD_OUT_SHARE, seed)
 
 
 def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], list[str]]:

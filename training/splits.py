@@ -5,6 +5,7 @@ N images. A group is what must not be on both sides: a patient, a slide, a scene
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from jepack.names import examples
 from jepack.preprocess import Pixels
 
 Ints = npt.NDArray[np.int64]
-TOGETHER = ("page", "image", "frame")  # parts that show one thing, or one after the other
+TOGETHER = ("page", "image", "frame", "planes")  # parts that show one thing, or one after the other
 MOST_HELD_OUT = 2048
+MOST_IN_ONE = 0.5  # share of the images that copies may join to one group
 TRIES = 50
 HASH_BITS = 3
 SAME_COSINE = 0.999
@@ -34,12 +36,18 @@ def split(count: int, validation_fraction: float, seed: int) -> tuple[Any, Any]:
 
 
 def training_split(
-    files: Sequence[ImageFile], validation_fraction: float, seed: int, group_by: str | None = None
+    files: Sequence[ImageFile],
+    validation_fraction: float,
+    seed: int,
+    group_by: str | None = None,
+    contents: Sequence[str] | None = None,
 ) -> tuple[Any, Any]:
     """(training, validation) indices: by the data's own split if it has one, else by group.
 
-    Images of the split's val and test are both kept out of training. Pages, images
-    and frames of one file are a group where nothing else is said: they show one thing.
+    Images of the split's val and test are both kept out of training. A group is what shares a value of the
+    column `group_by`, and the pages, images and frames of one file: they show one thing. With `contents`,
+    a name of each image's bytes, copies are on one side too; where that would join most images to one group,
+    copies of training images are on neither side instead.
     """
     told = own_split(files)
     if told is not None:
@@ -48,11 +56,45 @@ def training_split(
         if group_by:
             check_groups(column(files, group_by), train, held, group_by)
         return train, held
-    if group_by:
-        return grouped_split(column(files, group_by), validation_fraction, seed)
-    if (names := one_thing(files)) is not None:
-        return grouped_split(names, validation_fraction, seed)
-    return split(len(files), validation_fraction, seed)
+    named = [column(files, group_by)] if group_by else []
+    named += [names] if (names := one_thing(files)) is not None else []
+    copies: list[Sequence[str]] = (
+        [contents] if contents is not None and len(set(contents)) < len(files) else []
+    )
+    if not named and not copies:
+        return split(len(files), validation_fraction, seed)
+    groups = joined([*named, *copies])
+    if named and copies and most_in_one(groups) > max(MOST_IN_ONE, most_in_one(joined(named))):
+        # A blank page that is in every file would make one group of them all.
+        train, held = grouped_split(joined(named), validation_fraction, seed)
+        content = np.asarray(copies[0])
+        return train, held[~np.isin(content[held], content[train])]
+    return grouped_split(groups, validation_fraction, seed)
+
+
+def joined(named: Sequence[Sequence[str]]) -> Sequence[str]:
+    """One name for each image: equal where any of the lists names two images alike, or others in between."""
+    if len(named) == 1:
+        return named[0]
+    first: dict[tuple[int, str], int] = {}  # the image that first had a name
+    above = list(range(len(named[0])))
+
+    def root(image: int) -> int:
+        while above[image] != image:
+            above[image] = above[above[image]]
+            image = above[image]
+        return image
+
+    for place, names in enumerate(named):
+        for image, name in enumerate(names):
+            one, other = root(image), root(first.setdefault((place, name), image))
+            above[max(one, other)] = min(one, other)
+    return [named[0][root(image)] for image in range(len(above))]
+
+
+def most_in_one(groups: Sequence[str]) -> float:
+    """The share of the largest group."""
+    return max(Counter(groups).values()) / len(groups)
 
 
 def one_thing(files: Sequence[ImageFile]) -> list[str] | None:

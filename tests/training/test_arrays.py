@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from jepack.errors import DataError
+from jepack.errors import DataError, TooLargeError
 from jepack.images import base_of, find_images, source_below
 from jepack.preprocess import read_raw
 
@@ -141,3 +143,111 @@ def test_of_ome_zarr_only_the_full_image_is_read(tmp_path: Path, version: str) -
     notes: list[str] = []
     assert taken(tmp_path / "cells.zarr", notes) == {"/s0": 3}
     assert "left out: /labels/cells/0, /s1, /s2" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "wanted"),
+    [
+        # features, spectra and patch tokens take more bytes than the pictures they belong to
+        ({"a": ((6, 16, 16, 3), "u1"), "b": ((6, 4096), "f4")}, {"/a": 6}),
+        ({"a": ((6, 16, 16), "u2"), "spectra": ((6, 64, 64), "f4")}, {"/a": 6}),
+        ({"a": ((6, 16, 16, 3), "u1"), "b": ((6, 8, 8, 384), "f4")}, {"/a": 6}),
+        ({"pics": ((6, 16, 16, 3), "u1"), "b": ((6, 49, 384), "f4")}, {"/pics": 6}),
+        ({"a": ((6, 16, 16), "u1"), "b": ((6, 2, 2048), "f4")}, {"/a": 6}),
+        ({"images": ((6, 16, 16), "f4"), "b": ((6, 40, 40), "f4")}, {"/images": 6}),
+        # points in space are no coloured picture
+        ({"a": ((6, 16, 16), "u1"), "cloud": ((4000, 60, 3), "f4")}, {"/a": 6}),
+        # a mask in every size, by another name than mask
+        (
+            {
+                "a": ((6, 16, 16, 3), "u1"),
+                "TissueMask__0": ((6, 64, 64), "u1"), "TissueMask__1": ((6, 32, 32), "u1"),
+            },
+            {"/a": 6},
+        ),
+        ({"a": ((6, 16, 16), "u1"), "b": ((6, 64, 64), "?")}, {"/a": 6}),
+        # the depth map of a scene, or the found cells of a scan: the deeper one of a shape
+        ({"a": ((6, 16, 16), "i2"), "b": ((6, 16, 16), "u1")}, {"/a": 6}),
+        # beside each other only a table: then that is what there is
+        ({"b": ((60, 40), "f4")}, {"/b": 1}),
+    ],
+)  # fmt: skip
+def test_what_looks_like_pictures_is_taken_before_what_is_larger(
+    tmp_path: Path, arrays: dict[str, Any], wanted: dict[str, int]
+) -> None:
+    path = h5(tmp_path / "a.h5", **{n: np.ones(shape, kind) for n, (shape, kind) in arrays.items()})
+    notes: list[str] = []
+    assert taken(path, notes) == wanted
+    assert not notes or f"the images are {next(iter(wanted))}; left out: " in notes[0]
+    other = "/" + next(reversed(arrays)).replace("__", "/")
+    assert set(taken(f"{path}#{other}")) == {other}
+
+
+def test_arrays_that_may_each_be_the_images_are_asked_about(tmp_path: Path) -> None:
+    arrays = {
+        "left": values(6, 16, 16, 3),
+        "right": values(6, 20, 20, 3),
+        "masks": values(6, 90, 90),
+    }
+    path = h5(tmp_path / "a.h5", **arrays)
+    words = r"either of its arrays /right \(6 x 20 x 20 x 3 uint8\) and /left .* DATA#/right or DATA#/left"
+    with pytest.raises(DataError, match=words):
+        find_images(path, parts=True)
+    assert taken(f"{path}#/left") == {"/left": 6}
+    assert taken(f"{path}#/left,/right") == {"/left": 6, "/right": 6}
+
+
+def test_channels_of_ome_zarr_are_channels_and_time_and_depth_are_images(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    root = zarr.open_group(str(tmp_path / "cells.zarr"), mode="w")
+    full = values(2, 4, 3, 24, 32, kind=np.uint16)
+    axes = [{"name": name} for name in "tczyx"]
+    root.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]
+    root.create_array("0", shape=full.shape, dtype=full.dtype)[...] = full
+    root.create_array("1", shape=(2, 4, 3, 12, 16), dtype=full.dtype)[...] = 1
+    cells = root.create_group("cells")  # labels by their metadata alone
+    cells.attrs["image-label"] = {"colors": []}
+    cells.create_array("0", shape=(6, 24, 32), dtype="u2")[...] = 1
+    files = find_images(tmp_path / "cells.zarr", parts=True)
+    assert [file.part for file in files] == [f"planes=/0@tczyx:{n}" for n in range(6)]
+    for number, file in enumerate(files):
+        wanted = np.moveaxis(full[number // 3, :, number % 3], 0, 2)
+        assert np.array_equal(read_raw(file.read()).values, wanted)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
+def test_a_chunk_that_unpacks_to_more_than_it_says_is_refused_before(
+    tmp_path: Path, kind: str
+) -> None:
+    bomb = (gzip if kind == "zarr" else zlib).compress(bytes(100_000_000), 9)
+    if kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        path = tmp_path / "a.zarr"
+        array = zarr.create_array(
+            str(path), shape=(3, 8, 8), chunks=(1, 8, 8), dtype="u1",
+            compressors=pytest.importorskip("zarr.codecs").GzipCodec(),
+        )  # fmt: skip
+        array[...] = 5
+        (path / "c/0/0/0").write_bytes(bomb)
+    else:
+        path = tmp_path / "a.h5"
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            array = file.create_dataset(
+                "x", (3, 8, 8), chunks=(1, 8, 8), dtype="u1", compression="gzip"
+            )
+            array.id.write_direct_chunk((0, 0, 0), bomb)
+            array[1:] = 5
+    first, *others = find_images(path, parts=True)
+    with pytest.raises(TooLargeError, match="where 64 are due"):
+        first.read()
+    assert all((read_raw(file.read()).values == 5).all() for file in others)
+
+
+def test_a_chunk_larger_than_any_image_is_refused(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(2, 8, 8), chunks=(1, 40000, 40000), dtype="u1"
+    )
+    file, _ = find_images(tmp_path / "a.zarr", parts=True)
+    with pytest.raises(TooLargeError, match="smaller chunks"):
+        file.read()

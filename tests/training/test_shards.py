@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import shutil
 import tarfile
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,22 +96,43 @@ def test_captions_are_no_labels_and_a_class_in_json_is_one(tmp_path: Path) -> No
     assert "1 .txt files are captions, not labels (those are .cls, or .json)" in notes[0]
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz"])
-def test_a_packed_shard_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
-    whole = shard(tmp_path / "whole", ("0.png", png(0)))
-    (tmp_path / name).write_bytes(gzip.compress(whole.read_bytes()))
-    with pytest.raises(DataError, match=f"{name}: packed with gzip; .* Unpack it once"):
-        find_images(tmp_path / name, parts=True)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("gzip", "a.tar"), ("gzip", "a.tar.gz"), ("gzip", "a.TGZ"), ("bzip2", "a.tbz2"), ("xz", "a.tar.xz"),
+     ("zstd", "a.tar.zst"), ("zip", "a.zip")],
+)  # fmt: skip
+def test_a_packed_shard_is_refused_in_one_sentence_by_every_way_in(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    content = shard(tmp_path / "whole", ("0.png", png(0))).read_bytes()
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("0.png", png(0))
+    elif kind == "zstd":
+        (tmp_path / name).write_bytes(b"\x28\xb5\x2f\xfd" + content)
+    else:
+        packer = {"gzip": gzip, "bzip2": bz2, "xz": lzma}[kind]
+        (tmp_path / name).write_bytes(packer.compress(content))  # type: ignore[attr-defined]
+    words = f"packed with {kind}; the images of a shard are read by place.* Unpack it once"
+    numbered = shutil.copy(tmp_path / name, tmp_path / f"0{name}")
+    for data, parts in ((tmp_path / name, True), (f"{tmp_path}/{{0..0}}{name}", True)):
+        with pytest.raises(DataError, match=words):
+            find_images(data, parts=parts)
+    if name != "a.tar":
+        with pytest.raises(DataError, match=words):
+            find_images(tmp_path / name)
+        with pytest.raises(DataError, match="called packed; the images of a shard"):  # unfetched
+            find_images(f"http://127.0.0.1:9/{name}?key=1", parts=True)
+        (tmp_path / "b.png").write_bytes(png(3))
+        notes: list[str] = []
+        assert read(tmp_path, notes) == [(3, None)]
+        assert any(f"{numbered} and 1 more: passed over; the images of a shard" in n for n in notes)
 
 
-def test_packed_shards_in_a_folder_are_told(tmp_path: Path) -> None:
-    (tmp_path / "a.tar.gz").write_bytes(b"")
-    (tmp_path / "b.png").write_bytes(png(3))
-    notes: list[str] = []
-    assert read(tmp_path, notes) == [(3, None)]
-    assert notes == [
-        f"{tmp_path / 'a.tar.gz'}: passed over, shards are read by place: unpack them to .tar"
-    ]
+def test_a_plain_tar_that_is_called_packed_says_so(tmp_path: Path) -> None:
+    shard(tmp_path / "a.tgz", ("0.png", png(0)))
+    with pytest.raises(DataError, match="called packed, but it is not; .* name it .tar"):
+        find_images(tmp_path / "a.tgz", parts=True)
 
 
 def test_a_shard_in_a_split_folder_keeps_its_split_and_its_columns(tmp_path: Path) -> None:

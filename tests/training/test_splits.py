@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,39 @@ def test_uneven_groups_come_as_near_as_they_can() -> None:
     groups = ["big"] * 80 + ["a"] * 12 + ["b"] * 8
     _, test = grouped_split(groups, 0.2, seed=0)
     assert len(test) == 20
+
+
+@pytest.mark.parametrize("part", ["page", "frame", "image", "planes"])
+@pytest.mark.parametrize("seed", range(5))
+def test_pages_of_a_file_a_manifests_groups_and_copies_stay_on_one_side(
+    part: str, seed: int
+) -> None:
+    images = [
+        ImageFile(Path(f"{n // 4}.tif"), part=f"{part}={n % 4}", columns={"patient": f"p{n // 8}"})
+        for n in range(160)
+    ]
+    contents = [f"{n}" for n in range(160)]
+    contents[3] = contents[90] = contents[155]  # pages of three files, copied
+
+    def sides(values: list[str], split: tuple[Any, Any]) -> set[str]:
+        return {values[i] for i in split[0]} & {values[i] for i in split[1]}
+
+    paths = [str(image.path) for image in images]
+    patients = [image.columns["patient"] for image in images]
+    plain = training_split(images, 0.25, seed, None, contents)
+    assert not sides(paths, plain) | sides(contents, plain)
+    assert sorted([*plain[0], *plain[1]]) == list(range(160))
+    grouped = training_split(images, 0.25, seed, "patient", contents)
+    assert not sides(patients, grouped) | sides(paths, grouped) | sides(contents, grouped)
+
+
+def test_a_blank_page_in_every_file_does_not_make_them_one_group() -> None:
+    images = [ImageFile(Path(f"{n // 4}.tif"), part=f"page={n % 4}") for n in range(40)]
+    contents = ["blank" if n % 4 == 0 else f"{n}" for n in range(40)]
+    train, held = training_split(images, 0.25, 0, None, contents)
+    assert not {images[i].path for i in train} & {images[i].path for i in held}
+    assert not {contents[i] for i in train} & {contents[i] for i in held}
+    assert len(held) >= 6
 
 
 def test_the_manifests_own_split_is_kept_and_checked_for_leaks() -> None:
