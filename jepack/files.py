@@ -74,8 +74,9 @@ def passing_over(numbers: set[int]) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; after a crash either the old or the new content is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -96,20 +97,44 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
+ELSEWHERE = "Choose another place with --out."
+
+
+@contextmanager
+def telling(path: Path, mend: str = ELSEWHERE) -> Iterator[None]:
+    """What the disk says of `path` inside the block, as `disk_error` tells it."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path, mend) from error
+
+
+def check_writable(path: Path, mend: str = ELSEWHERE) -> None:
+    """ArtifactError where `path` could not be written: known before the work whose result goes there."""
+    there = path.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if path.absolute() != there and not there.is_dir():
+        raise ArtifactError(f"{path}: cannot be written, {there} is no folder. {mend}")
+    place = there if there.is_dir() else there.parent  # a file is replaced, not written into
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ArtifactError(f"{path}: cannot be written, {place} does not allow it. {mend}")
+
+
+def disk_error(error: OSError, path: Path, mend: str = ELSEWHERE) -> OSError | ArtifactError:
     """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
         return ArtifactError(
             f"{path}: no space left on the disk ({free_mb:.0f} MB free). Nothing already there was "
-            "changed. Free some space, or choose another place with --out."
+            f"changed. Free some space. {mend}"
         )
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return ArtifactError(f"{path}: cannot be written ({error.strerror}). Choose another --out.")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return ArtifactError(f"{path}: cannot be written ({error.strerror}). {mend}")
     if error.errno in UNKNOWN_CALL | {errno.ENOLCK}:
         return ArtifactError(
             f"{path}: its file system cannot do what is needed ({error}). Nothing already there was "
-            "changed. Choose a place on a local disk with --out."
+            f"changed. {mend} A local disk can."
         )
     return error
 
@@ -137,8 +162,9 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     raises, `target` is as it was.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    with telling(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         if start_from is not None:
             link_tree(start_from, stage)
