@@ -59,7 +59,7 @@ def index(
 
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
-    check_writable(out)
+    check_writable(out, replaced=True)
     data = data if is_address(data) else data.absolute()
     notes: list[str] = []
     images = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)

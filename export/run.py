@@ -113,7 +113,7 @@ def export_bundle(
         )
     if not dry_run:
         bundles.refuse_cached(bundle.folder)
-        check_writable(bundle.folder.absolute().parent / ".new", "Export a copy of the bundle.")
+        check_writable(bundle.folder, "Export a copy of the bundle.", replaced=True)
     thresholds = thresholds or Thresholds()
     evaluation = find_evaluation(bundle, data, max_images)
     say(f"PyTorch on {evaluation.source}")

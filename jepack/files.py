@@ -109,12 +109,15 @@ def telling(path: Path, mend: str = ELSEWHERE) -> Iterator[None]:
         raise disk_error(error, path, mend) from error
 
 
-def check_writable(path: Path, mend: str = ELSEWHERE) -> None:
-    """ArtifactError where `path` could not be written: known before the work whose result goes there."""
-    there = path.absolute()
+def check_writable(path: Path, mend: str = ELSEWHERE, *, replaced: bool = False) -> None:
+    """ArtifactError where `path` could not be written: known before the work whose result goes there.
+
+    `replaced`: as a whole, by `new_folder`, which writes beside it first.
+    """
+    there = path.absolute().parent if replaced else path.absolute()
     while not os.path.lexists(there):
         there = there.parent
-    if path.absolute() != there and not there.is_dir():
+    if there in path.absolute().parents and not there.is_dir():
         raise ArtifactError(f"{path}: cannot be written, {there} is no folder. {mend}")
     place = there if there.is_dir() else there.parent  # a file is replaced, not written into
     if not os.access(place, os.W_OK | os.X_OK):

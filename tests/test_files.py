@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jepack import files
+from jepack.errors import ArtifactError
 
 
 def fill(folder: Path, text: str) -> None:
@@ -83,3 +84,26 @@ def test_a_reader_finds_the_folder_at_every_instant(tmp_path: Path) -> None:
     done.set()
     reader.join()
     assert not missing
+
+
+def test_a_place_is_judged_before_the_work_as_it_is_after(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    files.check_writable(tmp_path / "a" / "b")
+    files.check_writable(taken)  # a file is replaced
+    files.check_writable(tmp_path, replaced=True)
+    for work in (
+        lambda: files.check_writable(taken / "a"),
+        lambda: files.check_writable(taken / "a", replaced=True),
+        lambda: files.write_bytes(taken / "a", b""),
+        lambda: fill(taken / "a", "one"),
+    ):
+        with pytest.raises(ArtifactError, match=r"cannot be written.*Choose another place"):
+            work()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtifactError, match="does not allow it"):
+        files.check_writable(tmp_path / "a")

@@ -75,7 +75,7 @@ def import_encoder(
     """
     if channels not in (1, 3):
         raise ConfigError(f"--channels must be 1 or 3, found {channels}")
-    check_writable(out)
+    check_writable(out, replaced=True)
     chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)
     bundle = wrap(
