@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -156,6 +157,12 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
+def system_error(text: str) -> int:
+    """The errno that a library written in Rust tells in its own error's text, 0 without one."""
+    told = re.search(r"\(os error (\d+)\)", text)
+    return int(told.group(1)) if told else 0
+
+
 @contextmanager
 def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path]:
     """A temporary folder that takes the name `target` when the block ends well.
@@ -183,6 +190,10 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
         swap_folder(stage, target)
     except OSError as error:
         raise disk_error(error, target) from error
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        if type(error).__name__ != "SafetensorError" or not (number := system_error(str(error))):
+            raise
+        raise disk_error(OSError(number, os.strerror(number)), target) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

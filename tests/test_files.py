@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from jepack import files
 from jepack.errors import ArtifactError
@@ -107,3 +108,20 @@ def test_a_folder_without_the_right_to_write_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ArtifactError, match="does not allow it"):
         files.check_writable(tmp_path / "a")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_disk_under_safetensors_is_told_like_any(full: bool, tmp_path: Path) -> None:
+    told = "I/O error: No space left on device (os error 28)" if full else "invalid dtype"
+    target = tmp_path / "bundle"
+    fill(target, "one")
+
+    def write() -> None:
+        with files.new_folder(target):
+            raise SafetensorError(f"Error while serializing: {told}")
+
+    error, words = (ArtifactError, "no space left") if full else (SafetensorError, "invalid dtype")
+    with pytest.raises(error, match=words):
+        write()
+    assert (target / "a.txt").read_text() == "one"
+    assert os.listdir(tmp_path) == ["bundle"]
