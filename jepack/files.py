@@ -98,7 +98,7 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-ELSEWHERE = "Choose another place with --out."
+ELSEWHERE = "Choose another place."
 
 
 @contextmanager
