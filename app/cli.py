@@ -18,6 +18,7 @@ from app.store import VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError, listed
+from jepack.files import check_writable
 from jepack.images import ImageFile, base_of, chosen, find_images, is_address
 from jepack.intensity import Window
 from jepack.names import kept, marked, marked_lines, original, tell, valid
@@ -58,6 +59,7 @@ def index(
 
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
+    check_writable(out, replaced=True)
     data = data if is_address(data) else data.absolute()
     notes: list[str] = []
     images = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)

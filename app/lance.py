@@ -8,7 +8,6 @@ vectors of 512 dimensions in 4 ms, 100,000 of 384 in 170 ms.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,8 +28,9 @@ from app.store import (
     read_info,
     write_info,
 )
-from jepack.errors import ArtifactError, DependencyError
-from jepack.files import UNKNOWN_CALL, disk_error, new_folder
+from jepack.errors import ArtifactError, ConfigError, DependencyError
+from jepack.files import UNKNOWN_CALL, disk_error, new_folder, system_error
+from jepack.names import valid
 
 TABLE = "images"
 IDS_PER_FILTER = 500
@@ -89,8 +89,7 @@ def engine_errors(folder: Path) -> Iterator[None]:
         text = str(error)
         if not text.startswith("lance error"):
             raise
-        told = re.search(r"\(os error (\d+)\)", text)
-        number = int(told.group(1)) if told else 0
+        number = system_error(text)
         if number in UNKNOWN_CALL:
             raise ArtifactError(
                 f"{folder}: its file system has no hard links ({os.strerror(number)}), which the vector "
@@ -191,6 +190,11 @@ class LanceStore:
 
 
 def connect(folder: Path) -> Any:
+    if valid(str(folder)) != str(folder):
+        raise ConfigError(
+            f"{folder}: not a UTF-8 name, which the vector engine needs. Choose another name, or set "
+            "LC_ALL to a UTF-8 locale where it is one"
+        )
     # Its log warns about every table that is new; errors still show.
     os.environ.setdefault("LANCEDB_LOG", "error")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,7 +176,9 @@ def write_torchscript(source: Source, path: Path) -> dict[str, Any]:
         traced = torch.jit.trace(
             source.graph, torch.from_numpy(source.images[:2]), check_trace=False
         )
-        torch.jit.save(traced, path)
+        stream = io.BytesIO()  # torch's own writing to a full disk ends the process (SIGABRT)
+        torch.jit.save(traced, stream)
+    path.write_bytes(stream.getbuffer())
     return {}
 
 
@@ -189,7 +192,9 @@ def write_pt2(source: Source, path: Path) -> dict[str, Any]:
     program = exported(source.graph, torch.from_numpy(source.images[:2]))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
-    torch.export.save(program, path)
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    path.write_bytes(stream.getbuffer())
     return {}
 
 

@@ -28,7 +28,7 @@ from jepack import card, isotropy, standing
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ArtifactError, ConfigError, GateError
-from jepack.files import write_bytes, write_json
+from jepack.files import check_writable, write_bytes, write_json
 from jepack.tracing import untraceable
 
 DEFAULT_FORMATS = ("onnx", "torchscript")
@@ -113,6 +113,7 @@ def export_bundle(
         )
     if not dry_run:
         bundles.refuse_cached(bundle.folder)
+        check_writable(bundle.folder, "Export a copy of the bundle.", replaced=True)
     thresholds = thresholds or Thresholds()
     evaluation = find_evaluation(bundle, data, max_images)
     say(f"PyTorch on {evaluation.source}")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jepack import locks
 from jepack.errors import ConfigError
-from jepack.files import cache_root
+from jepack.files import cache_root, telling
 from jepack.locks import NoLocksError, is_locked
 from jepack.names import kept
 
@@ -65,6 +65,9 @@ def lock_of(folder: Path) -> Path:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; another process or thread waits."""
+    with telling(path.parent, f"{ELSEWHERE}."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with locks.alone(path, ELSEWHERE):
         yield
 

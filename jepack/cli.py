@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from jepack import __version__, loopback, tether, threads
-from jepack.errors import DependencyError, JepackError
+from jepack.errors import ArtifactError, DependencyError, JepackError
 from jepack.names import marked_lines, never_raise
 
 # command: (module, Typer function, one line for --help)
@@ -40,6 +43,16 @@ COMMANDS = {
     "search": ("app.cli", "search", "Find the nearest images of an index."),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),
     "cache": ("jepack.commands", "cache", "Show what old caches take, and remove them."),
+}
+NO_RIGHT = "This user may not: choose a place that it may write to, or ask its owner"
+FULL = "Free some space, or choose a place on another disk (TMPDIR for temporary files)"
+SYSTEM_MENDS = {
+    errno.EACCES: NO_RIGHT,
+    errno.EPERM: NO_RIGHT,
+    errno.EROFS: NO_RIGHT,
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EMFILE: "Allow more open files: ulimit -n 4096",
 }
 STAGES = ("training", "export", "serving", "app")
 SUMMARY = "From a folder of domain images to an embedding service you can trust."
@@ -123,6 +136,7 @@ def main() -> None:
     threads.calm()
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
+        flush()
     except (typer.Abort, KeyboardInterrupt):
         console.print("[yellow]Stopped.[/]")
         sys.exit(130)
@@ -132,4 +146,34 @@ def main() -> None:
     except USAGE_ERRORS as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno is None:  # no word of the system's
+            raise
+        write_no_more()
+        told = marked_lines(told_of_system(error))
+        console.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
+        sys.exit(ArtifactError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def flush() -> None:
+    """Write what is printed while an error can still be told. A reader who has gone away wants no more."""
+    try:
+        if sys.stdout is not None:  # None = closed before the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        write_no_more()
+        sys.exit(1)  # as for all that meets it earlier, in click and rich
+
+
+def write_no_more() -> None:
+    """Let what is left to print go nowhere: Python writes it once more at its exit."""
+    with suppress(AttributeError, OSError, ValueError):  # no standard output, or not a file's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def told_of_system(error: OSError) -> str:
+    """A sentence for what the system refused and no code has a word for."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    mend = SYSTEM_MENDS.get(error.errno or 0, "")
+    return f"{place}{error.strerror or error}.{mend and ' '}{mend}"

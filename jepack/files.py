@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -74,8 +75,9 @@ def passing_over(numbers: set[int]) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; after a crash either the old or the new content is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -96,20 +98,47 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
+ELSEWHERE = "Choose another place."
+
+
+@contextmanager
+def telling(path: Path, mend: str = ELSEWHERE) -> Iterator[None]:
+    """What the disk says of `path` inside the block, as `disk_error` tells it."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path, mend) from error
+
+
+def check_writable(path: Path, mend: str = ELSEWHERE, *, replaced: bool = False) -> None:
+    """ArtifactError where `path` could not be written: known before the work whose result goes there.
+
+    `replaced`: as a whole, by `new_folder`, which writes beside it first.
+    """
+    there = path.absolute().parent if replaced else path.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if there in path.absolute().parents and not there.is_dir():
+        raise ArtifactError(f"{path}: cannot be written, {there} is no folder. {mend}")
+    place = there if there.is_dir() else there.parent  # a file is replaced, not written into
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ArtifactError(f"{path}: cannot be written, {place} does not allow it. {mend}")
+
+
+def disk_error(error: OSError, path: Path, mend: str = ELSEWHERE) -> OSError | ArtifactError:
     """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
         return ArtifactError(
             f"{path}: no space left on the disk ({free_mb:.0f} MB free). Nothing already there was "
-            "changed. Free some space, or choose another place with --out."
+            f"changed. Free some space. {mend}"
         )
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return ArtifactError(f"{path}: cannot be written ({error.strerror}). Choose another --out.")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return ArtifactError(f"{path}: cannot be written ({error.strerror}). {mend}")
     if error.errno in UNKNOWN_CALL | {errno.ENOLCK}:
         return ArtifactError(
             f"{path}: its file system cannot do what is needed ({error}). Nothing already there was "
-            "changed. Choose a place on a local disk with --out."
+            f"changed. {mend} A local disk can."
         )
     return error
 
@@ -128,6 +157,12 @@ def existing_parent(path: Path) -> Path:
     return path
 
 
+def system_error(text: str) -> int:
+    """The errno that a library written in Rust tells in its own error's text, 0 without one."""
+    told = re.search(r"\(os error (\d+)\)", text)
+    return int(told.group(1)) if told else 0
+
+
 @contextmanager
 def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path]:
     """A temporary folder that takes the name `target` when the block ends well.
@@ -137,8 +172,9 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     raises, `target` is as it was.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    with telling(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         if start_from is not None:
             link_tree(start_from, stage)
@@ -154,6 +190,10 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
         swap_folder(stage, target)
     except OSError as error:
         raise disk_error(error, target) from error
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        if type(error).__name__ != "SafetensorError" or not (number := system_error(str(error))):
+            raise
+        raise disk_error(OSError(number, os.strerror(number)), target) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

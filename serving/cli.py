@@ -19,7 +19,7 @@ from jepack import bundle as bundles
 from jepack import origin, shared_memory, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
-from jepack.files import write_bytes
+from jepack.files import check_writable, write_bytes
 from jepack.images import ImageFile, base_of, find_images
 from jepack.names import marked, marked_lines, tell
 from serving.command import SERVICES
@@ -177,6 +177,7 @@ def embed(
     """
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
+    check_writable(out)
     notes: list[str] = []
     files = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)
     console = Console(stderr=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from jepack.cli import COMMANDS
 
@@ -34,3 +38,65 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     done = run("trian")
     assert done.returncode == 2
     assert "No such command" in done.stderr
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["cache", "--json"]])
+def test_a_reader_who_has_gone_away_ends_a_command_without_a_word(
+    words: list[str], buffered: str, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered, "JEPACK_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "jepack", *words]
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, timeout=120
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_full_disk_under_what_is_printed_is_one_sentence(buffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jepack", "--version"], stdout=full, stderr=subprocess.PIPE,
+            text=True, env={**os.environ, "PYTHONUNBUFFERED": buffered}, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: No space left on device. Free some space")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("no folder")
+    nowhere = str(taken / "run")
+    data = str(tmp_path / "no-data")  # not even looked at
+    for words in (
+        ["train", data, "--out", nowhere, "--encoder", "test_resnet", "--size", "32"],
+        ["import", "timm:test_resnet", "--data", data, "--out", nowhere],
+        ["embed", data, "--out", f"{nowhere}.npz"],
+        ["index", data, "--out", nowhere],
+    ):
+        done = run(*words)
+        assert done.returncode == 4, done.stderr
+        assert f"cannot be written, {taken} is no folder. Choose another place" in done.stderr
+
+
+def test_a_cache_folder_that_cannot_be_written_names_the_variable(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("no folder")
+    words = ["train", str(digits_folder), "--out", str(tmp_path / "run"), "--encoder", "test_vit"]
+    words += ["--size", "32", "--images-per-step", "16", "--set", "local_views=0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "JEPACK_CACHE": str(taken)},
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "JEPACK_CACHE=" in done.stderr
+    assert "Traceback" not in done.stderr

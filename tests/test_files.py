@@ -8,8 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from jepack import files
+from jepack.errors import ArtifactError
 
 
 def fill(folder: Path, text: str) -> None:
@@ -83,3 +85,43 @@ def test_a_reader_finds_the_folder_at_every_instant(tmp_path: Path) -> None:
     done.set()
     reader.join()
     assert not missing
+
+
+def test_a_place_is_judged_before_the_work_as_it_is_after(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    files.check_writable(tmp_path / "a" / "b")
+    files.check_writable(taken)  # a file is replaced
+    files.check_writable(tmp_path, replaced=True)
+    for work in (
+        lambda: files.check_writable(taken / "a"),
+        lambda: files.check_writable(taken / "a", replaced=True),
+        lambda: files.write_bytes(taken / "a", b""),
+        lambda: fill(taken / "a", "one"),
+    ):
+        with pytest.raises(ArtifactError, match=r"cannot be written.*Choose another place"):
+            work()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtifactError, match="does not allow it"):
+        files.check_writable(tmp_path / "a")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_disk_under_safetensors_is_told_like_any(full: bool, tmp_path: Path) -> None:
+    told = "I/O error: No space left on device (os error 28)" if full else "invalid dtype"
+    target = tmp_path / "bundle"
+    fill(target, "one")
+
+    def write() -> None:
+        with files.new_folder(target):
+            raise SafetensorError(f"Error while serializing: {told}")
+
+    error, words = (ArtifactError, "no space left") if full else (SafetensorError, "invalid dtype")
+    with pytest.raises(error, match=words):
+        write()
+    assert (target / "a.txt").read_text() == "one"
+    assert os.listdir(tmp_path) == ["bundle"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from jepack.errors import ConfigError, JepackError, TrainingError
 from jepack.sigreg import world_size
@@ -86,6 +88,13 @@ def backend_for(wanted: str | None, device: torch.device) -> str:
     if not shared and not dist.is_nccl_available():
         raise ConfigError("several GPUs need NCCL, which this torch lacks. Use a Linux build of it")
     return "gloo" if shared else "nccl"
+
+
+def no_buffer_sync() -> dict[str, bool]:
+    """DDP's word for "leave buffers alone", which torch 2.14 has changed."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    new = "forward_sync_buffers"
+    return {new if new in known else "broadcast_buffers": False}
 
 
 def barrier() -> None:

@@ -26,7 +26,7 @@ from jepack.sigreg import all_reduce_sum, world_size
 from training.batches import Views
 from training.config import TrainConfig
 from training.devices import upload
-from training.distributed import Ranks
+from training.distributed import Ranks, no_buffer_sync
 from training.lejepa import Parts
 from training.masks import MIN_GRID, TARGETS, Masks, draw_masks
 
@@ -52,7 +52,7 @@ class IJEPA:
         self.trained: nn.Module = nn.ModuleDict({"pair": self.pair, "encoder": self.encoder})
         if here.world > 1:
             ids = [here.device.index] if here.device.type == "cuda" else None
-            self.pair = DistributedDataParallel(self.pair, device_ids=ids, broadcast_buffers=False)
+            self.pair = DistributedDataParallel(self.pair, device_ids=ids, **no_buffer_sync())
 
     def after_step(self, progress: float) -> None:
         """Move the target towards the context encoder; `progress` in (0, 1] is the run's share done."""

@@ -20,6 +20,7 @@ from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, ConfigError, DataError, listed
+from jepack.files import check_writable
 from jepack.images import find_images
 from jepack.intensity import Window
 from jepack.loader_rules import PRETRAINED_CFG, table_problems
@@ -78,6 +79,7 @@ def import_encoder(
     """
     if channels not in (1, 3):
         raise ConfigError(f"--channels must be 1 or 3, found {channels}")
+    check_writable(out, replaced=True)
     chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)
     bundle = wrap(

@@ -18,6 +18,7 @@ from jepack.errors import DataError
 from jepack.images import chosen, find_images, passed_over, source_name
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
+from training.curves import write_figure
 from training.data import measure_window
 from training.monitor import counter
 from training.preview import shown
@@ -205,5 +206,4 @@ def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int
         axes.set_title(
             shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    write_figure(figure, out, dpi=100)

@@ -20,7 +20,7 @@ from training import compiling, regularisers, sharding
 from training.batches import Views
 from training.batchnorm import synchronise_batchnorm
 from training.config import TrainConfig
-from training.distributed import Ranks
+from training.distributed import Ranks, no_buffer_sync
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class LeJEPA:
         if here.world > 1 and not self.sharded:
             # Buffers are equal on all ranks already: BatchNorm sees the global batch.
             ids = [here.device.index] if here.device.type == "cuda" else None
-            wrap: Any = {"device_ids": ids, "broadcast_buffers": False}
+            wrap: Any = {"device_ids": ids, **no_buffer_sync()}
             self.embedder = DistributedDataParallel(self.embedder, **wrap)
             self.projector = DistributedDataParallel(self.projector, **wrap)
 

@@ -17,6 +17,7 @@ from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from training.config import TrainConfig
 from training.content import contents_for
+from training.curves import write_figure
 from training.data import guess_channels, measure_window
 from training.decoding import Decoded, decode_file, gathered
 from training.overrides import override
@@ -145,5 +146,4 @@ def draw_grid(
         label = shown_name(file.path.name if file.part is None else file.part)
         label = label if len(label) < 22 else f"…{label[-20:]}"
         grid[row][0].set_xlabel(label, fontsize=7, parse_math=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    write_figure(figure, out, dpi=110)

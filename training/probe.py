@@ -37,6 +37,7 @@ from jepack.encoder import (
     load_encoder,
 )
 from jepack.errors import ConfigError, DataError, listed
+from jepack.files import check_writable
 from jepack.heldout import record_of
 from jepack.images import ImageFile, chosen, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
@@ -356,6 +357,8 @@ def probe(
     bundle = None if bare else bundles.load(Path(encoder))
     if bundle is not None and save:
         bundles.refuse_cached(bundle.folder)
+        mend = "Leave it as it is with --no-save, or probe a copy."
+        check_writable(bundle.folder, mend, replaced=True)
     model, look, name = opened(encoder, bundle, size)
     images, files = read_labelled(files, look, data, wanted)
     y = np.array([wanted.index(str(file.label)) for file in files])

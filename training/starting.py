@@ -157,13 +157,19 @@ def check_ranks(config: TrainConfig, here: Ranks) -> None:
     if config.images_per_step % (here.world * config.accumulate):
         raise ConfigError(
             f"{config.images_per_step} images per step do not divide by {here.world} ranks x "
-            f"{config.accumulate} micro-batches"
+            f"{config.accumulate} micro-batches. Use --images-per-step {shared(config, here)}"
         )
     if config.sharding == "fsdp" and here.world == 1:
         raise ConfigError(
             "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
             "torchrun --nproc-per-node N -m training ..., or leave sharding out"
         )
+
+
+def shared(config: TrainConfig, here: Ranks) -> int:
+    """The images per step nearest to what is asked that every rank and micro-batch gets as many of."""
+    each = here.world * config.accumulate
+    return max(1, round(config.images_per_step / each)) * each
 
 
 def build(config: TrainConfig, here: Ranks) -> State:

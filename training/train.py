@@ -18,7 +18,7 @@ from jepack import threads
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
-from jepack.files import write_json
+from jepack.files import check_writable, write_json
 from jepack.images import ImageFile, find_images, source_name
 from jepack.intensity import Window
 from jepack.names import marked, tell, valid
@@ -87,6 +87,8 @@ def train(
         check_encoder(config)
         if not fresh:
             refuse_early(out, config)
+        if not (out / "bundle").is_dir():  # a finished run is only read
+            check_writable(out)
         known = None if fresh else out
         config, window, cache = prepare_data(config, data, here, cache_root, known)
         preprocessing = together(here, lambda: serving_preprocessing(config, cache, window))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -243,3 +244,12 @@ def test_a_damaged_index_says_what_is_wrong_and_how_to_make_it(
 def set_json(folder: Path, **changes: object) -> None:
     value = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**value, **changes}))
+
+
+def test_a_name_that_the_engine_cannot_open_is_refused_before_anything_is_embedded(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ConfigError, match="not a UTF-8 name"), building(folder, INFO):
+        pytest.fail("opened")
+    assert not list(tmp_path.iterdir())

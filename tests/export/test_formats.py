@@ -12,11 +12,12 @@ import onnxruntime
 import pytest
 
 from export.evaluation import find_evaluation
-from export.formats import FORMATS
+from export.formats import FORMATS, Source
 from export.gates import Parity, Thresholds
 from export.run import ExportResult, export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ConfigError, DataError
 
 
@@ -167,3 +168,16 @@ def test_the_card_tells_of_the_exports_and_how_each_library_loads_them(
     card = (exported_bundle.folder / "README.md").read_text()
     for words in ("onnx/model.onnx", "torchscript/model.pt", "AutoModel", "SentenceTransformer"):
         assert words in card
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
+@pytest.mark.parametrize("name", ["onnx", "torchscript", "pt2"])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    name: str, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    """torch's own writer ends the process with SIGABRT."""
+    encoder, calibration = load_encoder(small_bundle)
+    graph = EncoderGraph(encoder, small_bundle.preprocessing, calibration).eval()
+    source = Source(graph, small_bundle.golden()["images"], tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        FORMATS[name].write(source, Path("/dev/full"))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from jepack import isotropy
 from jepack.encoder import build_backbone, build_encoder
@@ -20,7 +22,7 @@ from jepack.sigreg import sigreg
 from training import trackers
 from training.checking import SCORED_SLICES, LabelFreeScore
 from training.config import TrainConfig, recipe
-from training.curves import read_log
+from training.curves import read_log, write_figure
 from training.data import Cache, open_cache
 from training.distributed import Ranks
 from training.evaluate import linear_accuracy, patch_features, tokens_of
@@ -196,3 +198,18 @@ def test_lines_of_steps_that_come_again_are_dropped(tmp_path: Path) -> None:
     assert trim(log, 4) == {"knn": 4}
     kept = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["step"] for entry in kept] == [0, 1, 2, 3, 2, 4]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    figure = Figure(figsize=(1, 1))
+    FigureCanvasAgg(figure)
+    picture = tmp_path / "new" / "curves.png"
+    write_figure(figure, picture, dpi=20)
+    was = picture.read_bytes()
+    assert was.startswith(b"\x89PNG")
+    figure.savefig = lambda *_, **__: (_ for _ in ()).throw(OSError("half way"))  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="half way"):
+        write_figure(figure, picture, dpi=20)
+    assert picture.read_bytes() == was
+    with pytest.raises(ConfigError, match=r"pictures end in .*png.*; found .xyz"):
+        write_figure(figure, tmp_path / "a.xyz", dpi=20)

@@ -6,8 +6,11 @@ Used through configs/cpu.pbtxt; the production config runs the same file in Trit
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is imported
 
 import numpy as np
 import onnxruntime
