@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import caches, origin, signing, standing
-from jepack.errors import ArtifactError, ConfigError
+from jepack import caches, options, origin, signing, standing
+from jepack.errors import ArtifactError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines
 
@@ -28,7 +28,10 @@ SIGNATURES = {
 def cache(
     prune: Annotated[
         float | None,
-        typer.Option(help="Remove what was longest unused until this many GB are left; 0 = all."),
+        typer.Option(
+            help="Remove what was longest unused until this many GB are left; 0 = all.",
+            callback=options.within(options.GIGABYTES),
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -39,8 +42,6 @@ def cache(
 
     Example: jepack cache --prune 20
     """
-    if prune is not None and not 0 <= prune < float("inf"):
-        raise ConfigError(f"--prune is a number of GB, 0 or more; found {prune}")
     limit = caches.limit_bytes()
     gone = caches.prune(int(prune * 1e9)) if prune is not None else []
     left = caches.entries()

@@ -35,6 +35,17 @@ def canonical_json(value: Any) -> bytes:
 UNKNOWN_CALL = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
 
 
+# What it says of a path that leads through a file, ends at a folder, or is too long.
+MISPLACED = {
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut, where its file system can promise that."""
     with passing_over(UNKNOWN_CALL | {errno.EACCES, errno.EISDIR, errno.EBADF}):
@@ -74,8 +85,13 @@ def passing_over(numbers: set[int]) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; after a crash either the old or the new content is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent
+        )
+    except OSError as error:
+        raise disk_error(error, path) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -96,14 +112,20 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
-    """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was."""
+def disk_error(error: OSError, path: Path, *, folder: bool = False) -> OSError | ArtifactError:
+    """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was.
+
+    `path` is the file (or `folder`) that could not be made.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
         return ArtifactError(
             f"{path}: no space left on the disk ({free_mb:.0f} MB free). Nothing already there was "
             "changed. Free some space, or choose another place with --out."
         )
+    if error.errno in MISPLACED:
+        reason = obstacle(path, folder=folder) or error.strerror
+        return ArtifactError(f"{path}: cannot be written ({reason}). Choose another --out.")
     if error.errno in (errno.EACCES, errno.EROFS):
         return ArtifactError(f"{path}: cannot be written ({error.strerror}). Choose another --out.")
     if error.errno in UNKNOWN_CALL | {errno.ENOLCK}:
@@ -112,6 +134,35 @@ def disk_error(error: OSError, path: Path) -> OSError | ArtifactError:
             "changed. Choose a place on a local disk with --out."
         )
     return error
+
+
+def obstacle(target: Path, *, folder: bool) -> str | None:
+    """Why no file (or no `folder`) can be made at `target`; None where nothing stands in the way.
+
+    Writes nothing. What only the attempt can show, such as a full disk, is for `disk_error`.
+    """
+    try:
+        os.stat(target)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        pass
+    except OSError as error:
+        return error.strerror
+    if target.is_dir() and not folder:
+        return "a folder has that name"
+    if folder and os.path.lexists(target) and not target.is_dir():
+        return "a file has that name, and a folder is needed"
+    parent = target.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent} is no folder"
+    # A folder that is there is written into by some commands, and replaced beside itself by others.
+    places = [parent, target] if target.is_dir() else [parent]
+    if not any(os.access(place, os.W_OK | os.X_OK) for place in places):
+        return f"{parent} may not be written into"
+    return None
 
 
 def cache_root() -> Path:
@@ -137,8 +188,15 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     raises, `target` is as it was.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        if os.path.lexists(target) and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(
+            tempfile.mkdtemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
+        )
+    except OSError as error:
+        raise disk_error(error, target, folder=True) from error
     try:
         if start_from is not None:
             link_tree(start_from, stage)
@@ -153,7 +211,7 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
         set_mode(stage, 0o755)
         swap_folder(stage, target)
     except OSError as error:
-        raise disk_error(error, target) from error
+        raise disk_error(error, target, folder=True) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

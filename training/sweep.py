@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jepack import options
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
@@ -69,7 +70,9 @@ def sweep(
     grid: Annotated[
         list[str], typer.Option("--grid", help="field=a,b,c; several give all combinations.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/sweep"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the runs.", callback=options.folder_to_write)
+    ] = Path("runs/sweep"),
     recipe_name: Annotated[
         str, typer.Option("--recipe", help=f"One of {', '.join(RECIPES)}.")
     ] = "small-domain",
