@@ -27,6 +27,7 @@ from jepack.hardening import (
     json_problems,
     manifest_problems,
     onnx_problems,
+    projector_problems,
     read_json,
     safetensors_problems,
 )
@@ -196,6 +197,9 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
         return [f"manifest.json: preprocessing cannot be used ({error})"]
     if fingerprints(manifest) != manifest["fingerprints"]:
         problems.append("manifest.json: fingerprints do not follow from weights and preprocessing")
+    problems += projector_problems(
+        folder / "projector.safetensors", read_json(folder / "config.json")
+    )
     return problems + golden_problems(folder / "golden.safetensors", manifest, OUTPUTS)
 
 

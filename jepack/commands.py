@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from dataclasses import asdict
@@ -22,6 +23,11 @@ SIGNATURES = {
     "none": ("none", "sign it: jepack sign BUNDLE --key KEY"),
     "unchecked": ("there", "not checked: give --public-key"),
     "valid": ("valid", "made by the private half of that key"),
+}
+
+NETWORK = {
+    True: ("fits", "the one that config.json names has these weights and dimensions"),
+    False: ("not compared", "torch and timm are not installed here"),
 }
 
 
@@ -92,8 +98,12 @@ def verify(
             signature = "valid"
         except ArtifactError as error:
             problems, signature = [str(error)], "invalid"
+    compared = not problems and compares_networks()
+    if compared:
+        problems = network_problems(bundles.load(folder))
     if as_json:
         found = {"bundle": str(folder), "sound": not problems, "problems": problems}
+        found["network_compared"] = compared
         bundle = None if problems else bundles.load(folder)
         told = {"source": origin.told(folder), "notes": standing.notes(bundle)} if bundle else {}
         print(json.dumps({**found, "signature": signature, **told}))
@@ -111,6 +121,7 @@ def verify(
     for output in bundles.OUTPUTS:
         table.add_row(output, f"{bundle.dimensions[output]} dims", bundle.fingerprints[output])
     table.add_row("files", str(len(bundle.manifest["files"])), "SHA-256 of each matches")
+    table.add_row("network", *NETWORK[compared])
     table.add_row("signature", *SIGNATURES[signature])
     table.add_row("gate", *gate_row(bundle))
     if source := origin.told(folder):
@@ -118,6 +129,17 @@ def verify(
     console.print(table)
     for note in standing.notes(bundle):
         console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
+
+
+def compares_networks() -> bool:
+    """Whether torch and timm are here, which know what network config.json names."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "timm"))
+
+
+def network_problems(bundle: bundles.Bundle) -> list[str]:
+    from jepack import network
+
+    return [bundles.printable(problem) for problem in network.problems_of(bundle)]
 
 
 def gate_row(bundle: bundles.Bundle) -> tuple[str, str]:

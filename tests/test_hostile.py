@@ -97,13 +97,13 @@ HOSTILE: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
     "cut inside its length": ("model.safetensors", lambda data, folder: data[:5], "5 bytes, too short"),
     "a list for a dtype": (
         "model.safetensors",
-        header_with(lambda v: {"w": {**v["w"], "dtype": ["F32"]}}),
-        "model.safetensors: 'w' has dtype ['F32']",
+        header_with(lambda v: {**v, "norm.bias": {**v["norm.bias"], "dtype": ["F32"]}}),
+        "model.safetensors: 'norm.bias' has dtype ['F32']",
     ),
     "a table for a dtype": (
         "model.safetensors",
-        header_with(lambda v: {"w": {**v["w"], "dtype": {}}}),
-        "model.safetensors: 'w' has dtype {}",
+        header_with(lambda v: {**v, "norm.bias": {**v["norm.bias"], "dtype": {}}}),
+        "model.safetensors: 'norm.bias' has dtype {}",
     ),
     "a deep header": (
         "model.safetensors",
@@ -306,7 +306,7 @@ def test_arguments_that_make_no_network_are_one_error(tiny: Path) -> None:
     from jepack.encoder import load_encoder
 
     value = json.loads((tiny / "config.json").read_text())
-    value["model_args"]["num_heads"] = 3  # of a ResNet
+    value["model_args"]["num_heads"] = 3  # of 4 dimensions
     put(tiny, "config.json", json.dumps(value).encode())
     with pytest.raises(ArtifactError, match="timm cannot build this network"):
         load_encoder(bundles.load(tiny))

@@ -32,7 +32,6 @@ from jepack.encoder import (
     Encoder,
     Projector,
     ProjectorConfig,
-    build_backbone,
     embedding_dims,
     load_encoder,
 )
@@ -40,6 +39,7 @@ from jepack.errors import ConfigError, DataError, listed
 from jepack.heldout import record_of
 from jepack.images import ImageFile, chosen, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
+from jepack.network import build_backbone
 from jepack.options import SEED, Limit
 from jepack.preprocess import Pixels, Preprocessing
 from training.devices import choose_device
