@@ -189,6 +189,8 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     """
     target = target.absolute()
     try:
+        with suppress(FileNotFoundError):
+            os.stat(target)  # a name that cannot be is told now, not after the block
         if os.path.lexists(target) and not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from rich.console import Console
 from jepack import options, preprocess
 from jepack.bundle import Bundle, refuse_other_folder
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ArtifactError, ConfigError, DataError, listed
+from jepack.errors import ArtifactError, DataError, listed
 from jepack.images import find_images
 from jepack.intensity import Window
 from jepack.loader_rules import PRETRAINED_CFG, table_problems
@@ -46,6 +46,12 @@ def crop_side(value: int) -> int:
     return value
 
 
+def grey_or_colour(value: int) -> int:
+    if value not in (1, 3):
+        raise typer.BadParameter(f"must be 1 or 3, found {value}")
+    return value
+
+
 def import_encoder(
     source: Annotated[
         str, typer.Argument(help="timm:NAME, hf:OWNER/REPO, a weights file, or a timm folder.")
@@ -65,7 +71,7 @@ def import_encoder(
             max=8192,
         ),
     ] = 0,
-    channels: Annotated[int, typer.Option(help="1 or 3.")] = 3,
+    channels: Annotated[int, typer.Option(help="1 or 3.", callback=grey_or_colour)] = 3,
     window: Annotated[
         str | None, typer.Option(help="Values shown as 0..255: p1,p99 or lo,hi or dicom.")
     ] = None,
@@ -93,8 +99,6 @@ def import_encoder(
       jepack import timm:convnextv2_nano.fcmae_ft_in22k_in1k --data photos/ --out runs/transfer
       jepack import weights.safetensors --encoder resnet18 --data photos/ --out runs/own --license MIT
     """
-    if channels not in (1, 3):
-        raise ConfigError(f"--channels must be 1 or 3, found {channels}")
     refuse_other_folder(out)
     chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)

@@ -26,6 +26,7 @@ from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
 from training import regularisers, sameness
+from training.aside import refuse_inner_start
 from training.batches import Cutter, Finisher, Views
 from training.config import RECIPES, TrainConfig, recipe
 from training.curves import read_log
@@ -168,6 +169,7 @@ def run_all(
     """
     choose_device(device)
     for changed in changes:
+        refuse_inner_start(out / name_of_run(changed), base.init)
         check_run(replace(base, **changed), base)
     views, cache = fixed_views(base, data, cache_root)
     if not fresh:
