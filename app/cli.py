@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.store import VectorStore
+from jepack import options
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError, listed
@@ -22,15 +23,25 @@ from jepack.files import check_writable
 from jepack.images import ImageFile, base_of, chosen, find_images, is_address
 from jepack.intensity import Window
 from jepack.names import kept, marked, marked_lines, original, tell, valid
+from jepack.options import SIDE
 
-UrlOption = Annotated[str, typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).")]
+UrlOption = Annotated[
+    str,
+    typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).", callback=options.address),
+]
 
 
 def index(
     data: Annotated[
         Path, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
     ],
-    out: Annotated[Path, typer.Option(help="Index folder to write (replaced when it exists).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Index folder to write (replaced when it exists).",
+            callback=options.folder_to_write,
+        ),
+    ],
     url: UrlOption = DEFAULT_URL,
     output: Annotated[
         str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
@@ -44,8 +55,12 @@ def index(
     data_license: Annotated[
         str | None, typer.Option("--license", help="Licence of the images, shown on the page.")
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
-    tile_stride: Annotated[int, typer.Option(help="From window to window, px; 0 = --tile.")] = 0,
+    tile: Annotated[
+        int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
+    ] = 0,
+    tile_stride: Annotated[
+        int, typer.Option(help="From window to window, px; 0 = --tile.", min=0, max=SIDE)
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build a vector index of a folder of images, with small pictures for the page.
@@ -132,7 +147,7 @@ def index(
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
     image: Annotated[str, typer.Argument(help="An image file, or the id of an indexed image.")],
-    k: Annotated[int, typer.Option(help="How many neighbours.", min=1)] = 10,
+    k: Annotated[int, typer.Option(help="How many neighbours.", min=1, max=1_000_000)] = 10,
     url: UrlOption = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -57,7 +57,7 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
     Until then, whatever happens (an error, Ctrl-C, kill -9), the index at `folder` is as it was.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / METADATA).is_file() and any_entry(folder):
+    if folder.is_dir() and not (folder / METADATA).is_file() and any_entry(folder):
         raise ArtifactError(
             f"{folder}: not empty and not an index, so it is left alone. Choose another --out."
         )

@@ -33,7 +33,9 @@ def export(
     formats: Annotated[
         str, typer.Option(help=f"Comma-separated: {', '.join(FORMATS)}; or all.")
     ] = ",".join(DEFAULT_FORMATS),
-    images: Annotated[int, typer.Option(min=8, help="Most images to judge by.")] = 512,
+    images: Annotated[
+        int, typer.Option(min=8, max=1_000_000, help="Most images to judge by.")
+    ] = 512,
     normalized: Annotated[
         bool, typer.Option("--normalized", help="ONNX also gives both outputs at unit length.")
     ] = False,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from jepack import bundle as bundles
 from jepack import isotropy as measures
+from jepack import options
 from jepack.errors import DataError
 from jepack.isotropy import IsotropyReport
 from jepack.names import marked
@@ -46,9 +47,13 @@ def isotropy(
     data: Annotated[
         Path | None, typer.Option(help="Folder of images to run a bundle on, not trained on.")
     ] = None,
-    images: Annotated[int, typer.Option(min=8, help="Most images to run.")] = 512,
+    images: Annotated[int, typer.Option(min=8, max=1_000_000, help="Most images to run.")] = 512,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw spectrum, slices and norms into this PNG.")
+        Path | None,
+        typer.Option(
+            help="Draw spectrum, slices and norms into this PNG.",
+            callback=options.picture_to_write,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jepack import isotropy
-from jepack.files import write_bytes
+from jepack import drawing, isotropy
 
 FOUND, TARGET = "#20639b", "#d1495b"
 
 
 def draw(outputs: dict[str, npt.NDArray[Any]], title: str, path: Path) -> None:
-    """Write the picture as a PNG. Blue is what was measured, red what N(0, I) would give."""
+    """Write the picture. Blue is what was measured, red what N(0, I) would give."""
     figure = Figure(figsize=(11, 2.9 * len(outputs)), layout="constrained")
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(len(outputs), 3, squeeze=False)
@@ -29,9 +27,7 @@ def draw(outputs: dict[str, npt.NDArray[Any]], title: str, path: Path) -> None:
         slices(row[1], x)
         norms(row[2], x)
         row[0].set_ylabel(f"{name}\n{x.shape[1]} dimensions, {len(x)} samples")
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    write_bytes(path, stream.getvalue())
+    drawing.save(figure, path, dpi=110)
 
 
 def spectrum(axes: Axes, x_ND: npt.NDArray[np.float64]) -> None:

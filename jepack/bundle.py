@@ -27,6 +27,7 @@ from jepack.hardening import (
     json_problems,
     manifest_problems,
     onnx_problems,
+    projector_problems,
     read_json,
     safetensors_problems,
 )
@@ -196,6 +197,9 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
         return [f"manifest.json: preprocessing cannot be used ({error})"]
     if fingerprints(manifest) != manifest["fingerprints"]:
         problems.append("manifest.json: fingerprints do not follow from weights and preprocessing")
+    problems += projector_problems(
+        folder / "projector.safetensors", read_json(folder / "config.json")
+    )
     return problems + golden_problems(folder / "golden.safetensors", manifest, OUTPUTS)
 
 
@@ -231,14 +235,19 @@ def writing(folder: Path | str, manifest: dict[str, Any]) -> Iterator[Path]:
     added from config.json and the preprocessing (interop.py).
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise ArtifactError(
-            f"{folder}: not empty and not a bundle, so it is left alone. Choose another --out."
-        )
+    refuse_other_folder(folder)
     with new_folder(folder) as stage:
         yield stage
         write_loader_files(stage, manifest)
         write_manifest(stage, manifest)
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """ArtifactError when a bundle that is to be written would replace a folder of another kind."""
+    if folder.is_dir() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise ArtifactError(
+            f"{folder}: not empty and not a bundle, so it is left alone. Choose another --out."
+        )
 
 
 @contextmanager

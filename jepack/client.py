@@ -6,6 +6,7 @@ N items, E embedding dims, D projection dims.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import weakref
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jepack.errors import DataError, DependencyError, ServerError
+from jepack.errors import ConfigError, DataError, DependencyError, ServerError
 from jepack.intensity import Window, checked_window
 from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
 from jepack.transport import (
@@ -92,6 +93,8 @@ class Client:
                 "Install it: pip install 'jepack[client]'"
             ) from error
         check_address(url)
+        if not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s is a number of seconds above 0, found {timeout_s}")
         HOME.check()
         self.url, self.timeout_s = url, timeout_s
         self._triton = triton

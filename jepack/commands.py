@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from dataclasses import asdict
@@ -13,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import caches, origin, signing, standing
-from jepack.errors import ArtifactError, ConfigError
+from jepack import caches, options, origin, signing, standing
+from jepack.errors import ArtifactError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines
 
@@ -24,11 +25,19 @@ SIGNATURES = {
     "valid": ("valid", "made by the private half of that key"),
 }
 
+NETWORK = {
+    True: ("fits", "the one that config.json names has these weights and dimensions"),
+    False: ("not compared", "torch and timm are not installed here"),
+}
+
 
 def cache(
     prune: Annotated[
         float | None,
-        typer.Option(help="Remove what was longest unused until this many GB are left; 0 = all."),
+        typer.Option(
+            help="Remove what was longest unused until this many GB are left; 0 = all.",
+            callback=options.within(options.GIGABYTES),
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -39,8 +48,6 @@ def cache(
 
     Example: jepack cache --prune 20
     """
-    if prune is not None and not 0 <= prune < float("inf"):
-        raise ConfigError(f"--prune is a number of GB, 0 or more; found {prune}")
     limit = caches.limit_bytes()
     gone = caches.prune(int(prune * 1e9)) if prune is not None else []
     left = caches.entries()
@@ -91,8 +98,12 @@ def verify(
             signature = "valid"
         except ArtifactError as error:
             problems, signature = [str(error)], "invalid"
+    compared = not problems and compares_networks()
+    if compared:
+        problems = network_problems(bundles.load(folder))
     if as_json:
         found = {"bundle": str(folder), "sound": not problems, "problems": problems}
+        found["network_compared"] = compared
         bundle = None if problems else bundles.load(folder)
         told = {"source": origin.told(folder), "notes": standing.notes(bundle)} if bundle else {}
         print(json.dumps({**found, "signature": signature, **told}))
@@ -110,6 +121,7 @@ def verify(
     for output in bundles.OUTPUTS:
         table.add_row(output, f"{bundle.dimensions[output]} dims", bundle.fingerprints[output])
     table.add_row("files", str(len(bundle.manifest["files"])), "SHA-256 of each matches")
+    table.add_row("network", *NETWORK[compared])
     table.add_row("signature", *SIGNATURES[signature])
     table.add_row("gate", *gate_row(bundle))
     if source := origin.told(folder):
@@ -117,6 +129,17 @@ def verify(
     console.print(table)
     for note in standing.notes(bundle):
         console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
+
+
+def compares_networks() -> bool:
+    """Whether torch and timm are here, which know what network config.json names."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "timm"))
+
+
+def network_problems(bundle: bundles.Bundle) -> list[str]:
+    from jepack import network
+
+    return [bundles.printable(problem) for problem in network.problems_of(bundle)]
 
 
 def gate_row(bundle: bundles.Bundle) -> tuple[str, str]:

@@ -5,22 +5,18 @@ B images, H x W pixels, C channels, E embedding dims, D projection dims.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jepack.bundle import Bundle
-from jepack.errors import ArtifactError, ConfigError, JepackError
+from jepack.errors import ArtifactError, ConfigError
 from jepack.isotropy import Calibration
-from jepack.loader_rules import config_problems
+from jepack.network import arguments_of, build_backbone, building, check_network
 from jepack.preprocess import Preprocessing
 
 
@@ -62,26 +58,6 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embedding = self.backbone(images)
         return embedding, self.projector(embedding)
-
-
-def build_backbone(
-    name: str, *, channels: int, size: int, pretrained: bool = False, **options: Any
-) -> nn.Module:
-    """A timm model without its head. Raises ConfigError for a name timm does not know."""
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
-        hint = f" Near: {', '.join(near)}." if near else ""
-        raise ConfigError(f"timm has no model {name!r}.{hint} List them: timm.list_models()")
-    try:
-        return timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=channels, img_size=size, **options
-        )
-    except TypeError as error:  # convolutional models take any size and know no img_size
-        if "img_size" not in str(error):
-            raise
-        return timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
-        )
 
 
 def build_encoder(
@@ -163,41 +139,22 @@ def load_encoder(bundle: Bundle, **options: Any) -> tuple[Encoder, Calibration]:
     """The float32 encoder of a verified bundle, in eval mode, and its calibration.
 
     `options` are further timm arguments that change no weight, such as `dynamic_img_size`. Nothing but the
-    bundle's own files is read. Raises ArtifactError where config.json asks for more than a network.
+    bundle's own files is read. Raises ArtifactError where config.json asks for more than the network of the
+    bundle's weights, before it takes memory.
     """
-    config = json.loads((bundle.folder / "config.json").read_text())
-    if problems := config_problems(config, bundle.dimensions):
-        raise ArtifactError(f"{bundle.folder}: {'; '.join(problems)}")
-    block = config["jepack"]
-    model_args = {**config.get("model_args", {}), **options}
-    model_args.pop("in_chans", None)
-    size = model_args.pop("img_size", bundle.preprocessing.size)
+    config = check_network(bundle)
+    arguments = {**arguments_of(config, bundle.preprocessing.size), **options}
     with building(f"{bundle.folder}/config.json"):
         backbone = build_backbone(
-            config["architecture"], channels=bundle.preprocessing.channels, size=size, **model_args
+            config["architecture"], channels=bundle.preprocessing.channels, **arguments
         )
-    projector = Projector(ProjectorConfig(**block["projector"]))
+    projector = Projector(ProjectorConfig(**config["jepack"]["projector"]))
     head = load_file(bundle.folder / "projector.safetensors")
-    lacking = [name for name in ("calibration.mean", "calibration.matrix") if name not in head]
-    if lacking:
-        raise ArtifactError(f"{bundle.folder}/projector.safetensors: lacks {' and '.join(lacking)}")
     mean = head.pop("calibration.mean").double().numpy()
     matrix = head.pop("calibration.matrix").double().numpy()
     load_strictly(backbone, load_file(bundle.folder / "model.safetensors"), bundle.folder)
     load_strictly(projector, head, bundle.folder)
     return Encoder(backbone, projector).eval(), Calibration(mean, matrix)
-
-
-@contextmanager
-def building(source: str) -> Iterator[None]:
-    """timm raises a wide family for arguments that make no network: one error that names their source."""
-    try:
-        yield
-    except JepackError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(f"{source}: timm cannot build this network ({reason[:200]})") from error
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:

@@ -36,6 +36,17 @@ def canonical_json(value: Any) -> bytes:
 UNKNOWN_CALL = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
 
 
+# What it says of a path that leads through a file, ends at a folder, or is too long.
+MISPLACED = {
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut, where its file system can promise that."""
     with passing_over(UNKNOWN_CALL | {errno.EACCES, errno.EISDIR, errno.EBADF}):
@@ -77,7 +88,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data`; after a crash either the old or the new content is there."""
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent
+        )
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -102,12 +115,12 @@ ELSEWHERE = "Choose another place."
 
 
 @contextmanager
-def telling(path: Path, mend: str = ELSEWHERE) -> Iterator[None]:
+def telling(path: Path, mend: str = ELSEWHERE, *, folder: bool = False) -> Iterator[None]:
     """What the disk says of `path` inside the block, as `disk_error` tells it."""
     try:
         yield
     except OSError as error:
-        raise disk_error(error, path, mend) from error
+        raise disk_error(error, path, mend, folder=folder) from error
 
 
 def check_writable(path: Path, mend: str = ELSEWHERE, *, replaced: bool = False) -> None:
@@ -125,15 +138,23 @@ def check_writable(path: Path, mend: str = ELSEWHERE, *, replaced: bool = False)
         raise ArtifactError(f"{path}: cannot be written, {place} does not allow it. {mend}")
 
 
-def disk_error(error: OSError, path: Path, mend: str = ELSEWHERE) -> OSError | ArtifactError:
-    """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was."""
+def disk_error(
+    error: OSError, path: Path, mend: str = ELSEWHERE, *, folder: bool = False
+) -> OSError | ArtifactError:
+    """A full disk, a read-only place or one that lacks a call, told with its mend; else as it was.
+
+    `path` is the file (or `folder`) that could not be made.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free_mb = shutil.disk_usage(existing_parent(path)).free / 1e6
         return ArtifactError(
             f"{path}: no space left on the disk ({free_mb:.0f} MB free). Nothing already there was "
             f"changed. Free some space. {mend}"
         )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+    if error.errno in MISPLACED:
+        reason = obstacle(path, folder=folder) or error.strerror
+        return ArtifactError(f"{path}: cannot be written ({reason}). {mend}")
+    if error.errno in (errno.EACCES, errno.EROFS):
         return ArtifactError(f"{path}: cannot be written ({error.strerror}). {mend}")
     if error.errno in UNKNOWN_CALL | {errno.ENOLCK}:
         return ArtifactError(
@@ -141,6 +162,35 @@ def disk_error(error: OSError, path: Path, mend: str = ELSEWHERE) -> OSError | A
             f"changed. {mend} A local disk can."
         )
     return error
+
+
+def obstacle(target: Path, *, folder: bool) -> str | None:
+    """Why no file (or no `folder`) can be made at `target`; None where nothing stands in the way.
+
+    Writes nothing. What only the attempt can show, such as a full disk, is for `disk_error`.
+    """
+    try:
+        os.stat(target)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        pass
+    except OSError as error:
+        return error.strerror
+    if target.is_dir() and not folder:
+        return "a folder has that name"
+    if folder and os.path.lexists(target) and not target.is_dir():
+        return "a file has that name, and a folder is needed"
+    parent = target.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent} is no folder"
+    # A folder that is there is written into by some commands, and replaced beside itself by others.
+    places = [parent, target] if target.is_dir() else [parent]
+    if not any(os.access(place, os.W_OK | os.X_OK) for place in places):
+        return f"{parent} may not be written into"
+    return None
 
 
 def cache_root() -> Path:
@@ -172,9 +222,15 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
     raises, `target` is as it was.
     """
     target = target.absolute()
-    with telling(target):
+    with telling(target, folder=True):
+        with suppress(FileNotFoundError):
+            os.stat(target)  # a name that cannot be is told now, not after the block
+        if os.path.lexists(target) and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        stage = Path(
+            tempfile.mkdtemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
+        )
     try:
         if start_from is not None:
             link_tree(start_from, stage)
@@ -189,7 +245,7 @@ def new_folder(target: Path, *, start_from: Path | None = None) -> Iterator[Path
         set_mode(stage, 0o755)
         swap_folder(stage, target)
     except OSError as error:
-        raise disk_error(error, target) from error
+        raise disk_error(error, target, folder=True) from error
     except Exception as error:  # safetensors has an error of its own for a full disk
         if type(error).__name__ != "SafetensorError" or not (number := system_error(str(error))):
             raise

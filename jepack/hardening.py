@@ -10,7 +10,7 @@ import json
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -137,6 +137,48 @@ def safetensors_problems(path: Path) -> list[str]:
         if start + end != len(data):
             problems.append(f"{path.name}: {len(data) - start - end} bytes belong to no tensor")
     return problems
+
+
+def shapes_in(path: Path) -> dict[str, list[int]]:
+    """Names and shapes of a safetensors file, by its header. Raises ValueError saying what is wrong."""
+    if path.stat().st_size < 8:
+        raise ValueError("too short for a safetensors file")
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        _, tensors = safetensors_header(data)
+    return {name: entry[1] for name, entry in tensors.items()}
+
+
+def misfit(found: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) -> str | None:
+    """How many tensors are missing, unknown or of another shape than `wanted`, and the first of them."""
+    problems = [f"{shown(name)} is missing" for name in wanted if name not in found]
+    problems += [f"{shown(name)} has no place there" for name in found if name not in wanted]
+    problems += [
+        f"{shown(name)} is {found[name]}, should be {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    return f"{len(problems)} problems, first: {problems[0]}" if problems else None
+
+
+def projector_problems(path: Path, config: dict[str, Any]) -> list[str]:
+    """Whether the projector's file holds the tensors that config.json's sizes mean (encoder.Projector)."""
+    head = config["jepack"]["projector"]
+    wanted: dict[str, list[int]] = {}
+    width, hidden, out = head["in_features"], head["hidden"], head["out_features"]
+    last = 3 * (head["layers"] - 1)
+    for place in range(0, last, 3):  # linear, BatchNorm, ReLU
+        wanted[f"{place}.weight"] = [hidden, width]
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            wanted[f"{place + 1}.{name}"] = [hidden]
+        wanted[f"{place + 1}.num_batches_tracked"] = []
+        width = hidden
+    wanted |= {f"{last}.weight": [out, width], f"{last}.bias": [out]}
+    wanted |= {"calibration.mean": [out], "calibration.matrix": [out, out]}
+    try:
+        problem = misfit(shapes_in(path), wanted)
+    except ValueError as error:
+        return [f"{path.name}: {error}"]
+    return [f"{path.name}: not the projector that config.json names ({problem})"] if problem else []
 
 
 Entry = tuple[str, list[int], int, int]  # dtype, shape, first byte, byte after the last

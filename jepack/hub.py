@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import hub_fetch, signing, standing
+from jepack import hub_fetch, options, signing, standing
 from jepack.errors import ConfigError
 from jepack.hub_errors import LOGIN, Patience
 from jepack.hub_fetch import already_there, fetch, look
@@ -90,7 +90,7 @@ def pull(
     address: Annotated[
         str, typer.Argument(metavar="USER/REPO[@REVISION]", help="A commit, branch or tag.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.", callback=options.folder_to_write)],
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle at --out that came from elsewhere.")
     ] = False,

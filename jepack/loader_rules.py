@@ -208,12 +208,20 @@ def config_problems(config: Any, dimensions: dict[str, int]) -> list[str]:
         or not all(map(is_count, head.values()))
     ):
         found.append(f"jepack: projector needs {', '.join(sorted(PROJECTOR))}, whole numbers")
-    elif not 1 <= head["layers"] <= LONGEST:
-        found.append(f"jepack: a projector of {head['layers']} layers (1 to {LONGEST})")
+    elif min(head.values()) < 1 or head["layers"] > LONGEST:
+        found.append(
+            f"jepack: a projector of {head['layers']} layers and {head['hidden']} hidden dimensions "
+            f"(1 to {LONGEST} layers, all widths 1 or more)"
+        )
     elif (head["in_features"], head["out_features"]) != tuple(dimensions.values()):
         found.append(
             f"jepack: the projector maps {head['in_features']} to {head['out_features']} dimensions, "
             f"the manifest says {' to '.join(map(str, dimensions.values()))}"
+        )
+    width = config.get("num_features", dimensions["embedding"])
+    if width != dimensions["embedding"]:
+        found.append(
+            f"num_features is {width}, the manifest's embedding has {dimensions['embedding']}"
         )
     return [f"config.json: {problem}" for problem in found]
 

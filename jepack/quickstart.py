@@ -20,13 +20,14 @@ from rich.panel import Panel
 from rich.rule import Rule
 
 from jepack import bundle as bundles
-from jepack import datasets
-from jepack.errors import ArtifactError, ConfigError, JepackError, ServerError
+from jepack import datasets, options
+from jepack.errors import ArtifactError, JepackError, ServerError
 from jepack.images import find_images
 from jepack.names import marked, marked_lines
 from jepack.tether import Tether
 
 console = Console()
+MINUTES = options.positive(10_000)
 GRACE_S = 20.0  # a stage may take this long to save and stop
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,8 +35,14 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 def quickstart(
     dataset: Annotated[str, typer.Option(help="solar or earth.")] = "solar",
     data: Annotated[Path | None, typer.Option(help="Your own folder of images instead.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<data set>.")] = None,
-    minutes: Annotated[float, typer.Option(help="Budget of the training steps.")] = 6.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; default runs/<data set>.", callback=options.folder_to_write),
+    ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(help="Budget of the training steps.", callback=options.within(MINUTES)),
+    ] = 6.0,
     preset: Annotated[str | None, typer.Option(help="View preset for --data.")] = None,
     app: Annotated[bool, typer.Option(help="Open the page; --no-app ends after the check.")] = True,
     port: Annotated[
@@ -54,8 +61,6 @@ def quickstart(
       jepack quickstart
       jepack quickstart --data photos/ --preset natural
     """
-    if not 0 < minutes <= 10_000:
-        raise ConfigError(f"--minutes must be positive, found {minutes}")
     walk = prepare(dataset, data, out, preset)
     for number in STOPS:  # a shell's background job ignores SIGINT
         signal.signal(number, interrupt)

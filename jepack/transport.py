@@ -9,6 +9,7 @@ from typing import Any
 from jepack import shared_memory
 from jepack.errors import ConfigError, DataError, ServerError
 from jepack.loopback import LIMIT, is_loopback
+from jepack.names import shown
 
 CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -22,11 +23,28 @@ def channel(url: str) -> list[tuple[str, int]]:
     return [*CHANNEL, ("grpc.enable_http_proxy", 0)] if is_loopback(url) else CHANNEL
 
 
+# host:port, an IPv6 host in brackets, or either after the scheme of one of gRPC's own name resolvers.
+ADDRESS = re.compile(
+    r"(dns:(//[^/\s]*/)?|ipv4:|ipv6:)?(\[[\w:.%]+\]|[^\[\]:/@?#\s]+):(?P<port>-?[0-9]+)"
+)
+NEEDED = "An address is host:port, such as 127.0.0.1:8001 or [::1]:8001"
+
+
 def check_address(url: str) -> None:
-    """Raise ConfigError for a port that cannot be: gRPC would silently ask another, modulo 65,536."""
-    port = url.rpartition(":")[2]
-    if port.isdecimal() and not 0 < int(port) <= LIMIT:
-        raise ConfigError(f"{url}: ports go from 1 to {LIMIT}. An address is host:port")
+    """Raise ConfigError for what is no address of an endpoint: gRPC would ask another port, or nobody.
+
+    Of a port above 65,535 it takes the rest, and of an address without one port 443.
+    """
+    if isinstance(url, str) and re.fullmatch(r"unix:\S+", url):
+        return
+    found = ADDRESS.fullmatch(url) if isinstance(url, str) else None
+    if found is None:
+        scheme = re.match(r"\w+://", url) if isinstance(url, str) else None
+        mend = f"Leave {scheme.group()} out: it is asked over gRPC. " if scheme else ""
+        raise ConfigError(f"{shown(url)}: no address of an endpoint. {mend}{NEEDED}")
+    port = found["port"]
+    if len(port) > 5 or not 0 < int(port) <= LIMIT:
+        raise ConfigError(f"{url}: ports go from 1 to {LIMIT}. {NEEDED}")
 
 
 class Home:

@@ -16,18 +16,20 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
-from jepack import origin, shared_memory, standing
+from jepack import options, origin, shared_memory, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import check_writable, write_bytes
 from jepack.images import ImageFile, base_of, find_images
 from jepack.names import marked, marked_lines, tell
+from jepack.options import SIDE
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer
 
 CHECK_EVERY_S = 2.0
 SHOWN_BAD = 20
+MOST_IMAGES = 65_536  # of one request
 
 
 def serve(
@@ -41,13 +43,21 @@ def serve(
     metrics_port: Annotated[
         int, typer.Option(help="Prometheus metrics.", min=0, max=65535)
     ] = SERVICES["metrics"],
-    max_batch_size: Annotated[int, typer.Option(help="Images per request and encoder run.")] = 16,
-    threads: Annotated[int, typer.Option(help="CPU threads of the encoder.")] = 2,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Images per request and encoder run.", min=1, max=MOST_IMAGES)
+    ] = 16,
+    threads: Annotated[int, typer.Option(help="CPU threads of the encoder.", min=1, max=1024)] = 2,
     tensorrt: Annotated[str, typer.Option(help="Production config: off, fp32 or fp16.")] = "off",
     repository_only: Annotated[
-        Path | None, typer.Option(help="Write the model repository here and stop.")
+        Path | None,
+        typer.Option(
+            help="Write the model repository here and stop.", callback=options.folder_to_write
+        ),
     ] = None,
-    log_file: Annotated[Path | None, typer.Option(help="Where tritonserver's log goes.")] = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="Where tritonserver's log goes.", callback=options.file_to_write),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
 ) -> None:
     """Serve a bundle on NVIDIA Triton, on this machine only, until Ctrl-C.
@@ -162,13 +172,31 @@ def embed(
     data: Annotated[
         Path, typer.Argument(help="Folder of images (subfolders name the class), manifest, ...")
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .npz or .parquet.")],
-    url: Annotated[str, typer.Option(help="gRPC address of the endpoint.")] = DEFAULT_URL,
-    batch_size: Annotated[int, typer.Option(help="Images per request.")] = 16,
-    concurrency: Annotated[int, typer.Option(help="Requests on their way at once.")] = 2,
-    timeout_s: Annotated[float, typer.Option(help="Limit of one request, seconds.")] = 30.0,
-    tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
-    tile_stride: Annotated[int, typer.Option(help="From window to window, px; 0 = --tile.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write: .npz or .parquet.", callback=options.file_to_write),
+    ],
+    url: Annotated[
+        str, typer.Option(help="gRPC address of the endpoint.", callback=options.address)
+    ] = DEFAULT_URL,
+    batch_size: Annotated[
+        int, typer.Option(help="Images per request.", min=1, max=MOST_IMAGES)
+    ] = 16,
+    concurrency: Annotated[
+        int, typer.Option(help="Requests on their way at once.", min=1, max=256)
+    ] = 2,
+    timeout_s: Annotated[
+        float,
+        typer.Option(
+            help="Limit of one request, seconds.", callback=options.within(options.SECONDS)
+        ),
+    ] = 30.0,
+    tile: Annotated[
+        int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
+    ] = 0,
+    tile_stride: Annotated[
+        int, typer.Option(help="From window to window, px; 0 = --tile.", min=0, max=SIDE)
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Embed a folder of images through a running endpoint. Bad images are listed and left out.

@@ -69,7 +69,7 @@ def write_repository(
     """
     folder, config = Path(folder), config or RepositoryConfig()
     graph = bundle.onnx()
-    if folder.exists() and not (folder / RECORD).is_file() and any(folder.iterdir()):
+    if folder.is_dir() and not (folder / RECORD).is_file() and any(folder.iterdir()):
         raise ArtifactError(
             f"{folder}: not empty and not a repository of jepack's, so it is left alone. "
             "Choose another folder."

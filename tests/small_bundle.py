@@ -97,8 +97,22 @@ def settle_batch_norm(encoder: Any, images: Any) -> None:
         norm.momentum = 0.1
 
 
+VIT: dict[str, tuple[int, ...]] = {  # vit_tiny_patch16_224 with the arguments TINY
+    "cls_token": (1, 1, 4), "pos_embed": (1, 2, 4),
+    "patch_embed.proj.weight": (4, 1, 8, 8), "patch_embed.proj.bias": (4,),
+    "blocks.0.norm1.weight": (4,), "blocks.0.norm1.bias": (4,),
+    "blocks.0.attn.qkv.weight": (12, 4), "blocks.0.attn.qkv.bias": (12,),
+    "blocks.0.attn.proj.weight": (4, 4), "blocks.0.attn.proj.bias": (4,),
+    "blocks.0.norm2.weight": (4,), "blocks.0.norm2.bias": (4,),
+    "blocks.0.mlp.fc1.weight": (16, 4), "blocks.0.mlp.fc1.bias": (16,),
+    "blocks.0.mlp.fc2.weight": (4, 16), "blocks.0.mlp.fc2.bias": (4,),
+    "norm.weight": (4,), "norm.bias": (4,),
+}  # fmt: skip
+TINY: dict[str, Any] = {"depth": 1, "embed_dim": 4, "num_heads": 1, "patch_size": 8, "img_size": 8}
+
+
 def write_tiny_bundle(folder: Path) -> Path:
-    """A sound bundle of a few kilobytes without a network in it, for what only reads files."""
+    """A sound bundle of a few kilobytes, of a network without training, for what only reads files."""
     from safetensors.numpy import save_file
 
     from jepack import bundle as bundles
@@ -107,8 +121,9 @@ def write_tiny_bundle(folder: Path) -> Path:
     look = {"size": 8, "channels": 1, "mean": [0.5], "std": [0.5], "crop_pct": 1.0,
             "interpolation": "bicubic", "window": None}  # fmt: skip
     config = {
-        "architecture": "resnet10t", "num_classes": 0, "num_features": 4, "global_pool": "avg",
-        "model_args": {"in_chans": 1}, "pretrained_cfg": {"input_size": [1, 8, 8], "license": "mit"},
+        "architecture": "vit_tiny_patch16_224", "num_classes": 0, "num_features": 4,
+        "global_pool": "token", "model_args": {"in_chans": 1, **TINY},
+        "pretrained_cfg": {"input_size": [1, 8, 8], "license": "mit"},
         "jepack": {
             "projector": {"in_features": 4, "hidden": 8, "out_features": 2, "layers": 1},
             "method": "lejepa",
@@ -116,8 +131,16 @@ def write_tiny_bundle(folder: Path) -> Path:
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "isotropy.json").write_text("{}")
-    save_file({"w": np.ones((2, 2), np.float32)}, folder / "model.safetensors")
-    save_file({"w": np.ones((2, 2), np.float32)}, folder / "projector.safetensors")
+    save_file(
+        {name: np.ones(s, np.float32) for name, s in VIT.items()}, folder / "model.safetensors"
+    )
+    save_file(
+        {
+            "0.weight": np.ones((2, 4), np.float32), "0.bias": np.zeros(2, np.float32),
+            "calibration.mean": np.zeros(2, np.float32),
+            "calibration.matrix": np.eye(2, dtype=np.float32),
+        }, folder / "projector.safetensors",
+    )  # fmt: skip
     golden = {
         "images": np.zeros((3, 8, 8, 1), np.uint8),
         "embedding": np.zeros((3, 4), np.float32),

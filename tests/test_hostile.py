@@ -97,13 +97,13 @@ HOSTILE: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
     "cut inside its length": ("model.safetensors", lambda data, folder: data[:5], "5 bytes, too short"),
     "a list for a dtype": (
         "model.safetensors",
-        header_with(lambda v: {"w": {**v["w"], "dtype": ["F32"]}}),
-        "model.safetensors: 'w' has dtype ['F32']",
+        header_with(lambda v: {**v, "norm.bias": {**v["norm.bias"], "dtype": ["F32"]}}),
+        "model.safetensors: 'norm.bias' has dtype ['F32']",
     ),
     "a table for a dtype": (
         "model.safetensors",
-        header_with(lambda v: {"w": {**v["w"], "dtype": {}}}),
-        "model.safetensors: 'w' has dtype {}",
+        header_with(lambda v: {**v, "norm.bias": {**v["norm.bias"], "dtype": {}}}),
+        "model.safetensors: 'norm.bias' has dtype {}",
     ),
     "a deep header": (
         "model.safetensors",
@@ -306,7 +306,7 @@ def test_arguments_that_make_no_network_are_one_error(tiny: Path) -> None:
     from jepack.encoder import load_encoder
 
     value = json.loads((tiny / "config.json").read_text())
-    value["model_args"]["num_heads"] = 3  # of a ResNet
+    value["model_args"]["num_heads"] = 3  # of 4 dimensions
     put(tiny, "config.json", json.dumps(value).encode())
     with pytest.raises(ArtifactError, match="timm cannot build this network"):
         load_encoder(bundles.load(tiny))
@@ -335,3 +335,150 @@ def test_a_list_for_each_channel_is_as_long_as_there_are_channels() -> None:
     config = {"mean": [0.5] * 200, "std": [0.2] * 200}
     assert table_problems("pretrained_cfg", config, PRETRAINED_CFG) == []
     assert table_problems("preprocessing", {"window": [[0] * 65]}, PREPROCESSING) != []
+
+
+# Each is within the bounds of its own, and asks for more than the weights are.
+HUGE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "layers": (lambda v: v["model_args"].update(depth=65_536), "more than 1,036 tensors"),
+    "widths": (lambda v: v["model_args"].update(embed_dim=65_536), "and was not built"),
+    "a crop": (lambda v: v["model_args"].update(img_size=65_536, patch_size=1), "and was not built"),
+    "a hidden width": (lambda v: v["model_args"].update(mlp_ratio=65_536), "'blocks.0.mlp.fc1.weight'"),
+    "another layer": (lambda v: v["model_args"].update(depth=2), "12 problems, first: 'blocks.1.norm1"),
+    "one less": (lambda v: v["model_args"].update(pos_embed="none"), "1 problems, first: 'pos_embed' has"),
+    "another network": (lambda v: v.update(architecture="resnet10t"), "timm cannot build this network"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_a_network_that_is_not_that_of_the_weights_is_refused_unbuilt(
+    kind: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing larger than a few megabytes is ever asked of the processor's memory."""
+    from jepack import network
+    from jepack.encoder import load_encoder
+
+    change, sentence = HUGE[kind]
+    value = json.loads((tiny / "config.json").read_text())
+    change(value)
+    put(tiny, "config.json", json.dumps(value).encode())
+    bundle = bundles.load(tiny)  # which knows nothing of networks
+
+    def empty(*size: Any, **options: Any) -> Any:
+        found = made(*size, **options)
+        assert found.device.type == "meta" or found.numel() < 1 << 22
+        return found
+
+    import torch
+
+    made = torch.empty
+    monkeypatch.setattr(torch, "empty", empty)
+    [problem] = network.problems_of(bundle)
+    assert sentence in problem
+    assert problem.startswith(str(tiny))
+    with pytest.raises(ArtifactError):
+        load_encoder(bundle)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden": 65_536, "layers": 64},
+        {"hidden": 65_536, "layers": 2},
+        {"hidden": 0},
+        {"layers": 0},
+    ],
+    ids=str,
+)
+def test_a_projector_that_is_not_that_of_its_file_is_refused(
+    sizes: dict[str, int], tiny: Path
+) -> None:
+    from jepack.encoder import load_encoder
+
+    value = json.loads((tiny / "config.json").read_text())
+    value["jepack"]["projector"].update(sizes)
+    put(tiny, "config.json", json.dumps(value).encode())
+    [problem] = bundles.verify(tiny)
+    assert "projector" in problem
+    with pytest.raises(ArtifactError, match="projector"):
+        load_encoder(Bundle(tiny, json.loads((tiny / "manifest.json").read_text())))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 5])
+def test_the_tensors_of_a_projector_follow_from_its_sizes(layers: int, tmp_path: Path) -> None:
+    from safetensors.torch import save_file as save
+
+    from jepack.encoder import Projector, ProjectorConfig
+    from jepack.hardening import projector_problems
+
+    sizes = {"in_features": 6, "hidden": 5, "out_features": 3, "layers": layers}
+    state = Projector(ProjectorConfig(**sizes)).state_dict()
+    state["calibration.mean"], state["calibration.matrix"] = (
+        state[f"{3 * layers - 3}.bias"].clone(),
+        state[f"{3 * layers - 3}.weight"][:, :3].clone().contiguous(),
+    )
+    save(state, tmp_path / "projector.safetensors")
+    config = {"jepack": {"projector": sizes}}
+    assert projector_problems(tmp_path / "projector.safetensors", config) == []
+    for name in state:
+        less = {key: value for key, value in state.items() if key != name}
+        save(less, tmp_path / "less.safetensors")
+        [problem] = projector_problems(tmp_path / "less.safetensors", config)
+        assert f"1 problems, first: '{name}' is missing" in problem
+
+
+def verified(folder: Path) -> tuple[int, Any]:
+    from typer.testing import CliRunner
+
+    from jepack.cli import app
+
+    done = CliRunner().invoke(app, ["verify", str(folder), "--json"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_verify_tells_a_pooling_of_another_width(digits_folder: Path, tmp_path: Path) -> None:
+    """Its tensors are the same: only what the network gives shows it."""
+    made = write_small_bundle(
+        tmp_path / "bundle", digits_folder, architecture="test_resnet", size=32
+    )
+    code, told = verified(made.folder)
+    assert (code, told["sound"], told["network_compared"]) == (0, True, True)
+    value = json.loads((made.folder / "config.json").read_text())
+    value["model_args"]["global_pool"] = "catavgmax"
+    put(made.folder, "config.json", json.dumps(value).encode())
+    assert bundles.verify(made.folder) == []
+    code, told = verified(made.folder)
+    width = made.dimensions["embedding"]
+    assert (code, told["sound"]) == (4, False)
+    assert (
+        f"gives embeddings of {2 * width} dimensions, the manifest says {width}"
+        in told["problems"][0]
+    )
+
+
+def test_verify_without_torch_says_that_it_did_not_compare(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepack.commands.importlib.util.find_spec", lambda name: None)
+    code, told = verified(tiny)
+    assert (code, told["sound"], told["network_compared"]) == (0, True, False)
+
+
+def test_num_features_is_the_width_of_the_embedding(tiny: Path) -> None:
+    value = json.loads((tiny / "config.json").read_text())
+    put(tiny, "config.json", json.dumps({**value, "num_features": 8}).encode())
+    [problem] = bundles.verify(tiny)
+    assert "num_features is 8, the manifest's embedding has 4" in problem
+
+
+def test_a_run_does_not_start_from_a_bundle_of_another_network(tiny: Path) -> None:
+    import torch
+
+    from training.config import TrainConfig
+    from training.distributed import Ranks
+    from training.starting import settle
+
+    value = json.loads((tiny / "config.json").read_text())
+    value["model_args"]["depth"] = 65_536
+    put(tiny, "config.json", json.dumps(value).encode())
+    with pytest.raises(ArtifactError, match="was not built"):
+        settle(TrainConfig(init=str(tiny), size=8), Ranks(0, 1, torch.device("cpu")))

@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from jepack.errors import ConfigError
 from jepack.files import disk_error
 
 # What a run writes. Anything else in its folder (an index, notes) is somebody's own, and stays.
@@ -15,6 +16,20 @@ OWNED = (
     "checkpoints", "config.json", "history.json", "preprocessing.json", "provenance.json",
     "bad_images.json", "log.jsonl", "tensorboard", "curves.png", "bundle", "wandb",
 )  # fmt: skip
+
+
+def refuse_inner_start(run: Path, init: str | None) -> None:
+    """ConfigError when the bundle of `init` is what a run in this folder moves aside or writes over."""
+    if init is None:
+        return
+    here, start = run.resolve(), Path(init)
+    for place in (start.resolve(), start.absolute().parent.resolve() / start.name):
+        inner = place.relative_to(here).parts[:1] if place.is_relative_to(here) else ("",)
+        if not inner or inner[0] in OWNED or here.is_relative_to(place):
+            raise ConfigError(
+                f"--init {init} and --out {run} are one place: this run would move the bundle that it starts "
+                "from, or write over it. Choose another --out; nothing was changed"
+            )
 
 
 def move_aside(run: Path) -> Path | None:

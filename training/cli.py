@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from jepack import options
 from jepack.errors import ConfigError
 from jepack.names import marked
 from training import trackers
@@ -25,7 +26,11 @@ def train(
         typer.Argument(help="Folder of images, manifest, shards or other data; see docs/data.md."),
     ],
     out: Annotated[
-        Path, typer.Option(help="Run folder; the same run found there is continued.")
+        Path,
+        typer.Option(
+            help="Run folder; the same run found there is continued.",
+            callback=options.folder_to_write,
+        ),
     ] = Path("runs/train"),
     recipe_name: Annotated[
         str | None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jepack.errors import ConfigError
-from jepack.files import write_bytes
+from jepack import drawing
 from jepack.sigreg import NULL_MEAN
 
 Entries = list[dict[str, Any]]
@@ -78,22 +76,8 @@ def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
-    write_figure(figure, run / "curves.png", dpi=120)
+    drawing.save(figure, run / "curves.png", dpi=120)
     return run / "curves.png"
-
-
-def write_figure(figure: Any, out: Path, dpi: int) -> None:
-    """A matplotlib figure as the kind of picture that the name ends in, PNG without an ending.
-
-    Whole or not at all: on a full disk a picture that was there stays. ConfigError for an unknown ending.
-    """
-    kind = out.suffix.lstrip(".").lower() or "png"
-    known = figure.canvas.get_supported_filetypes()
-    if kind not in known:
-        raise ConfigError(f"{out}: pictures end in {', '.join(sorted(known))}; found .{kind}")
-    stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=dpi)
-    write_bytes(out, stream.getvalue())
 
 
 def draw(axes: Any, evaluations: Entries, lines: Sequence[tuple[str, str]]) -> bool:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from jepack import bundle as bundles
-from jepack.encoder import build_backbone
 from jepack.errors import ConfigError, JepackError
+from jepack.network import build_backbone, memory_bytes
 from training.config import TrainConfig
 from training.ijepa import checked_vit
 
@@ -36,6 +36,7 @@ def check_encoder(config: TrainConfig) -> None:
     Nothing is computed: weights and images are shapes only (torch's meta device). An encoder that does not
     go through that is tried in earnest, on two black images: some ask for values on the way.
     """
+    check_projector(config)
     roles = [Role("global views", "--size ", config.size)]
     if config.local_views:
         roles.append(Role("local views", "--set local_size=", config.local_size))
@@ -63,6 +64,20 @@ def check_encoder(config: TrainConfig) -> None:
     if config.method == "ijepa":
         with torch.device("meta"):
             checked_vit(build_backbone(size=config.size, **arguments), config)
+
+
+def check_projector(config: TrainConfig) -> None:
+    """ConfigError for a projector whose weights alone are more than this machine's memory."""
+    if config.init:
+        return
+    hidden, layers = config.projector_hidden, config.projector_layers
+    between = max(0, layers - 2) * hidden**2 + (layers > 1) * hidden * config.projection_dims
+    if 4 * between > memory_bytes():
+        raise ConfigError(
+            f"a projector of {layers} layers and {hidden} hidden dimensions has {4 * between / 1e9:,.0f} GB "
+            f"of weights, this machine {memory_bytes() / 1e9:,.0f} GB of memory. Lower projector_hidden or "
+            "projector_layers"
+        )
 
 
 def building(config: TrainConfig, *, any_size: bool = False) -> dict[str, Any]:

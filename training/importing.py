@@ -16,15 +16,16 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack import preprocess
-from jepack.bundle import Bundle
+from jepack import options, preprocess
+from jepack.bundle import Bundle, refuse_other_folder
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ArtifactError, ConfigError, DataError, listed
+from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
 from jepack.images import find_images
 from jepack.intensity import Window
 from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
+from jepack.options import SEED
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from training import bundling
 from training.bundling import Content, Split
@@ -40,21 +41,44 @@ HELD_OUT_SHARE = 0.25
 FEW_HELD_OUT = 64  # below that what is measured on them is rough
 
 
+def crop_side(value: int) -> int:
+    if value and value < 8:
+        raise typer.BadParameter(f"must be 8 px or more, or 0, found {value}")
+    return value
+
+
+def grey_or_colour(value: int) -> int:
+    if value not in (1, 3):
+        raise typer.BadParameter(f"must be 1 or 3, found {value}")
+    return value
+
+
 def import_encoder(
     source: Annotated[
         str, typer.Argument(help="timm:NAME, hf:OWNER/REPO, a weights file, or a timm folder.")
     ],
     data: Annotated[Path, typer.Option(help="Folder of your images: they set the projection.")],
-    out: Annotated[Path, typer.Option(help="Bundle folder to write.")],
+    out: Annotated[
+        Path, typer.Option(help="Bundle folder to write.", callback=options.folder_to_write)
+    ],
     encoder: Annotated[
         str | None, typer.Option(help="timm name of the architecture of a weights file.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the crop, px; 0 = the model's own.")] = 0,
-    channels: Annotated[int, typer.Option(help="1 or 3.")] = 3,
+    size: Annotated[
+        int,
+        typer.Option(
+            help="Side of the crop, px, 8 or more; 0 = the model's own.",
+            callback=crop_side,
+            max=8192,
+        ),
+    ] = 0,
+    channels: Annotated[int, typer.Option(help="1 or 3.", callback=grey_or_colour)] = 3,
     window: Annotated[
         str | None, typer.Option(help="Values shown as 0..255: p1,p99 or lo,hi or dicom.")
     ] = None,
-    projection_dims: Annotated[int, typer.Option(help="Width of the projection, at most.")] = 64,
+    projection_dims: Annotated[
+        int, typer.Option(help="Width of the projection, at most.", min=1, max=65_536)
+    ] = 64,
     license: Annotated[
         str | None, typer.Option(help="Licence of the weights; default what timm states.")
     ] = None,
@@ -62,7 +86,10 @@ def import_encoder(
         str | None,
         typer.Option(help="Manifest column, such as patient, whose groups are not parted."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split into fitting and held-out images.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of the split into fitting and held-out images.", min=0, max=SEED),
+    ] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
     ] = None,
@@ -77,8 +104,7 @@ def import_encoder(
       jepack import timm:convnextv2_nano.fcmae_ft_in22k_in1k --data photos/ --out runs/transfer
       jepack import weights.safetensors --encoder resnet18 --data photos/ --out runs/own --license MIT
     """
-    if channels not in (1, 3):
-        raise ConfigError(f"--channels must be 1 or 3, found {channels}")
+    refuse_other_folder(out)
     check_writable(out, replaced=True)
     chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)

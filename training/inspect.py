@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import preprocess
+from jepack import drawing, options, preprocess
 from jepack.containers import is_folder
 from jepack.errors import DataError
 from jepack.images import chosen, find_images, passed_over, source_name
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
-from training.curves import write_figure
+from jepack.options import SIDE
 from training.data import measure_window
 from training.monitor import counter
 from training.preview import shown
@@ -30,16 +30,31 @@ SHOWN = 12  # names printed per list; --json has all
 
 def inspect(
     data: Annotated[Path, typer.Argument(help="Folder of images, manifest, shards or other data.")],
-    max_bad: Annotated[float, typer.Option(help="Unreadable images allowed, 0..1.")] = 0.01,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG.")] = None,
+    max_bad: Annotated[
+        float,
+        typer.Option(
+            help="Unreadable images allowed, 0..1.", callback=options.within(options.SHARE)
+        ),
+    ] = 0.01,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet to this PNG.", callback=options.picture_to_write),
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="For the contact sheet: p1,p99 or lo,hi or dicom.")
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of windows cut from large TIFFs, px.")] = 0,
-    channels: Annotated[
-        int, typer.Option(help="Of arrays whose shape does not tell them; 0 = by their shape.")
+    tile: Annotated[
+        int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Threads that decode.")] = 2,
+    channels: Annotated[
+        int,
+        typer.Option(
+            help="Of arrays whose shape does not tell them; 0 = by their shape.",
+            min=0,
+            max=65_536,
+        ),
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that decode.", min=1, max=1024)] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Show what a data set holds, its bad files by name and reason, and what is suspicious.
@@ -206,4 +221,4 @@ def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int
         axes.set_title(
             shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
         )
-    write_figure(figure, out, dpi=100)
+    drawing.save(figure, out, dpi=100)

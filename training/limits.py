@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-from dataclasses import dataclass
 from typing import Any
 
+from jepack.options import SEED, SHARE, SIDE, Limit, positive, whole
 
-@dataclass(frozen=True)
-class Limit:
-    """Numbers from `low` to `high`; `above` and `below` say that the end itself is left out."""
-
-    low: float
-    high: float
-    above: bool = False
-    below: bool = False
-    whole: bool = False
-
-    def holds(self, value: Any) -> bool:
-        """Whether it is a number of this kind in the range; NaN and infinity never are."""
-        kind = numbers.Integral if self.whole else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-            return False
-        value = float(value)
-        return (self.low < value if self.above else self.low <= value) and (
-            value < self.high if self.below else value <= self.high
-        )
-
-    def __str__(self) -> str:
-        kind = "a whole number in" if self.whole else "in"
-        ends = (
-            f"{'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
-        )
-        return f"{kind} {ends}"
-
-
-def whole(low: int, high: int) -> Limit:
-    return Limit(low, high, whole=True)
-
-
-def positive(high: float) -> Limit:
-    return Limit(0, high, above=True)
-
-
-SHARE = Limit(0, 1)
 # Upper ends are far beyond any use: they catch a slipped key before it becomes a full memory.
 LIMITS: dict[str, Limit] = {
     "patch_size": whole(1, 1024),
     "projection_dims": whole(1, 65_536),
     "projector_hidden": whole(1, 262_144),
     "projector_layers": whole(1, 32),
-    "tile": whole(0, 65_536),
-    "tile_stride": whole(0, 65_536),
+    "tile": whole(0, SIDE),
+    "tile_stride": whole(0, SIDE),
     "channels": whole(0, 65_536),
     "size": whole(8, 8192),
     "local_size": whole(8, 8192),
     "global_views": whole(0, 256),
     "local_views": whole(0, 256),
-    "cache_side": whole(0, 65_536),
+    "cache_side": whole(0, SIDE),
     "eval_size": whole(0, 8192),
     "images_per_step": whole(2, 1 << 24),
     "accumulate": whole(1, 1 << 20),
@@ -75,7 +36,7 @@ LIMITS: dict[str, Limit] = {
     "ema_decay": Limit(0, 1, below=True),
     "predictor_width": whole(32, 65_536),
     "predictor_depth": whole(1, 256),
-    "seed": whole(0, 1 << 40),  # torch takes 64 bits, and a step's seed is a multiple of it
+    "seed": whole(0, SEED),
     "workers": whole(0, 1024),
     "threads": whole(0, 1024),
     "checkpoint_minutes": Limit(0, 1e6),

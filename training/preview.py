@@ -11,13 +11,14 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack.errors import ConfigError, DataError
+from jepack import drawing, options
+from jepack.errors import DataError
 from jepack.images import ImageFile, find_images
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
+from jepack.options import SEED
 from training.config import TrainConfig
 from training.content import contents_for
-from training.curves import write_figure
 from training.data import guess_channels, measure_window
 from training.decoding import Decoded, decode_file, gathered
 from training.overrides import override
@@ -35,15 +36,17 @@ def views(
     preset_name: Annotated[
         str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")
     ] = "natural",
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("views.png"),
-    images: Annotated[int, typer.Option(help="Images shown, a row each.")] = 5,
-    global_views: Annotated[int, typer.Option(help="Large views per image.")] = 4,
-    local_views: Annotated[int, typer.Option(help="Small views per image.")] = 3,
-    size: Annotated[int, typer.Option(help="Side of a large view, px.")] = 128,
+    out: Annotated[
+        Path, typer.Option(help="Picture to write.", callback=options.picture_to_write)
+    ] = Path("views.png"),
+    images: Annotated[int, typer.Option(help="Images shown, a row each.", min=1, max=100)] = 5,
+    global_views: Annotated[int, typer.Option(help="Large views per image.", min=1, max=32)] = 4,
+    local_views: Annotated[int, typer.Option(help="Small views per image.", min=0, max=32)] = 3,
+    size: Annotated[int, typer.Option(help="Side of a large view, px.", min=16, max=1024)] = 128,
     window: Annotated[
         str | None, typer.Option(help="Intensities shown: p1,p99 or lo,hi or dicom.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the images and views.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the images and views.", min=0, max=SEED)] = 0,
     settings: Setting = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -51,8 +54,6 @@ def views(
 
     Example: jepack views photos/ --preset industrial --out views.png
     """
-    if images < 1 or global_views < 1 or local_views < 0 or size < 16:
-        raise ConfigError("--images and --global-views must be at least 1, --size at least 16 px")
     config = override(TrainConfig(preset=preset_name), settings or [])
     look = preset(config.preset, config.view_overrides)
     notes: list[str] = []
@@ -146,4 +147,4 @@ def draw_grid(
         label = shown_name(file.path.name if file.part is None else file.part)
         label = label if len(label) < 22 else f"…{label[-20:]}"
         grid[row][0].set_xlabel(label, fontsize=7, parse_math=False)
-    write_figure(figure, out, dpi=110)
+    drawing.save(figure, out, dpi=110)

@@ -26,13 +26,12 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from jepack import bundle as bundles
-from jepack import preprocess
+from jepack import options, preprocess
 from jepack.card import PROBES
 from jepack.encoder import (
     Encoder,
     Projector,
     ProjectorConfig,
-    build_backbone,
     embedding_dims,
     load_encoder,
 )
@@ -41,6 +40,8 @@ from jepack.files import check_writable
 from jepack.heldout import record_of
 from jepack.images import ImageFile, chosen, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
+from jepack.network import build_backbone
+from jepack.options import SEED, Limit
 from jepack.preprocess import Pixels, Preprocessing
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
@@ -62,6 +63,7 @@ Ints = npt.NDArray[np.int64]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = (1, 5, 10)
 NEEDED = 20  # images of two classes
+TESTED_ON = Limit(0, 1, above=True, below=True)
 KINDS = ("timm:", "random:")
 
 
@@ -305,10 +307,18 @@ def probe(
         str | None, typer.Option(help="Comma-separated classes to use; default all.")
     ] = None,
     output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
-    size: Annotated[int, typer.Option(help="Side for timm: and random: encoders, px.")] = 224,
-    test_fraction: Annotated[float, typer.Option(help="Share of images tested on.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    seeds: Annotated[int, typer.Option(help="Splits, counted from --seed; the mean is told.")] = 1,
+    size: Annotated[
+        int, typer.Option(help="Side for timm: and random: encoders, px.", min=8, max=8192)
+    ] = 224,
+    test_fraction: Annotated[
+        float,
+        typer.Option(help="Share of images tested on.", callback=options.within(TESTED_ON)),
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split.", min=0, max=SEED)] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Splits, counted from --seed; the mean is told.", min=1, max=10_000),
+    ] = 1,
     group_by: Annotated[
         str | None, typer.Option(help="Manifest column no split may cut through, such as patient.")
     ] = None,
@@ -341,8 +351,6 @@ def probe(
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
     target = choose_device(device)
-    if seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, found {seeds}")
     notes: list[str] = []
     files = [file for file in find_images(data, parts=True, notes=notes) if file.label]
     tell(Console(stderr=True), notes)

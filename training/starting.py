@@ -14,6 +14,7 @@ from torch import nn
 from jepack import bundle as bundles
 from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
+from jepack.network import check_network
 from training import methods, sharding
 from training.averaging import Average
 from training.config import TrainConfig
@@ -76,7 +77,9 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
     """
     check_ranks(config, here)
     if config.init:
-        config = inherit(config, bundles.load(config.init))
+        start = bundles.load(config.init)
+        check_network(start)
+        config = inherit(config, start)
     if config.precision == "auto":  # the first rank decides for all
         native = broadcast(computes_bf16(here.device))
         config = replace(config, precision="bf16" if native else "fp32")

@@ -20,11 +20,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jepack import options
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
 from training import regularisers, sameness
+from training.aside import refuse_inner_start
 from training.batches import Cutter, Finisher, Views
 from training.config import RECIPES, TrainConfig, recipe
 from training.curves import read_log
@@ -69,7 +71,9 @@ def sweep(
     grid: Annotated[
         list[str], typer.Option("--grid", help="field=a,b,c; several give all combinations.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/sweep"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the runs.", callback=options.folder_to_write)
+    ] = Path("runs/sweep"),
     recipe_name: Annotated[
         str, typer.Option("--recipe", help=f"One of {', '.join(RECIPES)}.")
     ] = "small-domain",
@@ -165,6 +169,7 @@ def run_all(
     """
     choose_device(device)
     for changed in changes:
+        refuse_inner_start(out / name_of_run(changed), base.init)
         check_run(replace(base, **changed), base)
     views, cache = fixed_views(base, data, cache_root)
     if not fresh:

@@ -24,6 +24,7 @@ from jepack.intensity import Window
 from jepack.names import marked, tell, valid
 from jepack.preprocess import Preprocessing
 from training import bundling, monitor, sameness
+from training.aside import refuse_inner_start
 from training.batches import Cutter, Finisher, Prefetcher
 from training.budget import Budget
 from training.bundling import Split
@@ -79,6 +80,7 @@ def train(
     """
     if valid(str(out)) != str(out):
         raise ConfigError(f"--out {out}: not a UTF-8 name, which TensorBoard needs. Choose another")
+    refuse_inner_start(out, config.init)
     check_trackers(log)
     # Compiled code is made for one number of threads, and made again, in minutes, for another.
     number = config.threads or (torch.get_num_threads() if config.compile else 0)

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
-from jepack.encoder import build_backbone, building, load_strictly
+from jepack.encoder import load_strictly
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.files import sha256_of
 from jepack.loader_rules import PRETRAINED_CFG, argument_problems
+from jepack.network import bounded, build_backbone, building, most_here, most_of, quietly
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format
 PREFIXES = ("", "module.", "backbone.", "module.backbone.", "encoder.", "model.", "_orig_mod.")
@@ -80,9 +81,15 @@ def from_hub(name: str, channels: int, size: int) -> Source:
             **HUB,
             "hf_hub_id": name,
         }
+        size = size or side_of(stated)
         with building(f"hf:{name}"):
+            with (
+                quietly("meta"),
+                bounded(most_here(), f"hf:{name}"),
+            ):  # before it is built in earnest
+                build_backbone(architecture, channels=channels, size=size, **arguments)
             backbone = build_backbone(
-                architecture, channels=channels, size=size or side_of(stated), pretrained=True,
+                architecture, channels=channels, size=size, pretrained=True,
                 pretrained_cfg=source, **arguments,
             )  # fmt: skip
     return Source(backbone, architecture, f"the Hub, {name}", stated, model_args=arguments)
@@ -116,7 +123,8 @@ def from_file(
     size: int,
 ) -> Source:
     state = read_state(path)
-    with building(str(path)):
+    most = most_of({name: list(value.shape) for name, value in state.items()})
+    with building(str(path)), bounded(most, str(path)):
         backbone = build_backbone(
             encoder, channels=channels, size=size or side_of(stated), **arguments
         )

@@ -38,6 +38,12 @@ def test_a_port_that_cannot_be_is_told_and_no_other_is_asked() -> None:
         Client("127.0.0.1:99999")
 
 
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_no_time_is_told(limit: float) -> None:
+    with pytest.raises(ConfigError, match="timeout_s is a number of seconds above 0"):
+        Client("127.0.0.1:8001", timeout_s=limit)
+
+
 def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,3 +146,11 @@ def test_a_sweep_asks_every_encoder_for_the_views_that_all_are_scored_on(tmp_pat
     with pytest.raises(ConfigError, match="scored on the views of 224 px that all runs share"):
         run_all(base, [{"size": 112}], tmp_path / "nothing", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_projector_beyond_any_memory_is_refused_before_data_is_read() -> None:
+    config = tiny(projector_hidden=262_144, projector_layers=32)
+    with pytest.raises(
+        ConfigError, match="a projector of 32 layers and 262144 hidden dimensions has"
+    ):
+        check_encoder(config)

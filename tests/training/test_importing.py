@@ -399,3 +399,13 @@ def test_directions_without_variance_do_not_reach_the_projection() -> None:
     covariance = np.cov(projected, rowvar=False)
     assert np.allclose(covariance, np.diag(np.diag(covariance)), atol=1e-2)
     assert (np.diff(np.diag(covariance)) <= 0).all()  # widest first
+
+
+def test_a_folder_that_asks_for_more_than_its_weights_is_not_built(tmp_path: Path) -> None:
+    save_file({"norm.weight": torch.ones(4)}, tmp_path / "model.safetensors")
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": {"depth": 65_536}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ArtifactError, match="more than .* and was not built; the weights do not fit"
+    ):
+        open_source(str(tmp_path), None, 3, 32)

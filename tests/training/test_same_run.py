@@ -18,7 +18,7 @@ from small_bundle import write_digits
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from training import checkpoint, sameness
-from training.aside import move_aside
+from training.aside import move_aside, refuse_inner_start
 from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.sweep import combinations, run_all
@@ -337,6 +337,41 @@ def test_a_refused_fresh_run_leaves_the_one_before_it_where_it_is(place: Path) -
     with pytest.raises(ConfigError, match="images_per_step is 64"):
         go(place, replace(tiny(), images_per_step=64), fresh=True)
     assert everything_in(place / "run") == before
+
+
+@pytest.mark.parametrize("start", ["run/bundle", "link/bundle", "run/checkpoints/b", "run"])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_run_that_would_move_the_bundle_it_starts_from_is_refused_and_nothing_moves(
+    start: str, fresh: bool, place: Path
+) -> None:
+    (place / "link").symlink_to("run")
+    before = everything_in(place)
+    with pytest.raises(ConfigError, match="are one place: .* nothing was changed"):
+        go(place, tiny(init=str(place / start)), fresh=fresh)
+    assert everything_in(place) == before
+
+
+def test_a_run_inside_the_bundle_it_starts_from_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="are one place"):
+        refuse_inner_start(place / "run" / "bundle" / "more", str(place / "run" / "bundle"))
+
+
+def test_a_bundle_beside_or_below_what_a_run_writes_is_a_start(place: Path) -> None:
+    for start in ("run/start", "run.old-1/bundle", "running/bundle"):
+        refuse_inner_start(place / "run", str(place / start))
+
+
+def test_a_sweep_is_refused_before_anything_is_trained_when_a_run_would_move_its_start(
+    place: Path,
+) -> None:
+    shutil.copytree(place / "run" / "bundle", place / "sweep" / "slices=32" / "bundle")
+    base = tiny(init=str(place / "sweep" / "slices=32" / "bundle"))
+    with pytest.raises(ConfigError, match="are one place"):
+        run_all(
+            base, combinations(base, ["slices=16,32"]), place / "data", place / "sweep",
+            device="cpu", cache_root=place / "cache", fresh=True,
+        )  # fmt: skip
+    assert os.listdir(place / "sweep") == ["slices=32"]
 
 
 def test_what_torchrun_starts_again_is_not_fresh_again(

@@ -15,14 +15,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jepack import isotropy
+from jepack import drawing, isotropy
 from jepack.encoder import build_backbone, build_encoder
 from jepack.errors import ConfigError, DependencyError
 from jepack.sigreg import sigreg
 from training import trackers
 from training.checking import SCORED_SLICES, LabelFreeScore
 from training.config import TrainConfig, recipe
-from training.curves import read_log, write_figure
+from training.curves import read_log
 from training.data import Cache, open_cache
 from training.distributed import Ranks
 from training.evaluate import linear_accuracy, patch_features, tokens_of
@@ -204,12 +204,12 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     figure = Figure(figsize=(1, 1))
     FigureCanvasAgg(figure)
     picture = tmp_path / "new" / "curves.png"
-    write_figure(figure, picture, dpi=20)
+    drawing.save(figure, picture, dpi=20)
     was = picture.read_bytes()
     assert was.startswith(b"\x89PNG")
     figure.savefig = lambda *_, **__: (_ for _ in ()).throw(OSError("half way"))  # type: ignore[method-assign]
     with pytest.raises(OSError, match="half way"):
-        write_figure(figure, picture, dpi=20)
+        drawing.save(figure, picture, dpi=20)
     assert picture.read_bytes() == was
     with pytest.raises(ConfigError, match=r"pictures end in .*png.*; found .xyz"):
-        write_figure(figure, tmp_path / "a.xyz", dpi=20)
+        drawing.save(figure, tmp_path / "a.xyz", dpi=20)
