@@ -144,7 +144,7 @@ def test_a_folder_of_somebody_else_is_told_before(
 def test_a_file_that_cannot_be_written_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ArtifactError, match=r"cannot be written .*Choose another --out"):
+    with pytest.raises(ArtifactError, match=r"cannot be written .*Choose another place"):
         files.write_bytes(tmp_path / name, b"x")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 

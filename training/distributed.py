@@ -90,7 +90,7 @@ def backend_for(wanted: str | None, device: torch.device) -> str:
     return "gloo" if shared else "nccl"
 
 
-def no_buffer_sync() -> dict[str, bool]:
+def no_buffer_sync() -> dict[str, Any]:
     """DDP's word for "leave buffers alone", which torch 2.14 has changed."""
     known = inspect.signature(DistributedDataParallel).parameters
     new = "forward_sync_buffers"
