@@ -185,9 +185,10 @@ def test_the_whole_way_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     The libraries are those of this environment, whose own jepack stays out of reach.
     """
     pytest.importorskip("elpv_dataset", reason="needs the demo extra")
-    done(
-        "git", "init", "-q", tmp_path
-    )  # a user's repository, which is none of the bundle's business
+    # The user's own repository around it all, whose commit is not jepack's.
+    done("git", "init", "-q", tmp_path)
+    nobody = ("-c", "user.name=a", "-c", "user.email=a", "-c", "core.hooksPath=/dev/null")
+    done("git", "-C", tmp_path, *nobody, "commit", "-q", "--allow-empty", "-m", "mine")
     site = install(wheel, tmp_path / "environment")
     libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
@@ -196,24 +197,20 @@ def test_the_whole_way_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
 
     def said(*words: str) -> str:
         found = run(*words)
-        print(found.stdout)
         assert found.returncode == 0, found.stdout[-4000:]
+        print(f"$ {' '.join(words)}\n{found.stdout}")  # pytest -s shows it
         return found.stdout
 
-    assert (
-        Path(said("python", "-c", "import jepack; print(jepack.__file__)").strip()).parent.parent
-        == site
-    )
-    assert "first, at distance 0.00000" in said(
-        "jepack", "quickstart", "--no-app", "--minutes", "1"
-    )
+    assert said("python", "-c", "import jepack; print(jepack.__file__)").startswith(str(site))
+    told = said("jepack", "quickstart", "--no-app", "--minutes", "1", "--triton-port", "0")
+    assert "first, at distance 0.00000" in told
     [server] = (tmp_path / "work" / "cache" / "jepack").glob("triton-*")
     assert (server / "jepack-environment.json").is_file()
     manifest = json.loads((tmp_path / "work/runs/solar/bundle/manifest.json").read_text())
     assert manifest["provenance"]["commit"] is None
     ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "jepack")
     dry = ("train", "runs/data/solar", "--recipe", "quickstart", "--device", "cpu", "--dry-run")
-    assert "2 ranks" in said("python", *ranks, *dry)
+    assert "needed per rank" in said("python", *ranks, *dry)
     code = (
         "from jepack import stages; stages.put_on_path()\n"
         "from app.lance import open_index; print(open_index('runs/solar/index').info.count)"
