@@ -76,7 +76,7 @@ def lacking(error: ModuleNotFoundError, command: str, module: str) -> Dependency
     if missing in ("", "jepack", *STAGES):
         return None
     stage = module.partition(".")[0]
-    extra = "hub" if module == "jepack.hub" else EXTRAS.get(stage, stage)
+    extra = "hub" if "hub" in module.split(".") else EXTRAS.get(stage, stage)
     extra = "all" if extra == "jepack" else extra
     return DependencyError(
         f"`jepack {command}` needs {missing}, which is not installed. "
