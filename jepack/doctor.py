@@ -70,6 +70,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print(json.dumps({"ready": not failed, "checks": [asdict(check) for check in checks]}))
         raise typer.Exit(1 if failed else 0)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")  # a folder is told whole
     signs = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
     for check in checks:
         told = (marked_lines(check.name), marked_lines(check.found), marked_lines(check.mend))

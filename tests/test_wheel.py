@@ -78,7 +78,7 @@ def install(wheel: Path, folder: Path) -> Path:
 def command(environment: Path, work: Path) -> Command:
     """Runs a program of the environment in a folder that is not the checkout."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    known |= {"JEPACK_CACHE": str(work / "cache"), "COLUMNS": "200"}
+    known |= {"JEPACK_CACHE": str(work / "cache"), "COLUMNS": "80"}
     known.pop("JEPACK_TRITON_VENV", None)
 
     def run(program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -155,6 +155,7 @@ def test_the_doctor_says_where_the_installed_package_keeps_its_server(bare: Comm
     assert checks["torch"]["mend"] == "pip install 'jepack[train]'"
     if checks["triton"]["mend"] != "serve in the NGC container":
         assert re.search(r"/cache/jepack/triton-[0-9a-f]{8}$", checks["triton"]["found"])
+    assert "…" not in bare("jepack", "doctor").stdout  # in a narrow window, too
 
 
 @pytest.mark.slow
