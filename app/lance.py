@@ -201,7 +201,7 @@ def connect(folder: Path) -> Any:
         import lancedb
     except ModuleNotFoundError as error:
         raise DependencyError(
-            "The index needs lancedb, which is not installed. Install it: pip install -e '.[app]'"
+            "The index needs lancedb, which is not installed. Install it: pip install 'jepack[app]'"
         ) from error
     return lancedb.connect(folder)
 

@@ -5,7 +5,7 @@ webdataset, datasets). "same" compares, to the value, the crop of the image as t
 crop of the bytes a client would post. With --serve the bytes are posted to the real Triton server, and its
 crop and embedding compared with those of the training cache.
 
-    pip install -e '.[formats]'
+    pip install 'jepack[formats]'
     python -m benchmarks.formats              (half a minute)
     python -m benchmarks.formats --serve      (five minutes)
 """

@@ -344,10 +344,10 @@ def providers() -> list[str]:
 
 
 def train(data: Path, *words: str, ranks: int = 1) -> None:
-    command = [sys.executable, "-m", "training"]
+    command = [sys.executable, "-m", "jepack", "train"]
     if ranks > 1:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={ranks}", "-m", "training"]
+        command += [f"--nproc-per-node={ranks}", "-m", "jepack", "train"]
     subprocess.run([*command, str(data), *words], cwd=ROOT, check=True)
 
 

@@ -90,7 +90,8 @@ def train(
             "--epochs", str(plan.epochs[method] * factor), "--set", "evaluate_epochs=10",
         ]  # fmt: skip
         subprocess.run(
-            [sys.executable, "-m", "training", str(data), "--out", str(out), *words], check=True
+            [sys.executable, "-m", "jepack", "train", str(data), "--out", str(out), *words],
+            check=True,
         )
     bundle = bundles.load(out / "bundle")
     return bundle, {"steps": bundle.manifest["provenance"]["steps"]}

@@ -52,7 +52,8 @@ def command(data: Path, run: Path, options: argparse.Namespace) -> list[str]:
             "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}",
             "--max-restarts=3", "-m",
         ]  # fmt: skip
-    words += ["training", str(data), "--out", str(run), "--recipe", "quickstart", "--device", "cpu"]
+    words += ["jepack", "train", str(data), "--out", str(run), "--recipe", "quickstart"]
+    words += ["--device", "cpu"]
     words += ["--encoder", options.encoder, "--size", "32", "--precision", "fp32"]
     words += ["--images-per-step", "32", "--epochs", str(options.epochs), "--preset", "satellite"]
     return words + [word for setting in SETTINGS for word in ("--set", setting)]
@@ -64,7 +65,7 @@ class Forked:
     def __init__(self, words: list[str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["training.train", "torch.utils.tensorboard"])
-        self.process = context.Process(target=run_command, args=(words[3:], log))
+        self.process = context.Process(target=run_command, args=(words[4:], log))
         self.process.start()
 
     def poll(self) -> int | None:
@@ -177,7 +178,7 @@ def killed_rank(words: list[str], run: Path, wait_s: float, rng: Any) -> Json:
     child = start(words, run.with_suffix(".txt"))
     until_step(run, 1, child)
     time.sleep(wait_s)
-    ranks = [p for p in psutil.Process(child.pid).children() if "training" in " ".join(p.cmdline())]
+    ranks = [p for p in psutil.Process(child.pid).children() if "train" in p.cmdline()]
     saved, begin, resumed_s = newest(run), time.monotonic(), None
     victim = int(rng.integers(len(ranks))) if ranks else -1
     if ranks:

@@ -34,4 +34,4 @@ exec "$python" -m torch.distributed.run \
   --rdzv-endpoint="${HEAD:-localhost:29500}" \
   --rdzv-id="${RUN_ID:-jepack}" \
   --max-restarts="${RESTARTS:-10}" \
-  -m training "$@"
+  -m jepack train "$@"

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from jepack import __version__, loopback, tether, threads
-from jepack.errors import ArtifactError, DependencyError, JepackError
+from jepack import __version__, loopback, stages, tether, threads
+from jepack.errors import ArtifactError, JepackError
 from jepack.names import marked_lines, never_raise
 
 # command: (module, Typer function, one line for --help)
@@ -54,7 +54,6 @@ SYSTEM_MENDS = {
     errno.EDQUOT: FULL,
     errno.EMFILE: "Allow more open files: ulimit -n 4096",
 }
-STAGES = ("training", "export", "serving", "app")
 SUMMARY = "From a folder of domain images to an embedding service you can trust."
 EXAMPLE = """ Example:
    jepack train photos/ --out runs/photos
@@ -76,7 +75,7 @@ class LazyGroup(TyperGroup):
             return None
         module, function, _ = COMMANDS[cmd_name]
         command = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        command.command(cmd_name)(getattr(load_module(module, cmd_name), function))
+        command.command(cmd_name)(getattr(importlib.import_module(module), function))
         return typer.main.get_command(command)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -88,26 +87,6 @@ class LazyGroup(TyperGroup):
         console.print(
             f"\n{EXAMPLE}\n\n `jepack COMMAND --help` shows its options.", highlight=False
         )
-
-
-def load_module(module: str, command: str) -> Any:
-    """Import a stage, or say what is missing: the checkout, or one of its libraries."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        stage = module.split(".")[0]
-        if missing == stage and stage in STAGES:
-            raise DependencyError(
-                f"`jepack {command}` is a stage and needs a checkout, this is the bare package. "
-                "Clone the repository and run `make install` in it."
-            ) from error
-        extra = {"training": "train", "serving": "serve"}.get(stage, stage)
-        extra = "hub" if module == "jepack.hub" else extra
-        raise DependencyError(
-            f"`jepack {command}` needs {missing}, which is not installed. "
-            f"Install it: pip install -e '.[{extra}]' (or `make install` for everything)"
-        ) from error
 
 
 app = typer.Typer(cls=LazyGroup, add_completion=False, context_settings=HELP)
@@ -131,6 +110,7 @@ def main() -> None:
     """Entry point: errors meant for the user print in red and set their exit code."""
     never_raise()
     console = Console(stderr=True)
+    stages.put_on_path()
     tether.heed()
     loopback.spare()
     threads.calm()
@@ -140,12 +120,15 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         console.print("[yellow]Stopped.[/]")
         sys.exit(130)
-    except JepackError as error:
-        console.print(f"[bold red]error:[/] {marked_lines(error)}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
     except USAGE_ERRORS as error:
         error.show()
         sys.exit(error.exit_code)
+    except (JepackError, ModuleNotFoundError) as error:
+        known = error if isinstance(error, JepackError) else lacking(error)
+        if known is None:
+            raise
+        console.print(f"[bold red]error:[/] {marked_lines(known)}", highlight=False, soft_wrap=True)
+        sys.exit(known.exit_code)
     except OSError as error:
         if error.errno is None:  # no word of the system's
             raise
@@ -177,3 +160,9 @@ def told_of_system(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename is not None else ""
     mend = SYSTEM_MENDS.get(error.errno or 0, "")
     return f"{place}{error.strerror or error}.{mend and ' '}{mend}"
+
+
+def lacking(error: ModuleNotFoundError) -> JepackError | None:
+    """The extra to install for the command that is running; a library may be missed long after its start."""
+    name = next((word for word in sys.argv[1:] if word in COMMANDS), None)
+    return stages.lacking(error, name, COMMANDS[name][0]) if name else None

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import loopback, shared_memory, threads
+from jepack import __version__, loopback, shared_memory, stages, threads
 from jepack.names import marked_lines
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)
@@ -70,6 +70,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print(json.dumps({"ready": not failed, "checks": [asdict(check) for check in checks]}))
         raise typer.Exit(1 if failed else 0)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")  # a folder is told whole
     signs = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
     for check in checks:
         told = (marked_lines(check.name), marked_lines(check.found), marked_lines(check.mend))
@@ -82,6 +84,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 def examine() -> Iterator[Check]:
     yield check_python()
+    yield check_jepack()
     for package, (floor, extra) in FLOORS.items():
         yield check_package(package, floor, extra)
     yield check_gpu()
@@ -103,8 +106,13 @@ def check_python() -> Check:
     return Check("python", "ok", found)
 
 
+def check_jepack() -> Check:
+    kind = "checkout" if stages.checkout() else "installed"
+    return Check("jepack", "ok", f"{__version__}, {kind}: {stages.checkout() or stages.PACKAGE}")
+
+
 def check_package(package: str, floor: str, extra: str) -> Check:
-    install = f"pip install -e '.[{extra}]'" if extra else f"pip install -U {package}"
+    install = f"pip install 'jepack[{extra}]'" if extra else f"pip install -U {package}"
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -137,7 +145,9 @@ def check_gpu() -> Check:
     try:
         import torch
     except ImportError:
-        return Check("gpu", "warn", "unknown, torch is not installed", "pip install -e '.[train]'")
+        return Check(
+            "gpu", "warn", "unknown, torch is not installed", "pip install 'jepack[train]'"
+        )
     if torch.cuda.is_available():
         return Check(
             "gpu", "ok", f"{torch.cuda.get_device_name(0)}, torch CUDA {torch.version.cuda}"
@@ -158,23 +168,21 @@ def check_compiler() -> Check:
     )
 
 
-def server_folder() -> Path:
-    chosen = os.environ.get("JEPACK_TRITON_VENV")
-    return Path(chosen) if chosen else Path(__file__).parents[1] / ".venv-triton"
-
-
 def check_triton() -> Check:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return Check(
             "triton", "warn", "no local binary for this machine", "serve in the NGC container"
         )
-    folder = server_folder()
+    folder = stages.server_environment()
     binary = next(
         folder.glob("lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"), None
     )
     if binary is None:
         return Check(
-            "triton", "warn", f"not in {folder}", "make install, or the first jepack serve"
+            "triton",
+            "warn",
+            f"not in {folder}",
+            "the first jepack serve makes it (150 MB to download)",
         )
     return Check("triton", "ok", str(binary))
 
@@ -198,7 +206,9 @@ def check_formats() -> Check:
 def lacking_in_server() -> list[str]:
     """Decoders installed here that the local server's environment was made without."""
     try:
-        pins = json.loads((server_folder() / "jepack-environment.json").read_text())["pins"]
+        pins = json.loads((stages.server_environment() / "jepack-environment.json").read_text())[
+            "pins"
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # not made yet: it will have them
     held = {re.split(r"[<=>~!]", pin)[0].replace("-", "_") for pin in pins}

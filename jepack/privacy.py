@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jepack import stages
+
 # The start of an absolute path: POSIX, home, Windows drive, network share or file URL. A web address
 # has no such start, since two slashes follow each other there.
 PATH_START = re.compile(
@@ -44,7 +46,7 @@ def shorten(text: str) -> str:
 
 def machine_folders(*known: Path | str) -> list[str]:
     """Folders whose names give this machine away: the home, this package's, Python's, and `known`."""
-    found = {str(Path.home()), str(Path(__file__).resolve().parents[1]), sys.prefix}
+    found = {str(Path.home()), str(stages.PACKAGE.parent), sys.prefix}
     for folder in known:
         found |= {str(folder), str(Path(folder).resolve())}
     return sorted(folder for folder in found if Path(folder).is_absolute() and folder not in COMMON)

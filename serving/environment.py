@@ -23,12 +23,12 @@ from pathlib import Path
 import PIL
 from rich.console import Console
 
+from jepack import stages
 from jepack.errors import ConfigError, DependencyError
 from jepack.files import write_json
 from jepack.locks import alone
 from jepack.names import marked
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 MARKER = "jepack-environment.json"
 SERVER = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51.0; its Python API is not used
 MINIMUM_GLIBC = (2, 35)
@@ -43,7 +43,7 @@ FORMATS = {
 }
 # The wheel has backend stubs for 3.8-3.13; NumPy 1.26 has wheels up to 3.12, jepack starts at 3.10.
 PYTHONS = ((3, 10), (3, 11), (3, 12))
-OTHERWISE = "Elsewhere, serve the repository in the NGC container: see docs/serving.md"
+OTHERWISE = f"Elsewhere, serve the repository in the NGC container: see {stages.page('serving.md')}"
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def ensure_server_environment(
 ) -> ServerEnvironment:
     """The server environment, made first when it is missing or its pins changed (about a minute).
 
-    `folder` defaults to $JEPACK_TRITON_VENV or `.venv-triton` of the checkout. Safe to interrupt: the
-    marker that makes an environment count is written last. Raises DependencyError with the mend.
+    `folder` defaults to `stages.server_environment()`. Safe to interrupt: the marker that makes an
+    environment count is written last. Raises DependencyError with the mend.
     """
-    folder = (folder or default_folder()).absolute()
+    folder = (folder or stages.server_environment()).absolute()
     if marker_of(folder) == wanted():
         return ServerEnvironment(folder)
     check_platform()
@@ -114,11 +114,6 @@ def ensure_server_environment(
             clear(folder)
             build(folder, console)
     return ServerEnvironment(folder)
-
-
-def default_folder() -> Path:
-    chosen = os.environ.get("JEPACK_TRITON_VENV")
-    return Path(chosen).expanduser() if chosen else CHECKOUT / ".venv-triton"
 
 
 def pins() -> list[str]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from string import Template
 
 import jepack
-from jepack import __version__, standing
+from jepack import __version__, stages, standing
 from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import link_or_copy, new_folder, write_bytes, write_json
 from serving.golden import golden_file
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "model_repository"
+TEMPLATES = stages.home() / "model_repository"
 RECORD = "jepack-repository.json"  # what the folder was made from; Triton passes over files here
 TENSORRT = ("off", "fp32", "fp16")
 # What the decoder needs of the jepack package inside the server: Pillow and NumPy only. Formats that

@@ -1,4 +1,4 @@
-"""`python -m training DATA ...`, the form that torchrun starts."""
+"""`python -m training DATA ...`: in a checkout, another name of `python -m jepack train DATA ...`."""
 
 import sys
 

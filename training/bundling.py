@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from jepack import __version__, bundle, card, isotropy, retrieval
+from jepack import __version__, bundle, card, isotropy, retrieval, stages
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
@@ -291,7 +291,9 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The checkout's commit, with `+` when files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
+    here = stages.checkout()
+    if here is None:  # a repository around the installed package is somebody else's
+        return None
     try:
         head = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True

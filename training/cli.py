@@ -1,4 +1,4 @@
-"""`jepack train`, also `python -m training` and `torchrun -m training`."""
+"""`jepack train`, also `torchrun -m jepack train` and, in a checkout, `python -m training`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from jepack import options
 from jepack.errors import ConfigError
 from jepack.names import marked
+from jepack.stages import page
 from training import trackers
 from training.config import RECIPES, recipe
 from training.overrides import name_of, override
@@ -23,7 +24,9 @@ Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --s
 def train(
     data: Annotated[
         Path,
-        typer.Argument(help="Folder of images, manifest, shards or other data; see docs/data.md."),
+        typer.Argument(
+            help=f"Folder of images, manifest, shards or other data; see {page('data.md')}."
+        ),
     ],
     out: Annotated[
         Path,
@@ -91,7 +94,7 @@ def train(
 
     Examples:
       jepack train photos/ --recipe small-domain --out runs/photos
-      torchrun --nproc-per-node 4 -m training photos/ --recipe vit_small
+      torchrun --nproc-per-node 4 -m jepack train photos/ --recipe vit_small
     """
     config = recipe(recipe_name or ("ijepa" if method == "ijepa" else "small-domain"))
     given: dict[str, Any] = {

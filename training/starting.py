@@ -165,7 +165,7 @@ def check_ranks(config: TrainConfig, here: Ranks) -> None:
     if config.sharding == "fsdp" and here.world == 1:
         raise ConfigError(
             "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
-            "torchrun --nproc-per-node N -m training ..., or leave sharding out"
+            "torchrun --nproc-per-node N -m jepack train ..., or leave sharding out"
         )
 
 

@@ -25,6 +25,7 @@ from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
+from jepack.stages import page
 from training import regularisers, sameness
 from training.aside import refuse_inner_start
 from training.batches import Cutter, Finisher, Views
@@ -78,7 +79,7 @@ def sweep(
         str, typer.Option("--recipe", help=f"One of {', '.join(RECIPES)}.")
     ] = "small-domain",
     epochs: Annotated[
-        float, typer.Option(help="Of every run; see docs/import.md on short ones.")
+        float, typer.Option(help=f"Of every run; see {page('import.md')} on short ones.")
     ] = 50,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any field, for all runs.")
@@ -275,7 +276,7 @@ def show(found: list[Run], out: Path) -> None:
     if len({run.changed.get("sigreg_weight") for run in found}) > 1:
         console.print(
             "[yellow]Lambda differs:[/] the score ranks short runs of one lambda; across lambdas it mostly "
-            "follows lambda (docs/import.md).",
+            f"follows lambda ({marked(page('import.md'))}).",
             highlight=False,
             soft_wrap=True,
         )

@@ -83,7 +83,7 @@ def check(names: Sequence[str]) -> None:
         except ModuleNotFoundError as error:
             raise DependencyError(
                 f"--log {name} needs {error.name}, which is not installed. "
-                f"Install it: pip install -e '.[{name}]'"
+                f"Install it: pip install 'jepack[{name}]'"
             ) from error
 
 

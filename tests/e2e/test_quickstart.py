@@ -29,7 +29,7 @@ CLASSES = {"defect-0": 60, "defect-1": 60}
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 real solar cells in two class folders."""
-    pytest.importorskip("elpv_dataset", reason="needs the demo extra: pip install -e '.[demo]'")
+    pytest.importorskip("elpv_dataset", reason="needs the demo extra: pip install 'jepack[demo]'")
     from jepack.datasets import prepare
 
     whole = prepare("solar", tmp_path_factory.mktemp("solar"))

@@ -93,7 +93,7 @@ def ranks_of(children: list[subprocess.Popen[bytes]]) -> list[psutil.Process]:
         process
         for child in children
         for process in psutil.Process(child.pid).children(recursive=True)
-        if "training" in process.cmdline()
+        if "train" in process.cmdline()
     ]
 
 

@@ -56,7 +56,7 @@ def tiny(**changes: Any) -> TrainConfig:
 
 def command(data: Path, out: Path, *words: str) -> list[str]:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    start += ["-m", "training"]
+    start += ["-m", "jepack", "train"]
     return [*start, str(data), "--out", str(out), *TINY, *words, "--device", "cuda:0"]
 
 

@@ -41,11 +41,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def train(data: Path, out: Path, tmp_path: Path, *words: str, ranks: int = 1) -> None:
-    command = [sys.executable, "-m", "training"]
+    command = [sys.executable, "-m", "jepack", "train"]
     if ranks > 1:
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
-            f"--nproc-per-node={ranks}", "-m", "training",
+            f"--nproc-per-node={ranks}", "-m", "jepack", "train",
         ]  # fmt: skip
     done = subprocess.run(
         [*command, str(data), "--out", str(out), *TINY, *words],
@@ -182,8 +182,8 @@ def test_sigterm_to_one_rank_saves_and_ends_all(digits_folder: Path, tmp_path: P
     child = subprocess.Popen(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-            "-m", "training", str(digits_folder), "--out", str(run), *TINY, "--epochs", "5000",
-            "--set", "checkpoint_minutes=0",
+            "-m", "jepack", "train", str(digits_folder), "--out", str(run), *TINY,
+            "--epochs", "5000", "--set", "checkpoint_minutes=0",
         ],
         env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -192,7 +192,7 @@ def test_sigterm_to_one_rank_saves_and_ends_all(digits_folder: Path, tmp_path: P
     while newest_step(run) < 3:
         assert child.poll() is None
         time.sleep(0.05)
-    ranks = [p for p in psutil.Process(child.pid).children() if "training" in " ".join(p.cmdline())]
+    ranks = [p for p in psutil.Process(child.pid).children() if "train" in p.cmdline()]
     assert len(ranks) == 2
     ranks[1].terminate()
     child.communicate(timeout=300)

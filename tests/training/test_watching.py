@@ -98,7 +98,7 @@ def test_an_unknown_or_missing_tracker_is_told(
     with pytest.raises(ConfigError, match="wandb or trackio, found 'mlflow'"):
         trackers.check(["mlflow"])
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(DependencyError, match=r"pip install -e '\.\[trackio\]'"):
+    with pytest.raises(DependencyError, match=r"pip install 'jepack\[trackio\]'"):
         trackers.open_trackers(["trackio"], tmp_path, {})
 
 
