@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,15 +23,15 @@ import torch.distributed as dist
 from jepack.loopback import HOST
 
 FORKSERVER: Any = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["training.train", "training.cli", "sklearn.linear_model"])
+FORKSERVER.set_forkserver_preload(
+    [f"training.{name}" for name in ("cli", "importing", "inspect", "preview", "probe", "train")]
+)
 WAIT_S = 300
-
-Before = Callable[..., None]
 
 
 @dataclass
 class Started:
-    """A process and the file that holds what it said."""
+    """A process and the files that hold what it said."""
 
     process: Any
     log: Path
@@ -41,20 +43,32 @@ class Started:
         if code is None:
             self.process.kill()
             self.process.join()
-            raise AssertionError(f"still at work after {WAIT_S} s: {self.said()[-3000:]}")
+            raise AssertionError(f"still at work after {WAIT_S} s: {self.errors[-3000:]}")
         return int(code)
 
-    def said(self) -> str:
-        return self.log.read_text()
+    @property
+    def output(self) -> str:
+        return Path(f"{self.log}.out").read_text()
+
+    @property
+    def errors(self) -> str:
+        return Path(f"{self.log}.err").read_text()
+
+
+def spawn(function: Callable[..., None], arguments: tuple[object, ...], count: int) -> None:
+    """`function(rank, *arguments)` in `count` processes; raises what one of them raised."""
+    torch.multiprocessing.start_processes(
+        function, args=arguments, nprocs=count, start_method="forkserver"
+    )
 
 
 def start(
     words: Sequence[object],
     log: Path,
     environment: dict[str, str] | None = None,
-    before: tuple[object, ...] = (),
+    before: tuple[Any, ...] = (),
 ) -> Started:
-    """`jepack WORDS`; `before` is a function of a test module and its arguments, called first."""
+    """`jepack WORDS`, if any; `before` is a function of a test module and its arguments, called first."""
     arguments = (list(map(str, words)), str(log), {**os.environ, **(environment or {})}, before)
     process = FORKSERVER.Process(target=jepack, args=arguments, daemon=True)
     process.start()
@@ -65,27 +79,35 @@ def jepack(
     words: list[str], log: str, environment: dict[str, str], before: tuple[Any, ...]
 ) -> None:
     """What the new process does."""
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(target, stream)
+    for number, kind in ((1, "out"), (2, "err")):
+        target = os.open(f"{log}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, number)
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
     if before:
         before[0](*before[1:])
-    sys.argv = ["jepack", *words]
-    importlib.import_module("jepack.cli").main()
+    if words:
+        sys.argv = ["jepack", *words]
+        importlib.import_module("jepack.cli").main()
 
 
-def run(words: Sequence[object], log: Path, environment: dict[str, str] | None = None) -> str:
-    """`jepack WORDS` to its end, which must be a good one; what it said."""
-    started = start(words, log, environment)
-    assert started.ended() == 0, started.said()[-3000:]
-    return started.said()
+def run(
+    *words: object, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`jepack WORDS` to its end, like subprocess.run."""
+    with TemporaryDirectory() as folder:
+        started = start(words, Path(folder) / "said", environment)
+        code = started.ended()
+        return subprocess.CompletedProcess(words, code, started.output, started.errors)
 
 
 def start_ranks(
-    words: Sequence[object], ranks: int, log: Path, environment: dict[str, str] | None = None
+    words: Sequence[object],
+    ranks: int,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    before: tuple[Any, ...] = (),
 ) -> tuple[list[Started], Any]:
     """The same as `ranks` ranks of one run, as torchrun would start them; hold the second value, where they
     meet, until they have ended."""
@@ -100,6 +122,7 @@ def start_ranks(
             words,
             log.with_name(f"{log.name}-{rank}"),
             {**(environment or {}), **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            before,
         )
         for rank in range(ranks)
     ]
@@ -107,9 +130,13 @@ def start_ranks(
 
 
 def run_ranks(
-    words: Sequence[object], ranks: int, log: Path, environment: dict[str, str] | None = None
+    words: Sequence[object],
+    ranks: int,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    before: tuple[Any, ...] = (),
 ) -> None:
     """All of them to a good end."""
-    started, _store = start_ranks(words, ranks, log, environment)
+    started, _store = start_ranks(words, ranks, log, environment, before)
     codes = [one.ended() for one in started]
-    assert codes == [0] * ranks, [one.said()[-2000:] for one in started]
+    assert codes == [0] * ranks, [one.errors[-2000:] for one in started]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import torch.distributed as dist
@@ -334,7 +335,7 @@ def ddp_rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ddp_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    torch.multiprocessing.spawn(ddp_rank, args=(str(folder),), nprocs=max(WORLDS))
+    processes.spawn(ddp_rank, (str(folder),), max(WORLDS))
     return folder
 
 

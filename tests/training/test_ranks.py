@@ -43,11 +43,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def train(data: Path, out: Path, tmp_path: Path, *words: str, ranks: int = 1) -> None:
     command = ["train", data, "--out", out, *TINY, *words]
-    log, settings = tmp_path / f"{out.name}.txt", environment(tmp_path)
     if ranks > 1:
-        processes.run_ranks(command, ranks, log, settings)
+        processes.run_ranks(command, ranks, tmp_path / out.name, environment(tmp_path))
     else:
-        processes.run(command, log, settings)
+        done = processes.run(*command, environment=environment(tmp_path))
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def losses(run: Path) -> list[float]:
@@ -153,8 +153,8 @@ def test_killed_runs_resume_to_the_same_bits(digits_folder: Path, tmp_path: Path
     command = ["train", digits_folder, "--out", stormy, *TINY, *often]
     for step, saved, newest in ((3, True, 3), (8, False, 7), (13, True, 13)):
         before = (dying, step, saved)
-        died = processes.start(command, tmp_path / "log.txt", environment(tmp_path), before)
-        assert died.ended() == -signal.SIGKILL, died.said()[-3000:]
+        died = processes.start(command, tmp_path / "log", environment(tmp_path), before)
+        assert died.ended() == -signal.SIGKILL, died.errors[-3000:]
         assert newest_step(stormy) == newest
     train(digits_folder, stormy, tmp_path, *often)
     assert losses(stormy) == losses(tmp_path / "calm")
@@ -171,9 +171,9 @@ def test_sigterm_to_one_rank_saves_and_ends_all(digits_folder: Path, tmp_path: P
     run = tmp_path / "run"
     words = ["train", digits_folder, "--out", run, *TINY, "--epochs", "5000"]
     words += ["--set", "checkpoint_minutes=0"]
-    ranks, _store = processes.start_ranks(words, 2, tmp_path / "log.txt", environment(tmp_path))
+    ranks, _store = processes.start_ranks(words, 2, tmp_path / "log", environment(tmp_path))
     while newest_step(run) < 3:
-        assert all(rank.process.is_alive() for rank in ranks), ranks[0].said()[-3000:]
+        assert all(rank.process.is_alive() for rank in ranks), ranks[0].errors[-3000:]
         time.sleep(0.05)
     ranks[1].process.terminate()
     assert [rank.ended() for rank in ranks] == [130, 130]
