@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def report(x_ND: npt.ArrayLike, *, slices: int = SLICES, seed: int = 0) -> Isotr
     directions = random_directions(x.shape[1], slices, seed)
     per_slice = sliced_statistic(x, directions)
     statistic = float(per_slice.mean())
-    floor, deviation, skew = null_moments(directions)
+    floor, deviation, skew = moments_of(x.shape[1], slices, seed)
     mean = x.mean(axis=0)
     spectrum = np.clip(np.linalg.eigvalsh(np.cov(x, rowvar=False).reshape(x.shape[1], -1)), 0, None)
     spectrum = spectrum[::-1]
@@ -131,6 +132,11 @@ def sliced_statistic(x_ND: Array, directions_DM: Array) -> Array:
             distance = power.mean(axis=0) - phi[knot]
             result[start : start + columns] += weights[knot] * np.abs(distance) ** 2
     return samples * result
+
+
+@lru_cache(maxsize=32)  # a run asks for those of the same few widths at every evaluation
+def moments_of(dimensions: int, slices: int, seed: int) -> tuple[float, float, float]:
+    return null_moments(random_directions(dimensions, slices, seed))
 
 
 def null_moments(directions_DM: Array) -> tuple[float, float, float]:

@@ -231,7 +231,7 @@ def test_each_kind_of_damage_is_explained_and_refused(kind: str, folder: Path) -
         bundles.load(folder)
 
 
-def test_a_sound_bundle_has_no_problems_even_quantised(folder: Path) -> None:
+def test_a_sound_bundle_has_no_problems(folder: Path) -> None:
     assert bundles.verify(folder) == []
 
 

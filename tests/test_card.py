@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -212,58 +213,69 @@ for library, code in json.load(open("snippets.json")).items():
     found[library] = np.asarray(names["embedding"])
 np.savez("embeddings.npz", **found)
 """
+LIBRARIES = ("timm", "transformers", "sentence-transformers", "onnxruntime")
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-@pytest.mark.parametrize("place", ["hub", "folder"])
-def test_the_loading_snippets_run_as_printed_and_agree(
-    place: str,
-    exported_bundle: Bundle,
-    digits_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """From a local server in place of the Hub, and from a folder."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    bundle = with_other_loaders(exported_bundle, tmp_path / "bundle")
-    image = tmp_path / "image.png"
-    turned_on_glass(sorted(digits_folder.rglob("*.png"))[3], image)
-    with local_hub.running() as hub:
-        if place == "hub":
-            (tmp_path / "work").mkdir()
-            publication = prepare(bundle, REPO, tmp_path / "work")
-            api = HfApi(endpoint=hub.url, token=local_hub.TOKEN)
-            publish(publication, REPO, api=api)
-            shutil.rmtree(bundle.folder)
-            readme = hub.repos[REPO].commits[-1]["README.md"].decode()
-        else:
-            readme = text_of(bundle)
-        blocks = dict(re.findall(r"### (\S+)\n```python\n(.*?)```", readme, re.DOTALL))
-        assert list(blocks) == [
-            "timm", "transformers", "sentence-transformers", "onnxruntime", "jepack.client"
-        ]  # fmt: skip
-        del blocks["jepack.client"]  # needs a running server: tests/serving calls it
-        (tmp_path / "snippets.json").write_text(json.dumps(blocks))
+def blocks_of(readme: str) -> dict[str, str]:
+    blocks = dict(re.findall(r"### (\S+)\n```python\n(.*?)```", readme, re.DOTALL))
+    assert list(blocks) == [*LIBRARIES, "jepack.client"]
+    return {library: blocks[library] for library in LIBRARIES}  # tests/serving calls the client
+
+
+@pytest.fixture(scope="module")
+def by_snippets(
+    exported_bundle: Bundle, digits_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What each snippet gives, from a local server in place of the Hub and from a folder: in one process,
+    since their libraries take longer to load than to run; and `expected`."""
+    place = tmp_path_factory.mktemp("snippets")
+    hubbed = with_other_loaders(exported_bundle, place / "hubbed")
+    kept = with_other_loaders(exported_bundle, place / "kept")
+    turned_on_glass(sorted(digits_folder.rglob("*.png"))[3], place / "image.png")
+    with pytest.MonkeyPatch.context() as patch, local_hub.running() as hub:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        (place / "work").mkdir()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+            publication = prepare(hubbed, REPO, place / "work")
+            publish(publication, REPO, api=HfApi(endpoint=hub.url, token=local_hub.TOKEN))
+        shutil.rmtree(hubbed.folder)
+        cards = {
+            "hub": hub.repos[REPO].commits[-1]["README.md"].decode(),
+            "folder": text_of(kept),
+        }
+        codes = {
+            f"{where} {library}": code
+            for where, readme in cards.items()
+            for library, code in blocks_of(readme).items()
+        }
+        (place / "snippets.json").write_text(json.dumps(codes))
         done = subprocess.run(
             [sys.executable, "-c", RUN],
-            cwd=tmp_path,
+            cwd=place,
             env={
                 **os.environ,
                 "HF_ENDPOINT": hub.url,
                 "HF_TOKEN": local_hub.TOKEN,
-                "HF_HOME": str(tmp_path / "home"),
+                "HF_HOME": str(place / "home"),
                 "HF_HUB_DISABLE_XET": "1",
-                "OMP_NUM_THREADS": "2",
             },
             capture_output=True,
             text=True,
             timeout=300,
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    expected = embedding_of(exported_bundle, image)
-    found = np.load(tmp_path / "embeddings.npz")
-    for library in blocks:
-        np.testing.assert_allclose(found[library], expected, atol=1e-4, err_msg=library)
+    expected = embedding_of(exported_bundle, place / "image.png")
+    return {"expected": expected, **np.load(place / "embeddings.npz")}
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_loading_snippets_run_as_printed_and_agree(
+    library: str, place: str, by_snippets: dict[str, Any]
+) -> None:
+    found, expected = by_snippets[f"{place} {library}"], by_snippets["expected"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def turned_on_glass(source: Path, target: Path) -> None:

@@ -144,8 +144,3 @@ def test_the_command_never_unpickles(tmp_path: Path) -> None:
     done = run(str(tmp_path / "e.npy"))
     assert done.returncode == 3
     assert "not a .npy or .npz file of numbers" in done.stderr
-
-
-def test_measuring_a_file_needs_no_torch(tmp_path: Path) -> None:
-    code = "import sys, export.isotropy; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -196,17 +196,6 @@ def test_an_endpoint_without_fingerprints_is_refused() -> None:
         indexing.fingerprint_of({}, "embedding", "127.0.0.1:8001")
 
 
-def test_the_app_never_imports_torch() -> None:
-    code = (
-        "import sys, app.cli, app.desk, app.indexing, app.lance, app.page, app.screenshot, lancedb\n"
-        "print(sorted({'torch', 'timm', 'transformers', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "torch" not in done.stdout
-    assert "timm" not in done.stdout
-
-
 @pytest.mark.triton
 def test_an_index_made_through_triton_finds_an_image_file_itself(
     triton_server: Any, exported_bundle: Bundle, digits_folder: Path, tmp_path: Path

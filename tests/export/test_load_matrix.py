@@ -100,9 +100,17 @@ LIBRARIES = {
 }
 
 
+# An architecture and a number of channels meet in separate lines of each library's loading: one pair of each
+# tells, the other pairs are for `-m slow`.
+PAIRS = [
+    pytest.param(architecture, channels, marks=() if row == column else pytest.mark.slow)
+    for row, architecture in enumerate(ARCHITECTURES)
+    for column, channels in enumerate(CHANNELS)
+]
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "channels"), PAIRS)
 def test_every_library_gives_the_bundles_embedding(
     library: str, architecture: str, channels: int, bundle_of: Callable[[str, int], Bundle]
 ) -> None:

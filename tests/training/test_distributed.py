@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import timm
 import torch
 from timm.layers import SplitBatchNorm2d
 from torch import nn
-from two_ranks import FAMILIES
+from two_ranks import FAMILIES, play
 
 from jepack.errors import ConfigError
 from training import batchnorm
@@ -25,14 +23,7 @@ Scenes = dict[str, list[dict[str, Any]]]
 
 def played(device: str, out: Path) -> Scenes:
     """What both ranks saw in each scene."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = Path(__file__).with_name("two_ranks.py")
-    root = script.parents[2]
-    done = subprocess.run(
-        [*command, str(script), device, str(out)], capture_output=True, text=True, timeout=300, cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes.run_ranks([], 2, out / "said", before=(play, device, out))
     names = {path.stem[:-2] for path in out.glob("*.json")}
     return {
         name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from torch import Tensor
@@ -232,9 +233,7 @@ def two_steps(method: Any, rank: int, world: int) -> dict[str, Any]:
 
 def test_two_ranks_give_the_loss_and_weights_of_one_process(tmp_path: Path) -> None:
     alone = two_steps(build(small(precision="fp64")), 0, 1)
-    torch.multiprocessing.spawn(
-        rank_step, (2, str(tmp_path / "store"), str(tmp_path / "out.pt")), nprocs=2
-    )
+    processes.spawn(rank_step, (2, str(tmp_path / "store"), str(tmp_path / "out.pt")), 2)
     together = torch.load(tmp_path / "out.pt", weights_only=True)
     assert together["losses"] == pytest.approx(alone["losses"], abs=1e-12)
     for name, value in alone["state"].items():

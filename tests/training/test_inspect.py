@@ -7,12 +7,12 @@ import json
 import re
 import struct
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from PIL import Image
 
@@ -23,8 +23,7 @@ RNG = np.random.default_rng(0)
 
 
 def jepack(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jepack", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return processes.run(*words)
 
 
 def width_of(path: Path) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 from PIL import Image
 
 from jepack.images import ImageFile
@@ -31,12 +30,11 @@ def write_scanners(folder: Path) -> Path:
 
 def test_a_control_column_shows_what_the_features_tell(tmp_path: Path) -> None:
     manifest = write_scanners(tmp_path / "data")
-    command = [
-        sys.executable, "-m", "jepack", "probe", "random:resnet10t", "--data", str(manifest), "--json",
+    done = processes.run(
+        "probe", "random:resnet10t", "--data", str(manifest), "--json",
         "--size", "32", "--group-by", "patient", "--control", "scanner", "--seeds", "3",
         "--test-fraction", "0.25", "--device", "cpu",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["seeds"] == 3

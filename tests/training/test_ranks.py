@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import processes
 import pytest
 import torch
 
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
+from training import checkpoint
 from training.checkpoint import load_newest
 from training.config import recipe
 from training.overrides import override
@@ -24,7 +25,7 @@ from training.train import train as run_training
 CPU = torch.device("cpu")
 TINY = [
     "--recipe", "quickstart", "--encoder", "test_vit", "--device", "cpu", "--size", "32",
-    "--images-per-step", "16", "--epochs", "17",
+    "--images-per-step", "16", "--epochs", "6",
     *(
         word
         for setting in (
@@ -37,21 +38,16 @@ TINY = [
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "JEPACK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    return {"JEPACK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
 
 def train(data: Path, out: Path, tmp_path: Path, *words: str, ranks: int = 1) -> None:
-    command = [sys.executable, "-m", "jepack", "train"]
+    command = ["train", data, "--out", out, *TINY, *words]
     if ranks > 1:
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone",
-            f"--nproc-per-node={ranks}", "-m", "jepack", "train",
-        ]  # fmt: skip
-    done = subprocess.run(
-        [*command, str(data), "--out", str(out), *TINY, *words],
-        env=environment(tmp_path), capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+        processes.run_ranks(command, ranks, tmp_path / out.name, environment(tmp_path))
+    else:
+        done = processes.run(*command, environment=environment(tmp_path))
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def losses(run: Path) -> list[float]:
@@ -70,21 +66,20 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
 
 
-@pytest.mark.parametrize("encoder", ["test_vit", "test_resnet"])
+@pytest.mark.parametrize(("encoder", "ranks"), [("test_vit", 2), ("test_resnet", 4)])
 def test_ranks_give_the_losses_and_weights_of_one_process(
-    digits_folder: Path, tmp_path: Path, encoder: str
+    digits_folder: Path, tmp_path: Path, encoder: str, ranks: int
 ) -> None:
-    """In float64, where rounding stays far below a fault over 51 steps."""
+    """In float64, where rounding stays far below a fault over 18 steps."""
     # A gradient that is 0 in exact arithmetic (attention key biases) is rounding noise, which Adam
     # scales up to the learning rate; a small one keeps it below the tolerance.
     words = ["--precision", "fp64", "--encoder", encoder, "--learning-rate", "2e-4"]
     train(digits_folder, tmp_path / "1", tmp_path, *words)
-    assert len(losses(tmp_path / "1")) == 51
-    for ranks in (2,) if encoder == "test_vit" else (2, 4):
-        run = tmp_path / str(ranks)
-        train(digits_folder, run, tmp_path, *words, ranks=ranks)
-        assert losses(run) == pytest.approx(losses(tmp_path / "1"), abs=1e-12)
-        assert largest_difference(weights(run), weights(tmp_path / "1")) <= 1e-12
+    assert len(losses(tmp_path / "1")) == 18
+    run = tmp_path / "together"
+    train(digits_folder, run, tmp_path, *words, ranks=ranks)
+    assert losses(run) == pytest.approx(losses(tmp_path / "1"), abs=1e-12)
+    assert largest_difference(weights(run), weights(tmp_path / "1")) <= 1e-12
 
 
 @pytest.mark.slow
@@ -133,25 +128,20 @@ def first_figures(run: Path) -> dict[str, float]:
     return {name: line[name] for name in ("loss", "prediction", "regulariser", "gradient_norm")}
 
 
-# A run that kills itself at a step, so that no polling can come too late: argv[1] is the step, argv[2]
-# whether its checkpoint is there by then.
-KILLED = """
-import os, runpy, signal, sys
-from training import checkpoint
+def dying(last: int, saved: bool) -> None:
+    """A run kills itself at step `last`, so that no polling can come too late; `saved` says whether its
+    checkpoint is there by then."""
+    save = checkpoint.save
 
-save, last, saved = checkpoint.save, int(sys.argv.pop(1)), sys.argv.pop(1) == "saved"
+    def save_and_die(run: Path, step: int, *rest: Any, **options: Any) -> Any:
+        if step == last and not saved:
+            os.kill(os.getpid(), signal.SIGKILL)
+        place = save(run, step, *rest, **options)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return place
 
-def save_and_die(run, step, *rest, **options):
-    if step == last and not saved:
-        os.kill(os.getpid(), signal.SIGKILL)
-    place = save(run, step, *rest, **options)
-    if step == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return place
-
-checkpoint.save = save_and_die
-runpy.run_module("training", run_name="__main__")
-"""
+    checkpoint.save = save_and_die
 
 
 def test_killed_runs_resume_to_the_same_bits(digits_folder: Path, tmp_path: Path) -> None:
@@ -159,13 +149,11 @@ def test_killed_runs_resume_to_the_same_bits(digits_folder: Path, tmp_path: Path
     often = ["--precision", "fp32", "--set", "checkpoint_minutes=0"]
     train(digits_folder, tmp_path / "calm", tmp_path, *often)
     stormy = tmp_path / "stormy"
-    for step, moment, newest in (("5", "saved", 5), ("17", "unsaved", 16), ("30", "saved", 30)):
-        command = [sys.executable, "-c", KILLED, step, moment, str(digits_folder)]
-        done = subprocess.run(
-            [*command, "--out", str(stormy), *TINY, *often],
-            env=environment(tmp_path), capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    command = ["train", digits_folder, "--out", stormy, *TINY, *often]
+    for step, saved, newest in ((3, True, 3), (8, False, 7), (13, True, 13)):
+        before = (dying, step, saved)
+        died = processes.start(command, tmp_path / "log", environment(tmp_path), before)
+        assert died.ended() == -signal.SIGKILL, died.errors[-3000:]
         assert newest_step(stormy) == newest
     train(digits_folder, stormy, tmp_path, *often)
     assert losses(stormy) == losses(tmp_path / "calm")
@@ -178,25 +166,16 @@ def newest_step(run: Path) -> int:
 
 
 def test_sigterm_to_one_rank_saves_and_ends_all(digits_folder: Path, tmp_path: Path) -> None:
+    """Told by that rank, not by torchrun, which nobody waits for here."""
     run = tmp_path / "run"
-    child = subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-            "-m", "jepack", "train", str(digits_folder), "--out", str(run), *TINY,
-            "--epochs", "5000", "--set", "checkpoint_minutes=0",
-        ],
-        env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    import psutil
-
+    words = ["train", digits_folder, "--out", run, *TINY, "--epochs", "5000"]
+    words += ["--set", "checkpoint_minutes=0"]
+    ranks, _store = processes.start_ranks(words, 2, tmp_path / "log", environment(tmp_path))
     while newest_step(run) < 3:
-        assert child.poll() is None
+        assert all(rank.process.is_alive() for rank in ranks), ranks[0].errors[-3000:]
         time.sleep(0.05)
-    ranks = [p for p in psutil.Process(child.pid).children() if "train" in p.cmdline()]
-    assert len(ranks) == 2
-    ranks[1].terminate()
-    child.communicate(timeout=300)
-    assert not any(rank.is_running() for rank in ranks)
+    ranks[1].process.terminate()
+    assert [rank.ended() for rank in ranks] == [130, 130]
     steps = len(losses(run))
     assert 3 <= newest_step(run) <= steps
     assert steps - newest_step(run) <= 1
@@ -219,8 +198,6 @@ def damage_drop(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_drop])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
-    from training import checkpoint
-
     for step in (1, 2):
         checkpoint.save(tmp_path, step, {"step": step, "w": torch.ones(1000)}, keep=3)
     damage(checkpoint.folder_of(tmp_path, 2))

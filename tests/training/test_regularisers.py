@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -93,9 +94,7 @@ def one_rank(rank: int, world: int, store: str, out: str) -> None:
 
 
 def test_two_ranks_give_the_loss_and_gradient_of_one_process(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(
-        one_rank, (2, str(tmp_path / "store"), str(tmp_path / "out")), nprocs=2
-    )
+    processes.spawn(one_rank, (2, str(tmp_path / "store"), str(tmp_path / "out")), 2)
     z = normal(2, 24, 16).double().requires_grad_()
     loss = visreg(z, DIRECTIONS.double())
     loss.backward()

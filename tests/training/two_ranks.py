@@ -1,4 +1,4 @@
-"""What two ranks do together; the tests start it: `torchrun --nproc-per-node 2 two_ranks.py DEVICE OUT`.
+"""What two ranks do together, see test_distributed.
 
 Each scene gives a dictionary, kept as OUT/SCENE-RANK.json.
 """
@@ -9,7 +9,6 @@ import copy
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -141,8 +140,8 @@ def noted_stop(here: Ranks) -> dict[str, Any]:
     return {"done": done, "heard": heard}
 
 
-def main() -> None:
-    device, out = sys.argv[1], Path(sys.argv[2])
+def play(device: str, out: Path) -> None:
+    """The part of one of them."""
     expected = reference(torch.device(device))
     scenes = {
         "lone_work": lone_work, "failing_work": failing_work, "stopped_work": stopped_work,
@@ -153,7 +152,3 @@ def main() -> None:
         for name, scene in scenes.items():
             (out / f"{name}-{here.rank}.json").write_text(json.dumps(scene(here)))
             dist.barrier()
-
-
-if __name__ == "__main__":
-    main()
