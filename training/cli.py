@@ -13,6 +13,7 @@ from rich.console import Console
 from jepack import options
 from jepack.errors import ConfigError
 from jepack.names import marked
+from jepack.source import Source
 from training import trackers
 from training.config import RECIPES, recipe
 from training.overrides import name_of, override
@@ -22,7 +23,7 @@ Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --s
 
 def train(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(help="Folder of images, manifest, shards or other data; see docs/data.md."),
     ],
     out: Annotated[
@@ -109,11 +110,12 @@ def train(
             raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
 
+    source = Source.of(data)
     trackers.check(log or [])
     if dry_run:
         from training import estimate as dry
 
-        found = dry.estimate(config, data, device=device)
+        found = dry.estimate(config, source, device=device)
         if found is not None and as_json:
             print(json.dumps(found.to_json()))
         elif found is not None:
@@ -122,7 +124,7 @@ def train(
     from training import train as stage  # torch is imported only when training starts
 
     bundle = stage.train(
-        config, data, out, device=device, fresh=fresh, license=license, log=log or ()
+        config, source, out, device=device, fresh=fresh, license=license, log=log or ()
     )
     if bundle is None:
         return
