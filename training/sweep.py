@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import options
+from jepack.assignments import names_of, values_of
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
@@ -35,7 +36,7 @@ from training.devices import choose_device
 from training.distributed import Ranks, ranks
 from training.fitting import building, check_encoder, trouble
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
-from training.overrides import VIEW, name_of, override, refuse_twice, values_of
+from training.overrides import VIEW, override
 from training.preparing import Prepared, prepare
 from training.saving import refuse_another
 from training.starting import settle
@@ -107,8 +108,7 @@ def sweep(
 
 def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> TrainConfig:
     """What all runs share. Raises ConfigError for a field that two options set."""
-    fixed = [name_of(setting, "--set") for setting in settings]
-    swept = [name_of(entry, "--grid") for entry in grid]
+    fixed, swept = names_of(settings, "--set"), names_of(grid, "--grid")
     for field in fixed:
         if field in ("epochs", "minutes"):
             raise ConfigError(
@@ -123,8 +123,7 @@ def combinations(base: TrainConfig, grid: list[str]) -> list[dict[str, Any]]:
     """Every combination of the `field=a,b,c` lists, as changes to `base`."""
     if base.method != "lejepa":
         raise ConfigError(f"the score is LeJEPA's; a sweep cannot rank {base.method} runs")
-    names = [name_of(entry, "--grid") for entry in grid]
-    refuse_twice(names, "--grid")
+    names = names_of(grid, "--grid")
     axes = []
     for name, entry in zip(names, grid, strict=True):
         if name in NOT_SWEPT or name.startswith(VIEW):
