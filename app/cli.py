@@ -20,10 +20,11 @@ from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
-from jepack.images import ImageFile, base_of, chosen, find_images, is_address
+from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.options import SIDE
+from jepack.source import Source
 
 UrlOption = Annotated[
     str,
@@ -33,7 +34,7 @@ UrlOption = Annotated[
 
 def index(
     data: Annotated[
-        Path, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
+        str, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
     ],
     out: Annotated[
         Path,
@@ -75,12 +76,11 @@ def index(
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
     check_writable(out, replaced=True)
-    data = data if is_address(data) else data.absolute()
+    named = Source.of(data).absolute()
     notes: list[str] = []
-    images = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)
-    base = base_of(data)
+    images = find_images(named, parts=True, tile=tile, stride=tile_stride, notes=notes)
+    base = named.base
     tell(Console(stderr=True), notes)
-    whole, _ = chosen(data)
     started = time.monotonic()
     skipped: dict[ImageFile, str] = {}
     with ExitStack() as stack, progress(as_json) as bar:
@@ -106,7 +106,7 @@ def index(
             fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
             parts = indexing.from_endpoint(images, output, client, skipped, advance)
         info = IndexInfo(
-            name=name or kept(whole.name if whole.is_dir() else whole.stem),
+            name=name or kept(named.path.name if named.path.is_dir() else named.path.stem),
             output=output,
             dimension=0,
             fingerprint=fingerprint,

@@ -49,14 +49,13 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
         config = override(
             quickstart(), ["channels=3", "precision=fp32", f"images_per_step={IMAGES}"]
         )
-        state = build(config, Ranks(0, 1, torch.device("cpu")))
+        session = build(config, Ranks(0, 1, torch.device("cpu")))
+        state = session.state
         state.total = 10_000
         images = torch.randn(config.global_views, IMAGES, 3, config.size, config.size)
 
         def step() -> None:
-            one_step(
-                config, state, Views(state.step, images, None), Ranks(0, 1, images.device), Path()
-            )
+            one_step(config, session, Views(state.step, images, None), Ranks(0, 1, images.device))
 
         return step
 

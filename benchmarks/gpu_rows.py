@@ -25,17 +25,16 @@ import torch
 
 from jepack.encoder import build_encoder
 from jepack.preprocess import Preprocessing
-from training.batches import Cutter, Finisher, Prefetcher
+from jepack.source import Source
+from training.batches import Prefetcher
 from training.compiling import compile_in_place
 from training.config import TrainConfig, recipe
-from training.data import open_cache
 from training.devices import choose_device
 from training.distributed import Ranks
 from training.evaluate import features
-from training.starting import build, settle, steps_of
+from training.preparing import prepare
 from training.stepping import Entry, Unread, judge, take_step
 from training.train import seed_everything
-from training.views import preset
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "no GPU: on the CPU, small"
@@ -165,15 +164,11 @@ def steps(place: Place, config: TrainConfig) -> Figures:
     """Steady speed of training steps with their views, what they wait for, and memory."""
     device, seconds = place.device, 2.0 if place.small else 20.0
     here = Ranks(0, 1, device)
-    config = settle(config, here)
-    side = round(1.25 * max(config.size, config.serving_size))
-    cache = open_cache(place.photos(), side=side, channels=3, workers=workers())
-    seed_everything(config, 0, here)
-    state = build(config, here)
-    chosen, knobs = np.arange(len(cache)), preset(config.preset, config.view_overrides)
-    state.total = 100 * steps_of(config, len(chosen))
-    cutter = Cutter(cache, chosen, config, knobs, on_device=device.type == "cuda")
-    finisher = Finisher(config, knobs, (0.5,) * 3, (0.25,) * 3, device)
+    prepared = prepare(config, Source.of(place.photos()), here)
+    config, session = prepared.config, prepared.start()
+    state = session.state
+    state.total *= 100  # far from the schedule's end
+    cutter, finisher = prepared.cutter(), prepared.finisher()
     unread, shares, took = Unread(), [], []
     first_s, warm, waits = 0.0, 3 if place.small else 8, Counter[str]()
     with Prefetcher(cutter, 0, config.workers) as batches:
@@ -182,12 +177,13 @@ def steps(place: Place, config: TrainConfig) -> Figures:
             counted = number in (warm - 1, warm - 2)
             with counting(waits if counted else None):
                 seed_everything(config, state.step, here)
-                reading = take_step(config, state, finisher.finish(batch), here)
+                views = finisher.finish(batch)
+                reading = take_step(config, session, views, here)
             unread.wait()
-            spent = time.perf_counter() - begin + batches.waited_s
+            spent = time.perf_counter() - begin + batch.waited_s
             first_s = first_s or spent
-            for entry in unread.put(Entry(reading, spent, batches.waited_s, finisher.took)):
-                judge(state, entry.reading, place.work)
+            for entry in unread.put(Entry(reading, spent, batch.waited_s, views.took)):
+                judge(session, entry.reading)
                 if entry.reading.step >= warm:
                     shares.append((entry.waited_s + entry.views.seconds()) / entry.took_s)
             if number >= warm:
@@ -197,7 +193,7 @@ def steps(place: Place, config: TrainConfig) -> Figures:
             ):
                 break
     for entry in unread.rest():
-        judge(state, entry.reading, place.work)
+        judge(session, entry.reading)
     step_s = sum(took) / len(took)
     found = outcome() | {
         "images_per_s": config.images_per_step / step_s, "ms_per_step": 1000 * step_s,

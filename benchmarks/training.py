@@ -41,14 +41,16 @@ from jepack.files import write_json
 from jepack.images import find_images
 from jepack.preprocess import Preprocessing
 from jepack.sigreg import random_directions, sigreg
-from training.batches import Cutter, Finisher, Prefetcher
+from jepack.source import Source
+from training.batches import Prefetcher
 from training.config import TrainConfig, quickstart
-from training.data import open_cache
 from training.distributed import Ranks
 from training.estimate import SavedBytes
 from training.evaluate import features, knn_accuracy
+from training.preparing import prepare
 from training.probe import read_images
-from training.starting import State, build, steps_of
+from training.splits import Split
+from training.starting import Session
 from training.stepping import one_step
 from training.views import preset
 
@@ -166,19 +168,17 @@ def stable_pretraining(files: list[Path], config: TrainConfig) -> Contender | No
     return Contender("stable-pretraining", model, pictures.batches, step, one, "plain")
 
 
-def ours(data: Path, config: TrainConfig) -> tuple[Contender, State]:
+def ours(data: Path, config: TrainConfig) -> tuple[Contender, Session]:
     """The step of `jepack train`, its cache and views."""
-    side = round(1.25 * max(config.size, config.serving_size))
-    root = Path(tempfile.mkdtemp())
-    cache = open_cache(data, side=side, channels=3, window=None, root=root)
-    chosen = np.arange(len(cache))
     here = Ranks(0, 1, CPU)
-    torch.manual_seed(0)
-    state = build(config, here)
-    state.total = steps_of(config, len(chosen))
-    look = preset(config.preset, config.view_overrides)
-    finisher = Finisher(config, look, MEAN, STD, CPU)
-    cutter = Cutter(cache, chosen, config, look)
+    root = Path(tempfile.mkdtemp())
+    prepared = prepare(config, Source.of(data), here, cache_root=root)
+    # The others' mean and std, and all of the images, as they have them.
+    look = replace(prepared.preprocessing, mean=MEAN, std=STD)
+    everything = Split(np.arange(len(prepared.images)), prepared.split.held_out)
+    prepared = replace(prepared, preprocessing=look, split=everything)
+    session = prepared.start()
+    state, finisher, cutter = session.state, prepared.finisher(), prepared.cutter()
 
     @contextmanager
     def batches() -> Iterator[Iterator[Any]]:
@@ -186,12 +186,12 @@ def ours(data: Path, config: TrainConfig) -> tuple[Contender, State]:
             yield iter(prefetcher)
 
     def step(batch: Any) -> None:
-        one_step(config, state, finisher.finish(batch), here, Path())
+        one_step(prepared.config, session, finisher.finish(batch), here)
 
     def views() -> None:
         finisher.finish(cutter.cut(0))
 
-    return Contender("jepack", state.method.trained, batches, step, views, "auto"), state
+    return Contender("jepack", state.method.trained, batches, step, views, "auto"), session
 
 
 def processor() -> float:
@@ -290,11 +290,11 @@ def to_knn(data: Path, target: float, minutes: float, out: Path) -> None:
         quickstart(), preset="industrial", channels=3, precision="fp32", minutes=None, epochs=8
     )
     wide = replace(small, size=128, eval_size=128, slices=1024, learning_rate=5e-4)
-    mine, state = ours(data, small)
+    mine, session = ours(data, small)
     other = plain([file.path for file in find_images(data)], wide)
     rows = []
     for name, one, encoder in (
-        ("jepack, recipe quickstart (64 px)", mine, state.best),
+        ("jepack, recipe quickstart (64 px)", mine, session.best),
         ("plain loop, 128 px", other, lambda: other.module),
     ):
         spent, steps, curve = 0.0, 0, [[0.0, 0, folded_knn(encoder(), images, look, y, folds)]]

@@ -18,6 +18,7 @@ from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundl
 from jepack import bundle as bundles
 from jepack.bundle import OUTPUTS
 from jepack.names import marked, marked_lines
+from jepack.source import Source
 
 PLAIN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "padding": 0}
 
@@ -27,7 +28,7 @@ def export(
         Path, typer.Argument(help="Bundle to export; the files are written into it.")
     ],
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Folder of images not trained on, to judge the exports by."),
     ] = None,
     formats: Annotated[
@@ -77,7 +78,7 @@ def export(
         result = export_bundle(
             bundle,
             formats=wanted,
-            data=data,
+            data=None if data is None else Source.of(data),
             max_images=images,
             thresholds=limits,
             extras=[*["normalized"] * normalized, *["tokens"] * tokens],

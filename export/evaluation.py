@@ -16,6 +16,7 @@ from jepack.errors import DataError, DecoderError, listed
 from jepack.heldout import Record, record_of
 from jepack.images import ImageFile, find_images
 from jepack.names import marked_lines
+from jepack.source import Source
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from
@@ -52,7 +53,7 @@ class Evaluation:
         }
 
 
-def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evaluation:
+def find_evaluation(bundle: Bundle, data: Source | Path | None, max_images: int) -> Evaluation:
     """Golden images and up to `max_images` of `data`, else of those that the manifest names as held out.
 
     Images that the manifest shows the encoder was fitted on never judge it: they give the ranges of int8.
@@ -91,7 +92,7 @@ def find_evaluation(bundle: Bundle, data: Path | None, max_images: int) -> Evalu
 
 
 def divide(
-    data: Path | None, record: Record, cut: dict[str, Any], *, asked: bool
+    data: Source | Path | None, record: Record, cut: dict[str, Any], *, asked: bool
 ) -> tuple[list[ImageFile], list[ImageFile], bool]:
     """(images to judge by, other images, is it recorded that the former were kept out?).
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from export.gates import Parity, Thresholds
+from jepack.assignments import assigned
 from jepack.errors import ConfigError
 
 
@@ -27,29 +27,14 @@ def parse(settings: Sequence[str]) -> Thresholds:
     """The table with these `name=value` changes. Raises ConfigError for an unknown name or a bad value."""
     limits = Thresholds()
     known = names_of(limits)
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise ConfigError(f"--threshold needs name=value, found {setting!r}")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3, cutoff=0.4) or sorted(known)
-            raise ConfigError(f"no threshold called {name!r}. Choose from {', '.join(near)}")
-        limits = change(limits, name, value_of(name, text, known[name]))
+    kinds = {name: type(default) for name, default in known.items()}
+    for name, value in assigned(settings, kinds, "--threshold", "threshold").items():
+        if not math.isfinite(value) or (value < 0 and not name.endswith(".cosine")):
+            raise ConfigError(
+                f"--threshold {name} needs a number of 0 or more, found {value} (default {known[name]:g})"
+            )
+        limits = change(limits, name, value)
     return limits
-
-
-def value_of(name: str, text: str, default: float) -> float:
-    try:
-        value: float = int(text) if isinstance(default, int) else float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or (value < 0 and not name.endswith(".cosine")):
-        kind = "whole number" if isinstance(default, int) else "number"
-        raise ConfigError(
-            f"--threshold {name} needs a {kind} of 0 or more, found {text!r} (default {default:g})"
-        )
-    return value
 
 
 def change(limits: Thresholds, name: str, value: Any) -> Thresholds:

@@ -25,6 +25,7 @@ from export.measure import Outputs, compare, measure_graph, run_engine, torch_en
 from export.timing import processor, time_engines
 from jepack import bundle as bundles
 from jepack import card, isotropy, standing
+from jepack import source as sources
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ArtifactError, ConfigError, GateError
@@ -78,7 +79,7 @@ def export_bundle(
     bundle: Bundle,
     *,
     formats: Sequence[str] = DEFAULT_FORMATS,
-    data: Path | None = None,
+    data: sources.Source | Path | None = None,
     max_images: int = 512,
     thresholds: Thresholds | None = None,
     extras: Sequence[str] = (),

@@ -26,6 +26,7 @@ from jepack.formats import need
 from jepack.images import Box, ImageFile
 from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
+from jepack.source import Source
 from jepack.tiff import page_sizes, stacked_images
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
@@ -36,18 +37,13 @@ def is_container(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def is_folder(path: Path) -> bool:
-    """A folder that is one file to its library: zarr, or a data set saved by `datasets`."""
-    if not path.is_dir():
-        return False
-    return any(
-        (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray", "state.json")
-    )
+def listed_elsewhere(source: Source, told: Notes) -> list[ImageFile]:
+    """The images of shards or of a data set of the Hub."""
+    if source.kind == "hub":
+        return hub_images(source.text)
+    from jepack.shards import find_shards
 
-
-def holds_images(path: Path) -> bool:
-    """Whether a parquet file has a column of encoded images rather than of paths."""
-    return image_column(need("pyarrow.parquet", "datasets").read_schema(path)) is not None
+    return find_shards(source.shards, told)
 
 
 def expand(

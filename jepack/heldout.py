@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jepack.containers import holds_images, is_folder
 from jepack.errors import JepackError
-from jepack.images import ImageFile, chosen, read_manifest
-from jepack.manifests import SUFFIXES as TABLES
+from jepack.images import ImageFile, read_manifest
 from jepack.names import kept, stored
+from jepack.source import Source
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,14 @@ def files_of(data: Path) -> frozenset[str] | None:
 
     None for a folder, which is all that lies below it, and for a source that cannot be read any more.
     """
-    path, _ = chosen(data)
-    if not path.exists() or (path.is_dir() and not is_folder(path)):
-        return None
-    suffix = path.suffix.lower()
     try:
-        listed = suffix in TABLES and not (suffix == ".parquet" and holds_images(path))
-        paths = [file.path for file in read_manifest(path, {})] if listed else [path]
+        source = Source.of(data)
+        if source.kind == "manifest":
+            paths = [file.path for file in read_manifest(source.path, {})]
+        elif source.kind == "file":
+            paths = [source.path]
+        else:
+            return None
     except JepackError:
         return None
     return frozenset(map(os.path.realpath, paths))

@@ -6,15 +6,12 @@ Whatever the source, an image is an `ImageFile` whose `read()` gives bytes that 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jepack.errors import ConfigError, DataError
-from jepack.files import cache_root
-from jepack.folders import AS_CLASSES, Notes, Walk, places, split_by_name
-from jepack.manifests import SUFFIXES as TABLES
+from jepack.errors import DataError
+from jepack.folders import Notes, Walk, places, split_by_name
 from jepack.manifests import (
     Finder,
     Row,
@@ -28,9 +25,9 @@ from jepack.names import examples, kept, valid
 from jepack.oversize import own_bytes
 from jepack.preprocess import SUFFIXES
 from jepack.samples import WAY_OUT, is_packed, refuse_packed
+from jepack.source import Source, is_one
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
-SHARDS = re.compile(r"://|\{\d+\.\.\d+\}")  # an address, or a range of files
 NOTHING = ("", "nan", "none", "null")  # for a box or a mask; a class may be called so
 
 
@@ -65,7 +62,7 @@ class ImageFile:
         return kept(str(self.path) if self.part is None else f"{self.path}#{self.part}")
 
     def name_below(self, base: Path) -> str:
-        """`cat/a.png`, `../b.png`, `scan.h5#slice=/x:3`: the name counted from `base` (see base_of).
+        """`cat/a.png`, `../b.png`, `scan.h5#slice=/x:3`: the name counted from `base` (see Source).
 
         Valid text of one line (see names.kept); what indexes, embeddings and bundles call the image.
         """
@@ -74,7 +71,7 @@ class ImageFile:
 
 
 def find_images(
-    data: Path | str,
+    data: Source | Path | str,
     *,
     parts: bool = False,
     tile: int = 0,
@@ -94,48 +91,36 @@ def find_images(
     from jepack import containers
 
     told: Notes = {}
-    text = source_name(data)
-    if parts and text.startswith("hf:"):
-        return containers.hub_images(text)
-    if parts and SHARDS.search(text):
-        from jepack.shards import find_shards
-
-        found = find_shards(text, told)
-        return finished(found, told, notes)
-    data, choice = chosen(data)
-    if data.is_file():
-        table = data.suffix.lower() in TABLES
-        if table and not (data.suffix.lower() == ".parquet" and containers.holds_images(data)):
-            found = read_manifest(data, told)
-        else:
-            if is_packed(data.name):
-                refuse_packed(data)
-            found = [ImageFile(data)]
-    elif data.is_dir():
-        if containers.is_folder(data):
-            found = [ImageFile(data)]
-        else:
-            found = below(data, parts, choice != AS_CLASSES, told)
-            manifest = own_manifest(data, told)
-            if manifest is not None:
-                found = with_columns(found, data, manifest, told)
+    source = Source.of(data)
+    if source.kind in ("hub", "shards"):
+        if not parts:
+            raise DataError(f"{source}: no such folder of images, nor a manifest")
+        return finished(containers.listed_elsewhere(source, told), told, notes)
+    if source.kind == "manifest":
+        found = read_manifest(source.path, told)
+    elif source.kind == "folder":
+        found = below(source.path, parts, source.splits, told)
+        manifest = own_manifest(source.path, told)
+        if manifest is not None:
+            found = with_columns(found, source.path, manifest, told)
     else:
-        raise DataError(f"{data}: no such folder of images, nor a manifest")
+        if is_packed(source.path.name):
+            refuse_packed(source.path)
+        found = [ImageFile(source.path)]
     if parts:
-        names = choice.split(",") if choice.startswith("/") else []
         found = [
             part
             for file in found
-            for part in containers.expand(file, tile, stride or tile, names, told)
+            for part in containers.expand(file, tile, stride or tile, source.arrays, told)
         ]
     elif any(containers.is_container(file.path) for file in found):
         raise DataError(
-            f"{data}: holds many images in one file, which this command does not take; "
+            f"{source.path}: holds many images in one file, which this command does not take; "
             "training, inspect, views and probe do"
         )
     if not found:
         raise DataError(
-            f"{data}: no images found; need files ending in {', '.join(SUFFIXES)}"
+            f"{source.path}: no images found; need files ending in {', '.join(SUFFIXES)}"
             + (f" or {', '.join(containers.SUFFIXES)}" if parts else "")
             + "".join(f"\nnote: {sentence}" for sentence in sentences(told))
         )
@@ -155,59 +140,12 @@ def sentences(told: Notes) -> list[str]:
     ]
 
 
-def chosen(data: Path | str) -> tuple[Path, str]:
-    """`DATA#CHOICE` in its two halves; the second is "" where there is none, and in a name that exists."""
-    text = str(data)
-    path = Path(data)
-    if "#" not in text or path.exists():
-        return path, ""
-    for found in re.finditer("#", text):
-        head, choice = text[: found.start()], text[found.end() :]
-        if head and Path(head).exists():
-            if choice != AS_CLASSES and not choice.startswith("/"):
-                raise ConfigError(
-                    f"{kept(text)}: after # comes {AS_CLASSES} (folders called train, val or test are "
-                    f"classes) or /NAME (arrays of HDF5 or zarr, parted by commas); found {choice!r}"
-                )
-            return Path(head), choice
-    return path, ""
-
-
-def is_address(data: Path | str) -> bool:
-    """Whether it names shards on the web (also after a Path has halved the slashes) or a data set's name."""
-    return re.match(r"https?:/|hf:", str(data)) is not None
-
-
-def source_name(data: Path | str) -> str:
-    """A source's name; a Path halves the slashes of an address."""
-    return re.sub(r"^(https?):/(?!/)", r"\1://", str(data))
-
-
-def base_of(data: Path | str) -> Path:
-    """The folder that names of its images count from: the data folder, or that of a manifest or file.
-
-    For what comes from elsewhere, the folder it is kept in.
-    """
-    from jepack import containers
-
-    if is_address(data):
-        return cache_root()
-    data, _ = chosen(data)
-    return data if data.is_dir() and not containers.is_folder(data) else data.parent
-
-
-def source_below(data: Path | str) -> str:
-    """What names `data` below base_of: "" for a folder, `list.csv`, `scan.h5#/x`, `#classes`."""
-    path, choice = chosen(data)
-    return ("" if path == base_of(data) else path.name) + (f"#{choice}" if choice else "")
-
-
 def below(folder: Path, parts: bool, splits: bool, told: Notes) -> list[ImageFile]:
     """The images of a folder, their classes and splits by the folders they lie in."""
     from jepack import containers
 
     wanted = SUFFIXES + (containers.SUFFIXES if parts else ())
-    walk = Walk(folder, containers.is_folder if parts else lambda path: False)
+    walk = Walk(folder, is_one if parts else lambda path: False)
     every = [root / name for root, names in walk for name in names]
     paths = [
         path for path in every if path.name.lower().endswith(wanted) or (parts and path.is_dir())
@@ -236,7 +174,7 @@ def passed_over(folder: Path) -> dict[str, int]:
     from jepack import containers
 
     found: Counter[str] = Counter()
-    for root, names in Walk(folder, containers.is_folder):
+    for root, names in Walk(folder, is_one):
         found.update(
             kept(Path(name).suffix.lower()) or "no ending"
             for name in names

@@ -11,10 +11,10 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import shutil
 import time
 import urllib.error
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,12 @@ FORMAT = 2  # of a record: what counts as an image and its label
 PAUSES_S = (1.0, 5.0, 20.0)  # between tries to fetch, when the fault may pass
 
 
-def find_shards(data: str, told: Notes) -> list[ImageFile]:
-    """Local shards or addresses, `{000..012}` for a range.
+def find_shards(names: Sequence[str], told: Notes) -> list[ImageFile]:
+    """The images of local shards or of addresses.
 
     Of a shard from an address the list of what it holds is kept beside it, so that the shard itself may go
     (caches.py) and is fetched again when one of its images is read.
     """
-    names = [data]
-    if match := re.search(r"\{(\d+)\.\.(\d+)\}", data):
-        first, last = match.groups()
-        names = [
-            data.replace(match.group(0), str(n).zfill(len(first)))
-            for n in range(int(first), int(last) + 1)
-        ]
     return [
         file
         for name in names

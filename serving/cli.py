@@ -20,9 +20,10 @@ from jepack import options, origin, shared_memory, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import check_writable, write_bytes
-from jepack.images import ImageFile, base_of, find_images
+from jepack.images import ImageFile, find_images
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SIDE
+from jepack.source import Source
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer
@@ -170,7 +171,7 @@ def welcome(server: TritonServer) -> Panel:
 
 def embed(
     data: Annotated[
-        Path, typer.Argument(help="Folder of images (subfolders name the class), manifest, ...")
+        str, typer.Argument(help="Folder of images (subfolders name the class), manifest, ...")
     ],
     out: Annotated[
         Path,
@@ -206,8 +207,9 @@ def embed(
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
     check_writable(out)
+    source = Source.of(data)
     notes: list[str] = []
-    files = find_images(data, parts=True, tile=tile, stride=tile_stride, notes=notes)
+    files = find_images(source, parts=True, tile=tile, stride=tile_stride, notes=notes)
     console = Console(stderr=True)
     tell(console, notes)
     start = time.monotonic()
@@ -230,7 +232,7 @@ def embed(
     bad = {files[number].name: reason for number, reason in found.errors.items()}
     if len(bad) == len(files):
         raise DataError(f"{data}: none of {len(files)} images can be used.\n{listing(bad)}")
-    write_bytes(out, WRITERS[out.suffix](data, files, found))
+    write_bytes(out, WRITERS[out.suffix](source, files, found))
     summary = {
         "out": str(out),
         "images": len(files) - len(bad),
@@ -270,20 +272,19 @@ def listing(bad: dict[str, str]) -> str:
     return listed(bad.items(), SHOWN_BAD)
 
 
-def columns_of(data: Path, files: list[ImageFile], found: Embeddings) -> dict[str, Any]:
-    """Rows of the good images: names (see base_of), labels ("" for none) and the two outputs."""
+def columns_of(source: Source, files: list[ImageFile], found: Embeddings) -> dict[str, Any]:
+    """Rows of the good images: names (see Source), labels ("" for none) and the two outputs."""
     kept = [file for file, good in zip(files, found.good, strict=True) if good]
-    base = base_of(data)
     return {
-        "path": [file.name_below(base) for file in kept],
+        "path": [file.name_below(source.base) for file in kept],
         "label": [file.label or "" for file in kept],
         "embedding": found.embedding[found.good],
         "projection": found.projection[found.good],
     }
 
 
-def npz_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
-    columns = columns_of(data, files, found)
+def npz_bytes(source: Source, files: list[ImageFile], found: Embeddings) -> bytes:
+    columns = columns_of(source, files, found)
     arrays: dict[str, Any] = {
         "path": np.array(columns["path"], dtype=np.str_),
         "label": np.array(columns["label"], dtype=np.str_),
@@ -298,7 +299,7 @@ def npz_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
     return stream.getvalue()
 
 
-def parquet_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> bytes:
+def parquet_bytes(source: Source, files: list[ImageFile], found: Embeddings) -> bytes:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -306,7 +307,7 @@ def parquet_bytes(data: Path, files: list[ImageFile], found: Embeddings) -> byte
         raise DependencyError(
             "writing .parquet needs pyarrow. Install it: pip install pyarrow, or write .npz"
         ) from error
-    columns = columns_of(data, files, found)
+    columns = columns_of(source, files, found)
     arrays = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
         if isinstance(values, np.ndarray)

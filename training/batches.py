@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from training.config import TrainConfig
 from training.content import contents_for
-from training.data import Cache
 from training.devices import upload
+from training.images import Images
 from training.photometry import add_noise, photometry
 from training.resample import Pack, cut_on_device, pack_images
-from training.stream import Lanes
 from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
 
 
@@ -37,6 +36,22 @@ class Batch:
     local_boxes: Boxes | None
     numbers: Draw  # [V, B, ..]
     cut_s: float  # time it took to cut or pack, in its thread
+    waited_s: float = 0.0  # how long the step waited for it
+
+
+@dataclass(frozen=True)
+class Took:
+    """How long the views of a batch took to finish: on a GPU its own time, between two events."""
+
+    host_s: float = 0.0
+    events: tuple[Any, Any] | None = None
+
+    def seconds(self) -> float:
+        """Waits until they are finished."""
+        if self.events is None:
+            return self.host_s
+        self.events[1].synchronize()
+        return float(self.events[0].elapsed_time(self.events[1])) / 1000
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class Views:
     step: int
     global_views: Tensor  # [Vg, B, C, S, S]
     local_views: Tensor | None  # [Vl, B, C, s, s]
+    took: Took = field(default_factory=Took)
 
     def micro(self, start: int, stop: int) -> Views:
         """The views of images start..stop-1 of this rank."""
@@ -62,7 +78,7 @@ class Cutter:
 
     def __init__(
         self,
-        cache: Cache,
+        images: Images,
         chosen: npt.NDArray[np.int64],
         config: TrainConfig,
         look: Preset,
@@ -73,18 +89,16 @@ class Cutter:
     ) -> None:
         if config.images_per_step % (world * config.accumulate):
             raise ValueError(f"{config.images_per_step} images per step do not divide by {world}")
-        self.cache, self.chosen, self.config, self.look = cache, chosen, config, look
-        self.order = cache.order(chosen, config.images_per_step, config.seed)
+        self.images, self.chosen, self.config, self.look = images, chosen, config, look
         self.on_device = on_device
         share = config.images_per_step // world
         self.share = slice(rank * share, (rank + 1) * share)
-        if isinstance(self.order, Lanes):
-            self.order.share = self.share
+        self.order = images.order(chosen, config.images_per_step, config.seed, self.share)
 
     def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
         started = time.perf_counter()
         config, look = self.config, self.look
-        found = self.cache.fetch(self.order(step)[self.share], self.chosen, pool)
+        found = self.images.fetch(self.order(step)[self.share], self.chosen, pool)
         images = found.images
         numbers = draw(config.views, config.images_per_step, seed=config.seed, step=step, look=look)
         numbers = numbers.images(self.share)
@@ -123,7 +137,6 @@ class Prefetcher:
         self.pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="views")
         self.queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
         self.stopping = threading.Event()
-        self.waited_s = 0.0  # how long the last batch was waited for
         self.thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
 
     def __enter__(self) -> Prefetcher:
@@ -143,10 +156,9 @@ class Prefetcher:
         while True:
             started = time.perf_counter()
             item = self.queue.get()
-            self.waited_s = time.perf_counter() - started
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield replace(item, waited_s=time.perf_counter() - started)
 
     def _work(self) -> None:
         step = self.first
@@ -166,21 +178,6 @@ class Prefetcher:
             step += 1
 
 
-@dataclass(frozen=True)
-class Took:
-    """How long the views of a batch took to finish: on a GPU its own time, between two events."""
-
-    host_s: float = 0.0
-    events: tuple[Any, Any] | None = None
-
-    def seconds(self) -> float:
-        """Waits until they are finished."""
-        if self.events is None:
-            return self.host_s
-        self.events[1].synchronize()
-        return float(self.events[0].elapsed_time(self.events[1])) / 1000
-
-
 class Finisher:
     """uint8 crops -> normalised float views on the device."""
 
@@ -196,20 +193,17 @@ class Finisher:
         self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self.double = config.precision == "fp64"
-        self.took = Took()  # of the last batch
 
     def finish(self, batch: Batch) -> Views:
         started = time.perf_counter()
         if self.device.type != "cuda":
             views = self._finish(batch)
-            self.took = Took(time.perf_counter() - started)
-            return views
+            return replace(views, took=Took(time.perf_counter() - started))
         events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         events[0].record()
         views = self._finish(batch)
         events[1].record()
-        self.took = Took(events=events)
-        return views
+        return replace(views, took=Took(events=events))
 
     def _finish(self, batch: Batch) -> Views:
         count = batch.global_boxes.box.shape[0]

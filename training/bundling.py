@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,20 @@ from jepack import __version__, bundle, card, isotropy, retrieval, stages
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
-from jepack.images import base_of, is_address, source_below, source_name
+from jepack.images import ImageFile
 from jepack.names import kept
 from jepack.preprocess import Pixels, Preprocessing
-from training.config import TrainConfig
-from training.data import Cache
+from jepack.source import Source
 from training.evaluate import features
-from training.splits import column
+from training.images import class_ids
+from training.preparing import Prepared
+from training.splits import Split, column
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8
 CPU = torch.device("cpu")
 HELD_OUT_NAMES = 2048
 SILENT_SHARE = 1e-3  # of the mean variance, the floor of isotropy.fit_calibration
-
-
-@dataclass(frozen=True)
-class Split:
-    """Indices into the cache."""
-
-    train: Any
-    held_out: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +61,16 @@ class Content:
 def write(
     folder: Path,
     encoder: Encoder,
-    config: TrainConfig,
-    preprocessing: Preprocessing,
-    cache: Cache,
-    split: Split,
+    prepared: Prepared,
     provenance: dict[str, Any],
     curves: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    *,
-    device: torch.device = CPU,
 ) -> Bundle:
-    """The bundle of a training run; `device` embeds its images."""
+    """The bundle of a training run, its images embedded on the run's device."""
+    config, images, preprocessing = prepared.config, prepared.images, prepared.preprocessing
 
     def read(indices: Any) -> Pixels:
-        return np.stack([cache.original(int(i), indices, preprocessing) for i in indices])
+        return np.stack([images.original(int(i), indices, preprocessing) for i in indices])
 
     data = provenance["data"]
     content = Content(
@@ -96,15 +85,15 @@ def write(
         limits="Trained without labels on one data set; nothing is known of it outside that domain.",
         provenance=provenance,
         read=read,
-        split=split,
+        split=prepared.split,
         seed=config.seed,
-        labels=cache.class_ids(),
-        groups=column(cache.files, config.group_by) if config.group_by else None,
+        labels=class_ids(images.files),
+        groups=column(images.files, config.group_by) if config.group_by else None,
         fit_projection=config.projection_dims if config.method == "ijepa" else 0,
         recipe=config.to_json(),
         curves=curves,
     )
-    return assemble(folder, content, on_progress, device=device)
+    return assemble(folder, content, on_progress, device=prepared.here.device)
 
 
 def assemble(
@@ -249,32 +238,33 @@ def golden_tensors(
     return {name: value.contiguous() for name, value in golden.items()}
 
 
-def provenance(
-    config: TrainConfig, cache: Cache, held_out: Any, data: Path, license: str
-) -> dict[str, Any]:
+def provenance(prepared: Prepared, record: dict[str, Any]) -> dict[str, Any]:
     """Where an encoder came from: code, data, versions."""
+    config, images, held_out = prepared.config, prepared.images, prepared.split.held_out
     return {
-        "data": data_of(data, cache.files, cache.digest, held_out, config.seed),
-        "license": license,
+        "data": data_of(prepared.source, images.files, images.digest, held_out, config.seed),
+        "license": record["license"],
         "commit": commit(),
         "versions": versions(),
         "recipe": config.to_json(),
+        "history": record["history"],
     }
 
 
-def data_of(data: Path, files: Any, digest: str, held_out: Any, seed: int) -> dict[str, Any]:
+def data_of(
+    source: Source, files: Sequence[ImageFile], digest: str, held_out: Any, seed: int
+) -> dict[str, Any]:
     """What the manifest says of the data; jepack.heldout reads it."""
-    base, source = base_of(data), source_below(data)
     return {
-        "folder": source_name(data) if is_address(data) else str(base.absolute()),
-        **({"source": source} if source and not is_address(data) else {}),
+        "folder": source.text if source.away else str(source.base.absolute()),
+        **({"source": source.below} if source.below and not source.away else {}),
         "digest": digest,
         "images": len(files),
-        "held_out": held_out_names(files, base, held_out, seed),
+        "held_out": held_out_names(files, source.base, held_out, seed),
     }
 
 
-def held_out_names(files: Any, base: Path, held_out: Any, seed: int) -> list[str]:
+def held_out_names(files: Sequence[ImageFile], base: Path, held_out: Any, seed: int) -> list[str]:
     """Names of the images kept out, a draw of them where there are very many: `jepack export` judges by
     these alone, so they must not be those of the first classes."""
     return [files[int(i)].name_below(base) for i in pick(held_out, HELD_OUT_NAMES, seed)]

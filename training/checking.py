@@ -6,7 +6,6 @@ V views, B images, D projection dims.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from jepack.encoder import Encoder
 from jepack.errors import TrainingError
 from jepack.preprocess import Preprocessing
 from training.batches import Cutter, Finisher
-from training.bundling import Split
 from training.config import TrainConfig
-from training.data import Cache
 from training.evaluate import Evaluation, crops, evaluate
+from training.images import Images, class_ids
 from training.lejepa import Embedder
 from training.monitor import Monitor
-from training.starting import State
+from training.preparing import Prepared
+from training.starting import Session, told
 from training.views import preset
 
 EVALUATED_IMAGES = 1024
@@ -39,26 +38,24 @@ YOUNG_STEPS = 30
 class Checker:
     """Evaluates on fixed images and stops a run that collapsed. Lives on the first rank only."""
 
-    def __init__(
-        self, config: TrainConfig, cache: Cache, parts: Split, preprocessing: Preprocessing
-    ) -> None:
-        self.config = config
-        self.preprocessing = replace(preprocessing, size=config.size)
-        self.score = LabelFreeScore(config, cache, parts.train, preprocessing)
-        ids = cache.class_ids()
+    def __init__(self, prepared: Prepared) -> None:
+        self.config = config = prepared.config
+        self.preprocessing = replace(prepared.preprocessing, size=config.size)
+        images, split = prepared.images, prepared.split
+        self.score = LabelFreeScore(config, images, split.train, prepared.preprocessing)
+        ids = class_ids(images.files)
         generator = np.random.default_rng([config.seed, 3])
 
         def some(indices: Any) -> Any:
             chosen = generator.permutation(indices)[:EVALUATED_IMAGES]
-            pixels, kept = crops(cache, chosen, self.preprocessing)
+            pixels, kept = crops(images, chosen, self.preprocessing)
             return pixels, ids[kept]
 
-        self.reference, self.held_out = some(parts.train), some(parts.held_out)
+        self.reference, self.held_out = some(split.train), some(split.held_out)
 
-    def check(
-        self, state: State, encoder: Encoder, figures: dict[str, float], watcher: Monitor
-    ) -> Evaluation:
+    def check(self, session: Session, encoder: Encoder, watcher: Monitor) -> Evaluation:
         """Evaluate `encoder`, tell the watcher; TrainingError when its projections have collapsed."""
+        state = session.state
         found = evaluate(encoder, self.preprocessing, self.reference, self.held_out)
         watcher.evaluation(state.step, found.figures() | self.score.figures(encoder))
         report = found.projection
@@ -69,7 +66,7 @@ class Checker:
             raise TrainingError(
                 f"step {state.step}: the projections have collapsed (effective rank "
                 f"{report.effective_rank:.2f} of {report.dimensions}, variance {report.variance:.2g}; "
-                f"{told(figures)}). {last_good(state, watcher.run)} Try a larger --sigreg-weight, "
+                f"{told(session.losses)}). {session.last_good()} Try a larger --sigreg-weight, "
                 "more --images-per-step, or a lower --learning-rate."
             )
         return found
@@ -85,7 +82,7 @@ class LabelFreeScore:
     def __init__(
         self,
         config: TrainConfig,
-        cache: Cache,
+        images: Images,
         train: npt.NDArray[np.int64],
         preprocessing: Preprocessing,
     ) -> None:
@@ -94,7 +91,7 @@ class LabelFreeScore:
         )
         self.preprocessing = preprocessing
         self.look = preset(config.preset, config.view_overrides)
-        self.cutter = Cutter(cache, train, self.config, self.look)
+        self.cutter = Cutter(images, train, self.config, self.look)
 
     def figures(self, encoder: Encoder) -> dict[str, float]:
         """{"score": ...}, empty where the method has no such loss."""
@@ -142,18 +139,3 @@ class batch_statistics:
         for norm, (mean, variance) in zip(self.norms, self.kept, strict=True):
             norm.running_mean, norm.running_var = mean, variance
         self.module.train(self.was_training)
-
-
-def told(figures: dict[str, float]) -> str:
-    """The parts of a loss in words."""
-    return ", ".join(
-        f"{name} {figures[name]:.4g}"
-        for name in ("loss", "prediction", "regulariser")
-        if name in figures
-    )
-
-
-def last_good(state: State, out: Path) -> str:
-    if state.last_checkpoint is None:
-        return "There is no checkpoint yet."
-    return f"The last good checkpoint is {state.last_checkpoint}."

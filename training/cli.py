@@ -2,28 +2,74 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
 
 from jepack import options
+from jepack.assignments import names_of
 from jepack.errors import ConfigError
 from jepack.names import marked
+from jepack.source import Source
 from jepack.stages import page
 from training import trackers
-from training.config import RECIPES, recipe
-from training.overrides import name_of, override
+from training.config import RECIPES, TrainConfig, recipe
+from training.overrides import override
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
 
+# Settings that have an option of their own; every other one is reached by --set.
+OPTIONS = {
+    "method": "lejepa or ijepa.",
+    "encoder": "timm name.",
+    "preset": "View preset; see `jepack views`.",
+    "window": "Intensities shown: p1,p99 or lo,hi or dicom.",
+    "group_by": "Manifest column that validation must not cut through.",
+    "size": "Side of the global views, px.",
+    "images_per_step": "Over all ranks.",
+    "accumulate": "Micro-batches per step.",
+    "epochs": "Passes over the data.",
+    "minutes": "Wall-clock budget of steps, evaluations and checkpoints.",
+    "threads": "CPU threads that compute; default: what is fastest while it runs.",
+    "learning_rate": "Peak.",
+    "sigreg_weight": "Lambda, in (0, 1).",
+    "precision": "auto, bf16 or fp32.",
+    "init": "Bundle to start from.",
+    "max_bad": "Unreadable images allowed, 0..1.",
+    "stream": "No cache: decode images when a step needs them.",
+    "seed": "Of weights, order and views.",
+}
 
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each of OPTIONS, of its field's type; None where it is not given."""
+    hints = get_type_hints(TrainConfig)
+    own = inspect.signature(command, eval_str=True)
+    shown = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for name, text in OPTIONS.items():
+        words = (
+            ["--" + name.replace("_", "-")] if hints[name] is bool else []
+        )  # a flag has no --no-
+        kind = Annotated[hints[name] | None, typer.Option(*words, help=text)]  # type: ignore[valid-type]
+        command.__annotations__[name] = kind  # typer asks both
+        shown.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        )
+    command.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
+    return command
+
+
+@with_options
 def train(
+    *,
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
             help=f"Folder of images, manifest, shards or other data; see {page('data.md')}."
         ),
@@ -41,36 +87,6 @@ def train(
             "--recipe", help=f"One of {', '.join(RECIPES)}; default small-domain or ijepa."
         ),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="lejepa or ijepa.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="timm name.")] = None,
-    preset: Annotated[str | None, typer.Option(help="View preset; see `jepack views`.")] = None,
-    window: Annotated[
-        str | None, typer.Option(help="Intensities shown: p1,p99 or lo,hi or dicom.")
-    ] = None,
-    group_by: Annotated[
-        str | None, typer.Option(help="Manifest column that validation must not cut through.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the global views, px.")] = None,
-    images_per_step: Annotated[int | None, typer.Option(help="Over all ranks.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Micro-batches per step.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Wall-clock budget of steps, evaluations and checkpoints."),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads that compute; default: what is fastest while it runs."),
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak.")] = None,
-    sigreg_weight: Annotated[float | None, typer.Option(help="Lambda, in (0, 1).")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
-    init: Annotated[str | None, typer.Option(help="Bundle to start from.")] = None,
-    max_bad: Annotated[float | None, typer.Option(help="Unreadable images allowed, 0..1.")] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="No cache: decode images when a step needs them.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,
     settings: Setting = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
@@ -89,6 +105,7 @@ def train(
         typer.Option("--dry-run", help="Ten steps, then memory, speed and time; writes nothing."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    **options: Any,
 ) -> None:
     """Train an encoder on your own images and write a bundle.
 
@@ -96,27 +113,21 @@ def train(
       jepack train photos/ --recipe small-domain --out runs/photos
       torchrun --nproc-per-node 4 -m jepack train photos/ --recipe vit_small
     """
-    config = recipe(recipe_name or ("ijepa" if method == "ijepa" else "small-domain"))
-    given: dict[str, Any] = {
-        "method": method, "encoder": encoder, "preset": preset, "size": size,
-        "images_per_step": images_per_step, "accumulate": accumulate, "epochs": epochs,
-        "minutes": minutes, "learning_rate": learning_rate, "sigreg_weight": sigreg_weight,
-        "precision": precision, "init": init, "max_bad": max_bad, "seed": seed,
-        "window": window, "group_by": group_by, "stream": stream or None,
-        "threads": threads,
-    }  # fmt: skip
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    for name in (name_of(setting, "--set") for setting in settings or []):
-        if given.get(name) is not None:
+    given = {name: value for name, value in options.items() if value is not None}
+    usual = "ijepa" if given.get("method") == "ijepa" else "small-domain"
+    config = replace(recipe(recipe_name or usual), **given)
+    for name in names_of(settings or [], "--set"):
+        if name in given:
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
 
+    source = Source.of(data)
     trackers.check(log or [])
     if dry_run:
         from training import estimate as dry
 
-        found = dry.estimate(config, data, device=device)
+        found = dry.estimate(config, source, device=device)
         if found is not None and as_json:
             print(json.dumps(found.to_json()))
         elif found is not None:
@@ -125,7 +136,7 @@ def train(
     from training import train as stage  # torch is imported only when training starts
 
     bundle = stage.train(
-        config, data, out, device=device, fresh=fresh, license=license, log=log or ()
+        config, source, out, device=device, fresh=fresh, license=license, log=log or ()
     )
     if bundle is None:
         return

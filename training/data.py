@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +23,15 @@ from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
 from jepack.preprocess import Pixels, Preprocessing
 from jepack.shards import fetched_record
+from jepack.source import Source
 from training.building import FORMAT, Progress, build
 from training.content import Grids
-from training.splits import split, training_split
-
-__all__ = [
-    "Cache",
-    "Fetched",
-    "guess_channels",
-    "images_of_step",
-    "measure_window",
-    "open_cache",
-    "split",
-    "training_split",
-]
-
-
-Order = Callable[[int], npt.NDArray[np.int64]]  # step -> indices of its images
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Some images of a data set, ready to be cut."""
-
-    images: list[Pixels]  # B of them, [H, W, C]
-    shapes: npt.NDArray[np.int64]  # [B, 2] height and width, px
-    regions: npt.NDArray[np.int64] | None  # [B, 4] top, left, height, width, px
-    masks: Grids | None  # [B, G, G]
-    indices: npt.NDArray[np.int64]  # [B] which images they are
+from training.images import Fetched, Ints, Order, shuffled
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Decoded images on disk, ready to be cut into views."""
+    """Images (see images.py) that lie decoded on disk, ready to be cut into views."""
 
     folder: Path
     pixels: npt.NDArray[np.uint8]  # every image's bytes, one after the other, memory-mapped
@@ -74,7 +50,6 @@ class Cache:
 
     @property
     def listed(self) -> int:
-        """The images that the data set names, those that cannot be read among them."""
         return len(self) + len(self.bad)
 
     def __getitem__(self, index: int) -> Pixels:
@@ -84,15 +59,22 @@ class Cache:
         flat = self.pixels[start : start + height * width * self.channels]
         return flat.reshape(height, width, self.channels)
 
-    def fetch(self, indices: npt.NDArray[np.int64], among: Any = None, pool: Any = None) -> Fetched:
-        """The images of these indices. `among` and `pool` matter to a stream (stream.py) only."""
+    @property
+    def outlines(self) -> str:
+        shown = hashlib.sha256()
+        for part in (self.regions, self.masks):
+            shown.update(b"none" if part is None else np.ascontiguousarray(part).data)
+        return shown.hexdigest()
+
+    def fetch(
+        self, indices: Ints, among: Any = None, pool: ThreadPoolExecutor | None = None
+    ) -> Fetched:
         regions = None if self.regions is None else self.regions[indices]
         masks = None if self.masks is None else self.masks[indices]
         images = [self[index] for index in indices.tolist()]
         return Fetched(images, self.shapes[indices], regions, masks, indices)
 
     def get(self, index: int) -> Pixels | None:
-        """Image `index`; None when it cannot be read, which happens in a stream only."""
         return self[index]
 
     def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
@@ -105,30 +87,10 @@ class Cache:
         except DataError:
             return preprocess.crop(self[index], look)
 
-    def order(self, chosen: npt.NDArray[np.int64], images_per_step: int, seed: int) -> Order:
-        """Which of the `chosen` images each step sees."""
-
-        def indices(step: int) -> npt.NDArray[np.int64]:
-            return chosen[images_of_step(len(chosen), images_per_step, step, seed)]
-
-        return indices
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(file.path for file in self.files)
-
-    @property
-    def labels(self) -> tuple[str | None, ...]:
-        return tuple(file.label for file in self.files)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(sorted({label for label in self.labels if label is not None}))
-
-    def class_ids(self) -> npt.NDArray[np.int64]:
-        """[N] index into `classes`, -1 where an image has no label."""
-        lookup = {name: number for number, name in enumerate(self.classes)}
-        return np.array([lookup.get(label, -1) if label else -1 for label in self.labels])
+    def order(
+        self, chosen: Ints, images_per_step: int, seed: int, share: slice | None = None
+    ) -> Order:
+        return shuffled(chosen, images_per_step, seed)
 
 
 def some(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
@@ -197,8 +159,9 @@ def measure_window(
 
 
 def open_cache(
-    data: Path,
+    data: Source | Path | str,
     *,
+    files: Sequence[ImageFile] | None = None,
     side: int,
     channels: int,
     window: Window = None,
@@ -209,12 +172,13 @@ def open_cache(
     workers: int = 2,
     on_progress: Progress | None = None,
 ) -> Cache:
-    """The cache of a data set (see find_images), built on first use.
+    """The cache of a data set, built on first use. `files`: what find_images found in it, if it has looked.
 
     Raises DataError when there are no images or more than `max_bad` of them cannot be read.
     `on_progress(done, total)` is called while building.
     """
-    files = find_images(data, parts=True, tile=tile, stride=stride)
+    if files is None:
+        files = find_images(data, parts=True, tile=tile, stride=stride)
     folder = (root or cache_root()) / f"images-{identity(files, side, channels, window)}"
     while True:
         if not (folder / "index.json").is_file():
@@ -302,22 +266,3 @@ def regions_of(boxes: list[Any], shapes: npt.NDArray[np.int64]) -> npt.NDArray[n
         [box or [0, 0, *shape] for box, shape in zip(boxes, shapes.tolist(), strict=True)],
         dtype=np.int64,
     )
-
-
-def images_of_step(count: int, images_per_step: int, step: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of one step: the stream of shuffled epochs, cut every `images_per_step`.
-
-    A pure function of (seed, step): resuming at a step needs no sampler state.
-    """
-    first = step * images_per_step
-    epochs = range(first // count, (first + images_per_step - 1) // count + 1)
-    stream = np.concatenate([epoch_order(count, seed, epoch) for epoch in epochs])
-    start = first - epochs[0] * count
-    return stream[start : start + images_per_step]
-
-
-@lru_cache(maxsize=4)  # drawn once per epoch, not at every step; the step between two needs both
-def epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    order = np.random.default_rng([seed, 1, epoch]).permutation(count)
-    order.flags.writeable = False
-    return order

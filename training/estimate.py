@@ -22,24 +22,18 @@ from jepack import threads
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration
 from jepack.preprocess import Preprocessing
+from jepack.source import Source
 from jepack.tracing import exported, reason_of
 from training.averaging import local
-from training.batches import Cutter, Finisher, Prefetcher
+from training.batches import Prefetcher
 from training.config import TrainConfig
-from training.distributed import Ranks, ranks
-from training.fitting import check_encoder
+from training.counting import counter
+from training.distributed import ranks
 from training.memory import available_memory
-from training.monitor import counter
-from training.starting import State, build, settle, steps_of
+from training.preparing import Prepared, prepare
+from training.starting import State
 from training.stepping import one_step
-from training.train import (
-    prepare_data,
-    seed_everything,
-    serving_preprocessing,
-    split_of,
-    threads_of,
-)
-from training.views import preset
+from training.train import threads_of
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
 TIMED_STEPS = 10
@@ -72,35 +66,33 @@ class Estimate:
 
 
 def estimate(
-    config: TrainConfig, data: Path, *, device: str | None = None, cache_root: Path | None = None
+    config: TrainConfig,
+    data: Source | Path | str,
+    *,
+    device: str | None = None,
+    cache_root: Path | None = None,
 ) -> Estimate | None:
     """Run a few steps and throw them away; only the decoded cache stays. None on ranks but the first."""
+    source = Source.of(data)
     with ranks(device) as here, threads.fixing(config.threads):
-        config = settle(config, here)
-        check_encoder(config)
-        config, window, cache = prepare_data(config, data, here, cache_root)
-        look = serving_preprocessing(config, cache, window)
-        parts = split_of(config, cache.files, here)
-        seed_everything(config, 0, here)
-        state = build(config, here)
-        state.total = steps_of(config, len(parts.train))
-        on_device = here.device.type == "cuda"
-        knobs = preset(config.preset, config.view_overrides)
-        cutter = Cutter(
-            cache, parts.train, config, knobs, here.rank, here.world, on_device=on_device
-        )
-        finisher = Finisher(config, knobs, look.mean, look.std, here.device)
-        saved = SavedBytes(state.method.trained)
+        prepared = prepare(config, source, here, cache_root=cache_root)
+        config = prepared.config
+        session = prepared.start()
+        finisher = prepared.finisher()
+        saved = SavedBytes(session.state.method.trained)
         took: list[float] = []
         waited: list[float] = []
         view_bytes, chooser = 0, threads.Chooser(torch)
-        with Prefetcher(cutter, 0, config.workers) as batches, counter("dry run") as show:
+        with (
+            Prefetcher(prepared.cutter(), 0, config.workers) as batches,
+            counter("dry run") as show,
+        ):
             for number, batch in enumerate(batches):
                 begin = time.perf_counter()
                 with chooser.turn(number=threads_of(number, {}, here)):
                     views = finisher.finish(batch)
                     with saved if number == 0 else nullcontext():
-                        one_step(config, state, views, here, Path())
+                        one_step(config, session, views, here)
                 if number == 0:
                     view_bytes = sum(
                         part.nbytes
@@ -108,18 +100,19 @@ def estimate(
                         if part is not None
                     )
                 if number >= WARM_STEPS:
-                    took.append(time.perf_counter() - begin + batches.waited_s)
-                    waited.append(batches.waited_s + finisher.took.seconds())
+                    took.append(time.perf_counter() - begin + batch.waited_s)
+                    waited.append(batch.waited_s + views.took.seconds())
                 if here.first:
                     show(number + 1, WARM_STEPS + TIMED_STEPS)
                 if len(took) == TIMED_STEPS:
                     break
-        encoder = state.best()
+        encoder = session.best()
         if not here.first:
             return None
-        memory = bytes_of(state, saved.peak, view_bytes)
-        found = put_together(config, here, memory, took, waited, state, len(parts.train))
-        return replace(found, export_problem=export_problem(encoder, look))
+        memory = bytes_of(session.state, saved.peak, view_bytes)
+        found = put_together(prepared, session.state, memory, took, waited)
+        problem = export_problem(encoder, prepared.preprocessing)
+        return replace(found, export_problem=problem)
 
 
 def export_problem(encoder: Encoder, look: Preprocessing) -> str:
@@ -159,9 +152,9 @@ def bytes_of(state: State, activations: int, views: int) -> dict[str, int]:
 
 
 def put_together(
-    config: TrainConfig, here: Ranks, memory: dict[str, int], took: list[float],
-    waited: list[float], state: State, images: int,
-) -> Estimate:  # fmt: skip
+    prepared: Prepared, state: State, memory: dict[str, int], took: list[float], waited: list[float]
+) -> Estimate:
+    config, here, images = prepared.config, prepared.here, len(prepared.split.train)
     needed = sum(memory.values())
     if here.device.type == "cuda":
         needed = max(needed, torch.cuda.max_memory_allocated(here.device))

@@ -22,8 +22,8 @@ from jepack import isotropy, preprocess, threads
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration, IsotropyReport
 from jepack.preprocess import Pixels, Preprocessing
-from training.data import Cache
 from training.devices import exact_float32
+from training.images import Images
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,7 +64,7 @@ class Evaluation:
 
 
 def crops(
-    cache: Cache, chosen: npt.NDArray[np.int64], preprocessing: Preprocessing
+    images: Images, chosen: npt.NDArray[np.int64], preprocessing: Preprocessing
 ) -> tuple[Pixels, npt.NDArray[np.int64]]:
     """[N, S, S, C] centre crops as serving would cut them, and which images: those that can be read.
 
@@ -72,7 +72,7 @@ def crops(
     """
     found = {}
     for index in np.sort(chosen).tolist():
-        image = cache.get(index)
+        image = images.get(index)
         if image is not None:
             found[index] = preprocess.crop(image, preprocessing)
     kept = [index for index in chosen.tolist() if index in found]

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from pathlib import Path
 
 from jepack.errors import TrainingError
 from jepack.sigreg import collapse_value
-from training.checking import last_good, told
 from training.config import TrainConfig
-from training.starting import State
+from training.starting import Session, told
 
 WINDOW = 20  # steps whose median is judged: one odd batch stops nothing
 YOUNG_STEPS = 100  # and twice the warm-up: untrained projections lie at a point, too
@@ -36,13 +34,12 @@ class Health:
         sigreg = config.method == "lejepa" and config.regulariser == "sigreg"
         self.collapsed_at = collapse_value(config.images_per_step) if sigreg else None
 
-    def check(
-        self, state: State, figures: dict[str, float], run: Path, step: int | None = None
-    ) -> None:
+    def check(self, session: Session, figures: dict[str, float], step: int | None = None) -> None:
         """With the figures of each step, the newest or that after which `step` were done.
 
         TrainingError when the run is lost.
         """
+        state = session.state
         step = state.step if step is None else step
         if not math.isfinite(figures["loss"]):
             return  # not applied, and counted by the step itself
@@ -55,7 +52,7 @@ class Health:
         if loss > max(DIVERGED * state.lowest_loss, UNRELATED):
             raise TrainingError(
                 f"step {step}: the loss has diverged (median of {WINDOW} steps {loss:.4g}, it was "
-                f"{state.lowest_loss:.4g}; {told(figures)}). {last_good(state, run)} Try a lower "
+                f"{state.lowest_loss:.4g}; {told(figures)}). {session.last_good()} Try a lower "
                 "--learning-rate, or --set gradient_clip=1."
             )
         young = max(YOUNG_STEPS, 2 * self.config.warmup_fraction * state.total)
@@ -66,6 +63,6 @@ class Health:
             raise TrainingError(
                 f"step {step}: the projections lie at a point, or as far from N(0, I) as one (SIGReg "
                 f"{statistic:.2f}, at full collapse {self.collapsed_at:.2f}; {told(figures)}). "
-                f"{last_good(state, run)} Try a larger --sigreg-weight or --learning-rate, or a "
+                f"{session.last_good()} Try a larger --sigreg-weight or --learning-rate, or a "
                 "warm-up of fewer steps."
             )

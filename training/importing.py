@@ -27,14 +27,16 @@ from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SEED
 from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
+from jepack.source import Source
 from training import bundling
-from training.bundling import Content, Split
+from training.bundling import Content
+from training.counting import counter
 from training.data import measure_window
 from training.devices import choose_device
-from training.monitor import counter
+from training.images import class_ids
 from training.ranges import cautions
-from training.splits import column, training_split
-from training.weights import Source, open_source
+from training.splits import Split, column, training_split
+from training.weights import Weights, open_source
 
 NEEDED_IMAGES = 32
 HELD_OUT_SHARE = 0.25
@@ -57,7 +59,7 @@ def import_encoder(
     source: Annotated[
         str, typer.Argument(help="timm:NAME, hf:OWNER/REPO, a weights file, or a timm folder.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder of your images: they set the projection.")],
+    data: Annotated[str, typer.Option(help="Folder of your images: they set the projection.")],
     out: Annotated[
         Path, typer.Option(help="Bundle folder to write.", callback=options.folder_to_write)
     ],
@@ -109,7 +111,7 @@ def import_encoder(
     chosen = choose_device(device)
     found = open_source(source, encoder, channels, size)
     bundle = wrap(
-        found, data, out, channels=channels, size=size, projection_dims=projection_dims,
+        found, Source.of(data), out, channels=channels, size=size, projection_dims=projection_dims,
         license=license or found.stated.get("license") or "not stated", seed=seed, device=chosen,
         window=window, group_by=group_by,
     )  # fmt: skip
@@ -139,8 +141,8 @@ def import_encoder(
 
 
 def wrap(
-    source: Source,
-    data: Path,
+    weights: Weights,
+    data: Source,
     out: Path,
     *,
     channels: int,
@@ -164,8 +166,8 @@ def wrap(
             f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
         )
     digest = hashlib.sha256(b"".join(bytes.fromhex(content) for content in contents)).hexdigest()
-    look = replace(preprocessing_of(source.stated, channels, size), window=span)
-    width = embedding_dims(source.backbone.eval(), channels, look.size)
+    look = replace(preprocessing_of(weights.stated, channels, size), window=span)
+    width = embedding_dims(weights.backbone.eval(), channels, look.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
     fitting, held_out = training_split(files, HELD_OUT_SHARE, seed, group_by, contents)
 
@@ -174,18 +176,18 @@ def wrap(
 
     provenance = {
         "data": bundling.data_of(data, files, digest, held_out, seed),
-        "weights": {"origin": source.origin, "sha256": source.sha256},
+        "weights": {"origin": weights.origin, "sha256": weights.sha256},
         "license": license,
         "commit": bundling.commit(),
         "versions": bundling.versions(),
     }
     content = Content(
-        encoder=Encoder(source.backbone, unused),
+        encoder=Encoder(weights.backbone, unused),
         preprocessing=look,
-        architecture=source.architecture,
-        model_args=source.model_args,
+        architecture=weights.architecture,
+        model_args=weights.model_args,
         method="imported",
-        story=f"A `{source.architecture}` with weights from {source.origin}, not trained further. Its "
+        story=f"A `{weights.architecture}` with weights from {weights.origin}, not trained further. Its "
         f"projection was fitted on {len(fitting):,} images, {len(held_out):,} others were kept out to "
         f"judge it.\nLicence of the weights: {license}.",
         limits="How well these weights suit a domain is not known before `jepack probe` is run on it.",
@@ -199,12 +201,6 @@ def wrap(
     )
     with counter("embed") as show:
         return bundling.assemble(out, content, show, device=device or bundling.CPU)
-
-
-def class_ids(files: list[Any]) -> Any:
-    """[N] a number for each label, -1 where an image has none."""
-    names = sorted({file.label for file in files if file.label is not None})
-    return np.array([-1 if file.label is None else names.index(file.label) for file in files])
 
 
 def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], list[str]]:

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import drawing, options, preprocess
-from jepack.containers import is_folder
 from jepack.errors import DataError
-from jepack.images import chosen, find_images, passed_over, source_name
+from jepack.images import find_images, passed_over
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.options import SIDE
+from jepack.source import Source
+from training.counting import counter
 from training.data import measure_window
-from training.monitor import counter
 from training.preview import shown
 from training.ranges import sentences
 from training.survey import Look, survey
@@ -29,7 +29,7 @@ SHOWN = 12  # names printed per list; --json has all
 
 
 def inspect(
-    data: Annotated[Path, typer.Argument(help="Folder of images, manifest, shards or other data.")],
+    data: Annotated[str, typer.Argument(help="Folder of images, manifest, shards or other data.")],
     max_bad: Annotated[
         float,
         typer.Option(
@@ -63,15 +63,13 @@ def inspect(
 
     Example: jepack inspect photos/ --sheet contact.png
     """
-    notes: list[str] = []
-    files = find_images(data, parts=True, tile=tile, notes=notes)
+    source, notes = Source.of(data), list[str]()
+    files = find_images(source, parts=True, tile=tile, notes=notes)
     with counter("look") as show:
         looks = survey(files, workers, show, channels or None)
-    facts = report(source_name(data), looks)
+    facts = report(source.text, looks)
     facts["notes"] = notes
-    folder, _ = chosen(data)
-    whole = folder.is_dir() and not is_folder(folder)
-    facts["passed_over"] = passed_over(folder) if whole else {}
+    facts["passed_over"] = passed_over(source.path) if source.kind == "folder" else {}
     ranges = [look.range for look in looks if look.range is not None]
     facts["cautions"] = sentences(ranges, None, None)
     if sheet is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ SHOWN = {
 
 
 class Monitor:
-    """Rank 0's eyes; on other ranks every call does nothing."""
+    """What a run shows and keeps; lives on the first rank only."""
 
     def __init__(
         self,
@@ -51,26 +50,21 @@ class Monitor:
         total: int,
         first_step: int,
         *,
-        active: bool,
         floor: float | None = NULL_MEAN,
         trackers: Sequence[Tracker] = (),
     ) -> None:
-        self.run, self.total, self.active, self.floor = run, total, active, floor
+        self.run, self.total, self.floor = run, total, floor
         self.trackers = trackers
-        self.console = Console(stderr=True, quiet=not active)
+        self.console = Console(stderr=True)
         self.started = time.monotonic()
         self.last_line = 0.0
         self.quality = ""
-        self.log: Any = None
-        self.board: Any = None
-        if not active:
-            return
         from torch.utils.tensorboard import SummaryWriter
 
         run.mkdir(parents=True, exist_ok=True)
         again = trim(run / "log.jsonl", first_step)
-        self.log = (run / "log.jsonl").open("a", buffering=1)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self.log: Any = (run / "log.jsonl").open("a", buffering=1)
+        self.board: Any = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
         for name, value in again.items():  # it purges this step's evaluation too
             self.board.add_scalar(f"evaluation/{name}", value, first_step)
         self.progress = Progress(
@@ -86,27 +80,23 @@ class Monitor:
         self.task = self.progress.add_task("train", total=total, completed=first_step, figures="")
 
     def __enter__(self) -> Monitor:
-        if self.active and self.console.is_terminal:
+        if self.console.is_terminal:
             self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.active:
-            self.progress.stop()
-            self.log.close()
-            self.board.close()
-            for tracker in self.trackers:
-                tracker.close()
+        self.progress.stop()
+        self.log.close()
+        self.board.close()
+        for tracker in self.trackers:
+            tracker.close()
 
     def set_total(self, total: int) -> None:
         self.total = total
-        if self.active:
-            self.progress.update(self.task, total=total)
+        self.progress.update(self.task, total=total)
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         """Figures of step `step` (counted from 0): loss, prediction, regulariser, images_per_s, ..."""
-        if not self.active:
-            return
         self.keep({"step": step, **figures}, "train", step, figures)
         regulariser = ""
         if "regulariser" in figures:
@@ -132,8 +122,6 @@ class Monitor:
             )
 
     def evaluation(self, step: int, figures: dict[str, float]) -> None:
-        if not self.active:
-            return
         self.keep({"step": step, "evaluation": figures}, "evaluation", step, figures)
         self.quality = ""
         if "knn" in figures:
@@ -155,8 +143,6 @@ class Monitor:
 
     def table(self) -> None:
         """First and last of every evaluated figure."""
-        if not self.active:
-            return
         found = [entry["evaluation"] for entry in read_log(self.run)[1]]
         table = Table(title="On held-out images", title_justify="left", box=None)
         for column in ("", "first", "last", ""):
@@ -168,14 +154,12 @@ class Monitor:
         self.console.print(table)
 
     def say(self, text: str) -> None:
-        if self.active:
-            self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        if self.active:
-            self.console.print(
-                f"[yellow]warning:[/] {marked_lines(text)}", highlight=False, soft_wrap=True
-            )
+        self.console.print(
+            f"[yellow]warning:[/] {marked_lines(text)}", highlight=False, soft_wrap=True
+        )
 
 
 def trim(log: Path, first_step: int) -> dict[str, float]:
@@ -200,26 +184,3 @@ def trim(log: Path, first_step: int) -> dict[str, float]:
                 last = entry["evaluation"]
     write_bytes(log, "".join(line + "\n" for line in kept).encode())
     return last
-
-
-@contextmanager
-def counter(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar driven by (done, total); silent until there is something to count."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn(f"[bold]{name}[/]"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console,
-    )  # fmt: skip
-    task = bar.add_task(name, total=None)
-
-    def show(done: int, total: int) -> None:
-        if not bar.live.is_started and console.is_terminal:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-        if not console.is_terminal and done == total:
-            console.print(f"{name} {done}/{total}")
-
-    try:
-        yield show
-    finally:
-        bar.stop()

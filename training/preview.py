@@ -17,6 +17,7 @@ from jepack.images import ImageFile, find_images
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.options import SEED
+from jepack.source import Source
 from training.config import TrainConfig
 from training.content import contents_for
 from training.data import guess_channels, measure_window
@@ -32,7 +33,7 @@ Setting = Annotated[
 
 
 def views(
-    data: Annotated[Path, typer.Argument(help="Folder of images, manifest, shards or other data.")],
+    data: Annotated[str, typer.Argument(help="Folder of images, manifest, shards or other data.")],
     preset_name: Annotated[
         str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")
     ] = "natural",
@@ -56,8 +57,10 @@ def views(
     """
     config = override(TrainConfig(preset=preset_name), settings or [])
     look = preset(config.preset, config.view_overrides)
-    notes: list[str] = []
-    files = find_images(data, parts=True, notes=notes, tile=config.tile, stride=config.tile_stride)
+    source, notes = Source.of(data), list[str]()
+    files = find_images(
+        source, parts=True, notes=notes, tile=config.tile, stride=config.tile_stride
+    )
     tell(Console(stderr=True), notes)
     channels = config.channels or guess_channels(files)
     span = measure_window(files, window or config.window, channels)
@@ -73,7 +76,7 @@ def views(
         except DataError as error:
             refused.append(f"{files[number].name}: {error}")
     if not chosen:
-        raise DataError(f"{data}: none of the images tried can be read: {refused[0]}")
+        raise DataError(f"{source}: none of the images tried can be read: {refused[0]}")
     pictures = [found for _, found in chosen]
     large = make(pictures, look, global_views, size, look.global_scale, seed)
     small = make(pictures, look, local_views, round(size * 0.44), look.local_scale, seed + 1)

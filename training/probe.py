@@ -38,14 +38,15 @@ from jepack.encoder import (
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.heldout import record_of
-from jepack.images import ImageFile, chosen, find_images
+from jepack.images import ImageFile, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
 from jepack.options import SEED, Limit
 from jepack.preprocess import Pixels, Preprocessing
+from jepack.source import Source
+from training.counting import counter
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
-from training.monitor import counter
 from training.probe_table import keep, show
 from training.saving import encoder_of
 from training.splits import (
@@ -210,14 +211,14 @@ def read_those(
 
 
 def read_labelled(
-    files: list[ImageFile], look: Preprocessing, data: Path, wanted: list[str]
+    files: list[ImageFile], look: Preprocessing, source: Source, wanted: list[str]
 ) -> tuple[Pixels, list[ImageFile]]:
     """The images that can be read, and which files they are; the others are listed and left out."""
     found, bad = read_those(files, look)
     kept = [file for file, image in zip(files, found, strict=True) if image is not None]
     if bad and len(kept) < NEEDED:
         raise DataError(
-            f"{data}: {len(bad)} of {len(files)} images of {wanted} cannot be read, a probe needs "
+            f"{source}: {len(bad)} of {len(files)} images of {wanted} cannot be read, a probe needs "
             f"{NEEDED}:\n{listed(bad)}"
         )
     if bad:
@@ -302,7 +303,7 @@ def probe(
     encoder: Annotated[
         str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME or random:NAME.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder with one subfolder per class.")],
+    data: Annotated[str, typer.Option(help="Folder with one subfolder per class.")],
     classes: Annotated[
         str | None, typer.Option(help="Comma-separated classes to use; default all.")
     ] = None,
@@ -351,14 +352,14 @@ def probe(
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
     target = choose_device(device)
-    notes: list[str] = []
-    files = [file for file in find_images(data, parts=True, notes=notes) if file.label]
+    source, notes = Source.of(data), list[str]()
+    files = [file for file in find_images(source, parts=True, notes=notes) if file.label]
     tell(Console(stderr=True), notes)
     wanted = classes.split(",") if classes else sorted({str(file.label) for file in files})
     files = [file for file in files if file.label in wanted]
     if len(files) < NEEDED or len(wanted) < 2:
         raise DataError(
-            f"{data}: {len(files)} labelled images of {len(wanted)} classes ({examples(wanted)}); a probe "
+            f"{source}: {len(files)} labelled images of {len(wanted)} classes ({examples(wanted)}); a probe "
             f"needs {NEEDED} of 2. A class is a folder, or the column `label` of a manifest"
         )
     bare = encoder.startswith(KINDS) or is_checkpoint(encoder)
@@ -368,16 +369,16 @@ def probe(
         mend = "Leave it as it is with --no-save, or probe a copy."
         check_writable(bundle.folder, mend, replaced=True)
     model, look, name = opened(encoder, bundle, size)
-    images, files = read_labelled(files, look, data, wanted)
+    images, files = read_labelled(files, look, source, wanted)
     y = np.array([wanted.index(str(file.label)) for file in files])
     parts = splits_of(files, test_fraction, seed, seeds, group_by)
     controls = column(files, control) if control else []
     rows: list[dict[str, Any]] = []
-    for source in (encoder, *(baselines or ())):
+    for one in (encoder, *(baselines or ())):
         # A baseline has no trained projection; its embedding is what there is to compare with.
-        kind = output if source == encoder else "embedding"
+        kind = output if one == encoder else "embedding"
         if rows:
-            model, look, name = opened(source, bundle, size)
+            model, look, name = opened(one, bundle, size)
             images = read_images(files, look)
         x = features(model.to(target), images, look)[bundles.OUTPUTS.index(kind)]
         scores = [score(x, y, *part, seed + n) for n, part in enumerate(parts)]
@@ -387,10 +388,10 @@ def probe(
             "copies_across": float(
                 np.mean([copies_across(list(images), *part).share for part in parts])
             ),
-            "data": kept(chosen(data)[0].stem), "classes": wanted, "size": look.size,
+            "data": kept(source.path.stem), "classes": wanted, "size": look.size,
             "tested_on": split_words(files, group_by),
         }  # fmt: skip
-        if source == encoder and bundle is not None:
+        if one == encoder and bundle is not None:
             row["seen_in_training"] = seen_share(bundle, files, parts)
         if control:
             row["control"] = {"column": control, **probe_column(x, controls, parts)}

@@ -12,15 +12,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from jepack.files import canonical_json
-from training.bundling import Split
 from training.config import TrainConfig
-from training.data import Cache
+from training.images import Images
 from training.presets import PRESETS, preset
+from training.splits import Split
 
 Json = dict[str, Any]
 Changes = dict[str, tuple[Any, Any]]  # what -> before, after
@@ -43,12 +41,12 @@ FREE = (
 NOT_STATED = "not stated"  # the licence of the data, where nobody has told it
 
 
-def record(config: TrainConfig, cache: Cache, parts: Split, license: str) -> Json:
+def record(config: TrainConfig, images: Images, parts: Split, license: str) -> Json:
     """What a checkpoint keeps of its run, to be compared by whoever continues it."""
     return {
         "settings": config.to_json(),
         "init": contents_of_init(config),
-        "data": data_of(cache, parts),
+        "data": data_of(images, parts),
         "license": license,
         "history": [],
     }
@@ -59,17 +57,15 @@ def contents_of_init(config: TrainConfig) -> Json | None:
     return None if config.init is None else dict(bundles.load(Path(config.init)).fingerprints)
 
 
-def data_of(cache: Cache, parts: Split) -> Json:
+def data_of(images: Images, parts: Split) -> Json:
     """The images by content, in order, and what is made of them; no path is in it."""
-    shown = hashlib.sha256()
-    for part in (cache.regions, cache.masks):
-        shown.update(b"none" if part is None else np.ascontiguousarray(part).data)
+    labels = [file.label for file in images.files]
     return {
-        "digest": cache.digest,
-        "images": len(cache),
-        "files": cache.listed,
-        "regions": shown.hexdigest(),
-        "labels": hashlib.sha256(canonical_json(list(cache.labels))).hexdigest(),
+        "digest": images.digest,
+        "images": len(images),
+        "files": images.listed,
+        "regions": images.outlines,
+        "labels": hashlib.sha256(canonical_json(labels)).hexdigest(),
         "train": len(parts.train),
         "held_out": len(parts.held_out),
         "split": hashlib.sha256(canonical_json([list(map(int, parts.held_out))])).hexdigest(),

@@ -22,24 +22,25 @@ from jepack.preprocess import Preprocessing
 from training import checkpoint, sameness, sharding
 from training.aside import move_aside
 from training.config import TrainConfig
-from training.data import Cache
 from training.distributed import Ranks, alone
+from training.images import Images
 from training.schedule import learning_rate
-from training.starting import State, build
+from training.starting import Session, State, build
 
 
-def save(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
+def save(session: Session, out: Path, config: TrainConfig, here: Ranks) -> None:
     """Write the newest checkpoint; every rank calls it."""
+    state = session.state
     content = {
         "step": state.step,
         "total": state.total,
         "lowest_loss": state.lowest_loss,
         "config": config.to_json(),
         "run": state.record,
-        **(gathered(state) if state.sharded else plain(state) if here.first else {}),
+        **(gathered(state) if session.sharded else plain(state) if here.first else {}),
     }
     alone(here, lambda: checkpoint.save(out, state.step, content, config.keep_checkpoints))
-    state.last_checkpoint = checkpoint.folder_of(out, state.step)
+    session.last_checkpoint = checkpoint.folder_of(out, state.step)
 
 
 def plain(state: State) -> dict[str, Any]:
@@ -87,16 +88,17 @@ def refuse_another(out: Path, now: dict[str, Any]) -> None:
             sameness.refuse_idle(out, changed, about["step"])
 
 
-def resume(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
+def resume(session: Session, out: Path, config: TrainConfig, here: Ranks) -> None:
     """Continue from the newest sound checkpoint of `out`, if there is one. Writes nothing.
 
-    `state.record` is compared with the checkpoint's: what decides the run must be the same (ConfigError),
-    what may change goes into its history and into `state.notes`.
+    The state's record is compared with the checkpoint's: what decides the run must be the same
+    (ConfigError), what may change goes into its history and into `session.notes`.
     """
+    state = session.state
     warn = print_warning if here.first else lambda text: None
     found = checkpoint.load_newest(out, here.device, warn)
     if found is None:
-        compare_with_bundle(state, out)
+        compare_with_bundle(session, out)
         return
     was = sameness.earlier(out, found)
     changed = sameness.changes(was, state.record)
@@ -111,20 +113,21 @@ def resume(state: State, out: Path, config: TrainConfig, here: Ranks) -> None:
         )
     if total == step:
         sameness.refuse_idle(out, changed, step)
-    load = load_gathered if state.sharded else load_plain
+    load = load_gathered if session.sharded else load_plain
     load(state, found)
     state.lowest_loss = found.get("lowest_loss", float("inf"))  # older checkpoints lack it
-    state.last_checkpoint = checkpoint.folder_of(out, step)
+    session.last_checkpoint = checkpoint.folder_of(out, step)
     state.step, state.total = step, total
-    note_changes(state, config, was, changed, found["total"])
+    note_changes(session, config, was, changed, found["total"])
 
 
-def compare_with_bundle(state: State, out: Path) -> None:
+def compare_with_bundle(session: Session, out: Path) -> None:
     """A finished run whose checkpoints were thrown away is still known by its bundle.
 
-    Of the same run, `state` then stands at its end (without its weights). ConfigError otherwise: the bundle
+    Of the same run, the state then stands at its end (without its weights). ConfigError otherwise: the bundle
     would be written over. A damaged one counts for nothing.
     """
+    state = session.state
     try:
         source = bundles.load(out / "bundle").manifest.get("provenance") or {}
     except ArtifactError:
@@ -148,7 +151,7 @@ def compare_with_bundle(state: State, out: Path) -> None:
         state.record["license"] = source.get("license", sameness.NOT_STATED)
     before = state.total
     state.step = state.total = steps
-    if finished_bundle(state, out) is None:  # another licence: nothing to write it with
+    if finished_bundle(session, out) is None:  # another licence: nothing to write it with
         state.step, state.total = 0, before
         raise ConfigError(
             f"{out} has a bundle under another licence and no checkpoints to write it again from. Leave "
@@ -169,21 +172,26 @@ def asks_for_more(changed: sameness.Changes) -> bool:
 
 
 def note_changes(
-    state: State, config: TrainConfig, was: dict[str, Any], changed: sameness.Changes, total: int
+    session: Session,
+    config: TrainConfig,
+    was: dict[str, Any],
+    changed: sameness.Changes,
+    total: int,
 ) -> None:
     """Put what has changed into the run's history and into words; the history before it stays."""
+    state = session.state
     record = state.record
     record["history"] = list(was["history"])
     if record["license"] == sameness.NOT_STATED:
         record["license"] = was["license"]
-    state.changed = changed
+    session.changed = changed
     if not changed:
         return
     entry: dict[str, Any] = {
         "step": state.step,
         "changed": {k: list(v) for k, v in changed.items()},
     }
-    state.notes = [f"changed from here on: {line}" for line in sameness.told(changed)]
+    session.notes = [f"changed from here on: {line}" for line in sameness.told(changed)]
     if state.total != total:
         entry["total"] = [total, state.total]
     if state.total > state.step and any(
@@ -191,7 +199,7 @@ def note_changes(
     ):
         last = rate_of(was["settings"], min(max(0, state.step - 1), total - 1), total)
         following = rate_of(config.to_json(), state.step, state.total)
-        state.notes.append(
+        session.notes.append(
             f"the schedule ends at step {state.total:,} (it was {total:,}); the learning rate goes on at "
             f"{following:.3g}, its last was {last:.3g}"
         )
@@ -206,8 +214,9 @@ def rate_of(settings: dict[str, Any], step: int, total: int) -> float:
     )  # fmt: skip
 
 
-def finished_bundle(state: State, out: Path) -> Bundle | None:
+def finished_bundle(session: Session, out: Path) -> Bundle | None:
     """The bundle of a run that has no step left, if it is sound and of these weights and this data."""
+    state = session.state
     if state.step < state.total:
         return None
     found = bundle_of(state, out)
@@ -217,7 +226,7 @@ def finished_bundle(state: State, out: Path) -> Bundle | None:
     told = source.get("license", sameness.NOT_STATED)
     if state.record["license"] == sameness.NOT_STATED:  # said once, it stays said
         state.record["license"] = told
-    relabelled = source["labels"] != labels if "labels" in source else "labels" in state.changed
+    relabelled = source["labels"] != labels if "labels" in source else "labels" in session.changed
     return found if told == state.record["license"] and not relabelled else None
 
 
@@ -263,7 +272,7 @@ def begin(
     out: Path,
     config: TrainConfig,
     preprocessing: Preprocessing,
-    cache: Cache,
+    images: Images,
     fresh: bool,
 ) -> None:
     """The first thing that writes into `out`. `config.json` is what a run began with and stays."""
@@ -274,7 +283,7 @@ def begin(
         write_json(out / "config.json", config.to_json())
     write_json(out / "history.json", state.record["history"])
     write_json(out / "preprocessing.json", preprocessing.to_json())
-    write_json(out / "bad_images.json", [list(entry) for entry in cache.bad])
+    write_json(out / "bad_images.json", [list(entry) for entry in images.bad])
 
 
 def load_plain(state: State, found: dict[str, Any]) -> None:
@@ -318,11 +327,12 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
         ) from error
     found = checkpoint.load(folder, cpu)
     whole = replace(config, sharding="none", compile=False, pretrained=False)
-    state = build(whole, Ranks(0, 1, cpu))
+    session = build(whole, Ranks(0, 1, cpu))
+    state = session.state
     state.method.trained.load_state_dict(found["method"])
     if state.average is not None and found["average"] is not None:
         state.average.load_state_dict(found["average"])
-    return state.best().eval(), look
+    return session.best().eval(), look
 
 
 def print_warning(text: str) -> None:

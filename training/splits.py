@@ -28,6 +28,14 @@ HASH_BITS = 3
 SAME_COSINE = 0.999
 
 
+@dataclass(frozen=True)
+class Split:
+    """Which images are learnt from, and which are kept out to judge what was learnt."""
+
+    train: Ints
+    held_out: Ints
+
+
 def split(count: int, validation_fraction: float, seed: int) -> tuple[Any, Any]:
     """Shuffled (training, validation) indices; validation is at most 2,048 images."""
     order = np.random.default_rng([seed, 77]).permutation(count)

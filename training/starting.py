@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: settled settings, encoder, method, optimizer."""
+"""A run before its first step: settled settings; encoder, method and optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from training import methods, sharding
 from training.averaging import Average
 from training.config import TrainConfig
 from training.distributed import Ranks, broadcast
-from training.evaluate import Evaluation
 from training.lejepa import LeJEPA
 from training.methods import Method
 from training.running import RunningFigures
@@ -31,34 +30,46 @@ LEAST_HELD_OUT = 8  # isotropy is not told of fewer
 
 @dataclass
 class State:
-    """What changes while training, and is checkpointed."""
+    """What changes while training: what a checkpoint holds, and nothing else."""
 
     method: Method
     optimizer: torch.optim.Optimizer
     average: Average | None
     step: int = 0  # steps done
     total: int = 0
-    last_checkpoint: Path | None = None
-    bad_steps: int = 0
     lowest_loss: float = float("inf")  # median over some steps; divergence is measured against it
-    evaluation: Evaluation | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)  # what makes it this run, see sameness.py
+
+
+@dataclass
+class Session:
+    """A state, and what this process keeps beside it until it ends."""
+
+    state: State
     twin: Encoder | None = None  # where weights are sharded: a whole encoder, on rank 0 only
     sharded: bool = False
-    record: dict[str, Any] = field(default_factory=dict)  # what makes it this run, see sameness.py
+    last_checkpoint: Path | None = None
+    bad_steps: int = 0  # not applied, in a row
+    losses: dict[str, float] = field(default_factory=dict)  # of the last step, by part
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     notes: list[str] = field(default_factory=list)  # the same in words
     running: RunningFigures = field(init=False)  # as they were before a step
 
     def __post_init__(self) -> None:
-        self.running = RunningFigures(self.method.trained)
+        self.running = RunningFigures(self.state.method.trained)
+
+    def last_good(self) -> str:
+        if self.last_checkpoint is None:
+            return "There is no checkpoint yet."
+        return f"The last good checkpoint is {self.last_checkpoint}."
 
     def best(self) -> Encoder:
         """The encoder to evaluate and keep: the EMA copy when there is one.
 
         Every rank calls it, since shards are gathered; only rank 0's is whole.
         """
-        chosen = self.average.module if self.average is not None else self.method.encoder
+        average = self.state.average
+        chosen = average.module if average is not None else self.state.method.encoder
         assert isinstance(chosen, Encoder)
         if not self.sharded:
             return chosen
@@ -67,6 +78,15 @@ class State:
             return chosen
         self.twin.load_state_dict(weights)
         return self.twin
+
+
+def told(figures: dict[str, float]) -> str:
+    """The parts of a loss in words."""
+    return ", ".join(
+        f"{name} {figures[name]:.4g}"
+        for name in ("loss", "prediction", "regulariser")
+        if name in figures
+    )
 
 
 def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
@@ -175,7 +195,7 @@ def shared(config: TrainConfig, here: Ranks) -> int:
     return max(1, round(config.images_per_step / each)) * each
 
 
-def build(config: TrainConfig, here: Ranks) -> State:
+def build(config: TrainConfig, here: Ranks) -> Session:
     if config.init:
         encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
         encoder.train()
@@ -198,11 +218,11 @@ def build(config: TrainConfig, here: Ranks) -> State:
         return sharded(method, config, here, averaged)
     if averaged:
         average = Average(method.encoder, config.ema_decay)
-    return State(method, optimizer_for(method.trained, config), average)
+    return Session(State(method, optimizer_for(method.trained, config), average))
 
 
-def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> State:
-    """The state with FSDP2: method, average and optimizer each in shards."""
+def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> Session:
+    """The session with FSDP2: method, average and optimizer each in shards."""
     twin = sharding.unsharded_twin(method.encoder) if here.first else None
     average = Average(method.encoder, config.ema_decay) if averaged else None
     method.shard()
@@ -210,7 +230,7 @@ def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) ->
         sharding.shard(average.module, here.device)
     optimizer = optimizer_for(method.trained, config)
     assert twin is None or isinstance(twin, Encoder)
-    return State(method, optimizer, average, twin=twin, sharded=True)
+    return Session(State(method, optimizer, average), twin=twin, sharded=True)
 
 
 def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -225,3 +245,11 @@ def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     on_gpu = all(p.device.type == "cuda" for p in module.parameters())
     fused = True if on_gpu and config.sharding != "fsdp" else None
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=fused)
+
+
+def seed_everything(config: TrainConfig, step: int, here: Ranks) -> None:
+    """Dropout and noise of a step depend on (seed, step, rank) alone, so resuming repeats them.
+
+    The first call (step 0) seeds the initial weights: the same on every rank.
+    """
+    torch.manual_seed(config.seed * 1_000_003 + step * 1_009 + (here.rank if step else 0))

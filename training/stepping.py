@@ -7,7 +7,6 @@ is queued, so a non-finite gradient is held back on the device, and figures are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 
 from jepack.errors import TrainingError
 from training.batches import Took
-from training.checking import last_good, told
 from training.config import TrainConfig
 from training.distributed import Ranks
 from training.schedule import learning_rate, weight_decay
-from training.starting import State
+from training.starting import Session, State, told
 
 MAX_BAD_STEPS = 3
 
@@ -43,8 +41,9 @@ class Reading:
         return found | {"learning_rate": self.learning_rate, "gradient_norm": norm}
 
 
-def take_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Reading:
+def take_step(config: TrainConfig, session: Session, views: Any, here: Ranks) -> Reading:
     """A non-finite gradient is never applied, and leaves BatchNorm's running figures alone, too."""
+    state = session.state
     method, optimizer = state.method, state.optimizer
     rate = learning_rate(
         state.step, state.total, peak=config.learning_rate,
@@ -57,7 +56,7 @@ def take_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Rea
     )
     optimizer.zero_grad(set_to_none=True)
     method.trained.train()
-    state.running.keep()
+    session.running.keep()
     parts = method.backward(views).tensors()
     limit = config.gradient_clip or float("inf")
     norm = whole(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
@@ -66,13 +65,13 @@ def take_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Rea
         applied = (values[names.index("loss")] + norm).isfinite()
         optimizer.found_inf = (~applied).float()  # type: ignore[attr-defined]  # as GradScaler does
         optimizer.step()
-        state.running.settle(applied)
+        session.running.settle(applied)
         follow_weights(state)  # these did not move where the step was not applied
         reading = on_its_way(state.step, rate, names, values)
     else:
         reading = Reading(state.step, rate, names, values.cpu())
         finite = bool((reading.values[names.index("loss")] + reading.values[-1]).isfinite())
-        state.running.settle(finite)
+        session.running.settle(finite)
         if finite:
             optimizer.step()
             follow_weights(state)
@@ -80,11 +79,9 @@ def take_step(config: TrainConfig, state: State, views: Any, here: Ranks) -> Rea
     return reading
 
 
-def one_step(
-    config: TrainConfig, state: State, views: Any, here: Ranks, out: Path
-) -> dict[str, float]:
+def one_step(config: TrainConfig, session: Session, views: Any, here: Ranks) -> dict[str, float]:
     """A step and its figures, waited for."""
-    return judge(state, take_step(config, state, views, here), out)
+    return judge(session, take_step(config, session, views, here))
 
 
 def follow_weights(state: State) -> None:
@@ -94,24 +91,24 @@ def follow_weights(state: State) -> None:
         state.average.update_parameters(state.method.encoder)
 
 
-def judge(state: State, reading: Reading, out: Path) -> dict[str, float]:
+def judge(session: Session, reading: Reading) -> dict[str, float]:
     """The figures of a step; TrainingError when it is the third in a row that was not applied."""
     figures = reading.figures()
     norm = figures["gradient_norm"]
-    state.seconds = {
+    session.losses = {
         name: value
         for name, value in figures.items()
         if name not in ("learning_rate", "gradient_norm")
     }
     if torch.tensor([figures["loss"], norm]).isfinite().all():
-        state.bad_steps = 0
+        session.bad_steps = 0
         return figures
-    state.bad_steps += 1
-    if state.bad_steps >= MAX_BAD_STEPS:
+    session.bad_steps += 1
+    if session.bad_steps >= MAX_BAD_STEPS:
         raise TrainingError(
             f"step {reading.step}: {MAX_BAD_STEPS} steps in a row gave non-finite values "
             f"({told(figures)}, gradient norm {norm:g}); none was applied. "
-            f"{last_good(state, out)} Try --precision fp32, a lower --learning-rate, or "
+            f"{session.last_good()} Try --precision fp32, a lower --learning-rate, or "
             "--set gradient_clip=1."
         )
     return figures

@@ -15,31 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jepack import caches, preprocess, shards
 from jepack.errors import ConfigError, DataError, SourceError
 from jepack.files import canonical_json
-from jepack.images import base_of, find_images
+from jepack.images import ImageFile, find_images
 from jepack.intensity import Window
 from jepack.preprocess import Pixels, Preprocessing
+from jepack.source import Source
 from training.building import refuse_too_many_bad
-from training.data import Cache, Fetched, Order, state_of
+from training.data import state_of
 from training.decoding import Decoded, decode_file, gathered
+from training.images import Fetched, Ints, Order, shuffled
 
-Ints = npt.NDArray[np.int64]
 MOST_LANES = 16  # shards that are mixed at a time
 UNEVEN = 1.25  # the fullest lane over the emptiest, at most
 AHEAD_STEPS = 32  # how early a lane's next shard is fetched
 
 
 @dataclass(frozen=True)
-class Stream(Cache):
-    """Takes a cache's place, and reads the files. `bad` grows as they are met."""
+class Stream:
+    """Images (see images.py) that are decoded when they are asked for. `bad` grows as they are met."""
 
-    side: int = 0
+    files: tuple[ImageFile, ...]
+    channels: int
+    digest: str  # of names, labels and sizes: bytes were not read
+    side: int  # px, of the shorter side at most
     window: Window = None
     max_bad: float = 0.0
+    bad: list[tuple[str, str]] = field(default_factory=list)
     known_bad: set[int] = field(default_factory=set)
     writing: Any = field(default_factory=threading.Lock)
 
@@ -50,16 +54,18 @@ class Stream(Cache):
     def listed(self) -> int:
         return len(self)  # `bad` are some of these
 
+    @property
+    def outlines(self) -> str:
+        return hashlib.sha256(
+            b"nonenone"
+        ).hexdigest()  # as a cache without any: they come with the images
+
     def __getitem__(self, index: int) -> Pixels:
         return self._decoded(index, np.arange(len(self)))[0].pixels
 
     def fetch(
         self, indices: Ints, among: Any = None, pool: ThreadPoolExecutor | None = None
     ) -> Fetched:
-        """The images of these indices; for one that cannot be read, the next of `among` that can.
-
-        Raises DataError when more than `max_bad` of all images cannot be read.
-        """
         among = indices if among is None else among
 
         def one(index: int) -> tuple[Decoded, int]:
@@ -81,14 +87,18 @@ class Stream(Cache):
         _, used = self._decoded(index, among)
         return preprocess.load(self.files[used].read(), look)
 
-    def order(self, chosen: Ints, images_per_step: int, seed: int) -> Order:
-        by_shard = shards_of([self.files[index].path for index in chosen.tolist()])
+    def order(
+        self, chosen: Ints, images_per_step: int, seed: int, share: slice | None = None
+    ) -> Order:
+        paths = [self.files[index].path for index in chosen.tolist()]
+        by_shard = shards_of(paths)
         lanes = [] if by_shard is None else lanes_of(list(by_shard.values()), images_per_step, seed)
         if not lanes:
-            return super().order(chosen, images_per_step, seed)
-        paths = [self.files[index].path for index in chosen.tolist()]
+            return shuffled(chosen, images_per_step, seed)
         check_limit(paths, len(lanes))
-        return Lanes(lanes, chosen, paths, images_per_step, seed)
+        return Lanes(
+            lanes, chosen, paths, share or slice(0, images_per_step), images_per_step, seed
+        )
 
     def _decoded(self, index: int, among: Any) -> tuple[Decoded, int]:
         for candidate in substitutes(index, among):
@@ -112,14 +122,14 @@ class Stream(Cache):
         with self.writing:
             if index not in self.known_bad:
                 self.known_bad.add(index)
-                assert isinstance(self.bad, list)
                 self.bad.append((self.files[index].name, reason))
         refuse_too_many_bad(self.bad, len(self), self.max_bad)
 
 
 def open_stream(
-    data: Path,
+    data: Source | Path | str,
     *,
+    files: Sequence[ImageFile] | None = None,
     side: int,
     channels: int,
     window: Window = None,
@@ -127,25 +137,17 @@ def open_stream(
     stride: int = 0,
     max_bad: float = 0.01,
 ) -> Stream:
-    """A data set (see find_images) to be read as training goes. Raises DataError when it is empty."""
-    files = find_images(data, parts=True, tile=tile, stride=stride)
-    base = base_of(data)
+    """A data set to be read as training goes. `files`: what find_images found in it, where that is known.
+
+    Raises DataError when it is empty.
+    """
+    source = Source.of(data)
+    if files is None:
+        files = find_images(source, parts=True, tile=tile, stride=stride)
     sizes = {path: state_of(path)[0] for path in {file.path for file in files}}
-    told = [[file.name_below(base), file.label, sizes[file.path]] for file in files]
-    return Stream(
-        folder=base,
-        pixels=np.zeros(0, np.uint8),
-        offsets=np.zeros(0, np.int64),
-        shapes=np.zeros((0, 2), np.int64),
-        channels=channels,
-        digest="names-" + hashlib.sha256(canonical_json(told)).hexdigest(),  # bytes were not read
-        files=tuple(files),
-        regions=None,
-        bad=[],
-        side=side,
-        window=window,
-        max_bad=max_bad,
-    )
+    told = [[file.name_below(source.base), file.label, sizes[file.path]] for file in files]
+    digest = "names-" + hashlib.sha256(canonical_json(told)).hexdigest()
+    return Stream(tuple(files), channels, digest, side, window, max_bad)
 
 
 def substitutes(index: int, among: Any) -> Iterator[int]:
@@ -213,13 +215,14 @@ class Lanes:
         lanes: list[list[Ints]],
         chosen: Ints,
         paths: list[Path],
+        share: slice,  # of a step, this rank's: whose shards are fetched ahead
         images_per_step: int,
         seed: int,
     ) -> None:
-        self.lanes, self.chosen, self.paths, self.seed = lanes, chosen, paths, seed
+        self.lanes, self.chosen, self.paths = lanes, chosen, paths
+        self.share, self.seed = share, seed
         self.each = images_per_step // len(lanes)
         self.passes: dict[int, tuple[int, Ints]] = {}  # lane: its pass and that pass's order
-        self.share = slice(0, images_per_step)  # of this rank; the Cutter sets it
         self.asked: set[Path] = set()
 
     def __call__(self, step: int) -> Ints:

@@ -21,26 +21,27 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import options
+from jepack.assignments import names_of, values_of
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
+from jepack.source import Source
 from jepack.stages import page
 from training import regularisers, sameness
 from training.aside import refuse_inner_start
-from training.batches import Cutter, Finisher, Views
+from training.batches import Views
 from training.config import RECIPES, TrainConfig, recipe
 from training.curves import read_log
-from training.data import Cache
 from training.devices import choose_device
 from training.distributed import Ranks, ranks
 from training.fitting import building, check_encoder, trouble
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
-from training.overrides import VIEW, name_of, override, refuse_twice, values_of
+from training.overrides import VIEW, override
+from training.preparing import Prepared, prepare
 from training.saving import refuse_another
 from training.starting import settle
-from training.train import prepare_data, serving_preprocessing, split_of, train
-from training.views import preset
+from training.train import train
 
 LAMBDA_POWER = 0.4
 SCORED_BATCHES = 4
@@ -68,7 +69,7 @@ class Run:
 
 
 def sweep(
-    data: Annotated[Path, typer.Argument(help="Folder of images.")],
+    data: Annotated[str, typer.Argument(help="Folder of images, or other data.")],
     grid: Annotated[
         list[str], typer.Option("--grid", help="field=a,b,c; several give all combinations.")
     ],
@@ -97,7 +98,9 @@ def sweep(
     Example: jepack sweep photos/ --grid sigreg_weight=0.01,0.02,0.05 --grid learning_rate=5e-4,2e-3
     """
     base = base_of(recipe_name, settings or [], epochs, grid)
-    found = run_all(base, combinations(base, grid), data, out, device=device, fresh=fresh)
+    found = run_all(
+        base, combinations(base, grid), Source.of(data), out, device=device, fresh=fresh
+    )
     if as_json:
         print(json.dumps([asdict(run) for run in found]))
         return
@@ -106,8 +109,7 @@ def sweep(
 
 def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> TrainConfig:
     """What all runs share. Raises ConfigError for a field that two options set."""
-    fixed = [name_of(setting, "--set") for setting in settings]
-    swept = [name_of(entry, "--grid") for entry in grid]
+    fixed, swept = names_of(settings, "--set"), names_of(grid, "--grid")
     for field in fixed:
         if field in ("epochs", "minutes"):
             raise ConfigError(
@@ -122,8 +124,7 @@ def combinations(base: TrainConfig, grid: list[str]) -> list[dict[str, Any]]:
     """Every combination of the `field=a,b,c` lists, as changes to `base`."""
     if base.method != "lejepa":
         raise ConfigError(f"the score is LeJEPA's; a sweep cannot rank {base.method} runs")
-    names = [name_of(entry, "--grid") for entry in grid]
-    refuse_twice(names, "--grid")
+    names = names_of(grid, "--grid")
     axes = []
     for name, entry in zip(names, grid, strict=True):
         if name in NOT_SWEPT or name.startswith(VIEW):
@@ -155,7 +156,7 @@ def name_of_run(changed: dict[str, Any]) -> str:
 def run_all(
     base: TrainConfig,
     changes: list[dict[str, Any]],
-    data: Path,
+    data: Source | Path,
     out: Path,
     *,
     device: str | None = None,
@@ -172,17 +173,23 @@ def run_all(
     for changed in changes:
         refuse_inner_start(out / name_of_run(changed), base.init)
         check_run(replace(base, **changed), base)
-    views, cache = fixed_views(base, data, cache_root)
+    # The encoder may be what differs: that of `base` alone need not be one that can be built.
+    cpu = Ranks(0, 1, torch.device("cpu"))
+    prepared = prepare(base, Source.of(data), cpu, cache_root=cache_root, encodes=False)
+    views = fixed_views(prepared)
     if not fresh:
         for changed in changes:
-            refuse_other_run(replace(base, **changed), cache, out / name_of_run(changed), device)
+            refuse_other_run(prepared, replace(base, **changed), out / name_of_run(changed), device)
     done: list[Run] = []
     for number, changed in enumerate(changes, start=1):
         name = name_of_run(changed)
         say(f"run {number} of {len(changes)}: {name}")
         folder, config = out / name, replace(base, **changed)
         try:
-            bundle = train(config, data, folder, device=device, cache_root=cache_root, fresh=fresh)
+            bundle = train(
+                config, prepared.source, folder, device=device, cache_root=cache_root, fresh=fresh,
+                found=prepared.found,
+            )  # fmt: skip
             assert bundle is not None
         except TrainingError as error:
             done.append(Run(name, changed, failure=str(error)))
@@ -211,27 +218,19 @@ def check_run(config: TrainConfig, base: TrainConfig) -> None:
             )
 
 
-def refuse_other_run(config: TrainConfig, cache: Cache, folder: Path, device: str | None) -> None:
+def refuse_other_run(
+    prepared: Prepared, config: TrainConfig, folder: Path, device: str | None
+) -> None:
     """ConfigError when the folder holds a run of other settings or images."""
     with ranks(device) as here:
-        config = replace(settle(config, here), channels=cache.channels)
-        parts = split_of(config, cache.files, here)
-        refuse_another(folder, sameness.record(config, cache, parts, sameness.NOT_STATED))
+        refuse_another(folder, prepared.under(config, here).record(sameness.NOT_STATED))
 
 
-def fixed_views(
-    base: TrainConfig, data: Path, cache_root: Path | None
-) -> tuple[list[Views], Cache]:
-    """Some batches of views of training images, the same for every run of a sweep, and the images."""
-    cpu = Ranks(0, 1, torch.device("cpu"))
-    config, window, cache = prepare_data(settle(base, cpu), data, cpu, cache_root)
-    chosen = split_of(config, cache.files, cpu).train
-    config = replace(config, accumulate=1, precision="fp32")
-    look = preset(config.preset, config.view_overrides)
-    settings = serving_preprocessing(config, cache, window)
-    cutter = Cutter(cache, chosen, config, look)
-    finisher = Finisher(config, look, settings.mean, settings.std, cpu.device)
-    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)], cache
+def fixed_views(prepared: Prepared) -> list[Views]:
+    """Some batches of views of training images, the same for every run of a sweep."""
+    shared = replace(prepared, config=replace(prepared.config, accumulate=1, precision="fp32"))
+    cutter, finisher = shared.cutter(), shared.finisher()
+    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "stu
 
 
 @dataclass(frozen=True)
-class Source:
+class Weights:
     """A backbone with its weights, on the CPU, and what is known of it."""
 
     backbone: nn.Module
@@ -41,7 +41,7 @@ class Source:
     left_out: tuple[str, ...] = ()  # tensors of the file that the backbone does not have
 
 
-def open_source(source: str, encoder: str | None, channels: int, size: int) -> Source:
+def open_source(source: str, encoder: str | None, channels: int, size: int) -> Weights:
     """The encoder that `source` names, built for crops of `size` px (0 = its own)."""
     kind, _, name = source.partition(":")
     if kind == "timm" and name:
@@ -60,17 +60,17 @@ def open_source(source: str, encoder: str | None, channels: int, size: int) -> S
     )
 
 
-def from_timm(name: str, channels: int, size: int) -> Source:
+def from_timm(name: str, channels: int, size: int) -> Weights:
     stated = stated_by_timm(name)
     size = size or side_of(stated)
     build_backbone(name, channels=channels, size=size)  # an unknown name fails before the download
     with fetching(f"timm:{name}"):
         backbone = build_backbone(name, channels=channels, size=size, pretrained=True)
     architecture = name.split(".")[0]
-    return Source(backbone, architecture, f"timm, {architecture}.{stated.get('tag', '')}", stated)
+    return Weights(backbone, architecture, f"timm, {architecture}.{stated.get('tag', '')}", stated)
 
 
-def from_hub(name: str, channels: int, size: int) -> Source:
+def from_hub(name: str, channels: int, size: int) -> Weights:
     """A repository in timm's own format."""
     with fetching(f"hf:{name}"):
         stated, architecture, arguments = load_model_config_from_hf(name)
@@ -92,10 +92,10 @@ def from_hub(name: str, channels: int, size: int) -> Source:
                 architecture, channels=channels, size=size, pretrained=True,
                 pretrained_cfg=source, **arguments,
             )  # fmt: skip
-    return Source(backbone, architecture, f"the Hub, {name}", stated, model_args=arguments)
+    return Weights(backbone, architecture, f"the Hub, {name}", stated, model_args=arguments)
 
 
-def from_folder(folder: Path, channels: int, size: int) -> Source:
+def from_folder(folder: Path, channels: int, size: int) -> Weights:
     try:
         config = json.loads((folder / "config.json").read_text())
         architecture = config["architecture"]
@@ -121,7 +121,7 @@ def from_file(
     arguments: dict[str, Any],
     channels: int,
     size: int,
-) -> Source:
+) -> Weights:
     state = read_state(path)
     most = most_of({name: list(value.shape) for name, value in state.items()})
     with building(str(path)), bounded(most, str(path)):
@@ -130,7 +130,7 @@ def from_file(
         )
     fitting, left_out = strip_prefix(state, backbone)
     load_strictly(backbone, fitting, path)
-    return Source(
+    return Weights(
         backbone, encoder.split(".")[0], path.name, stated, sha256_of(path), arguments,
         tuple(sorted(left_out)),
     )  # fmt: skip

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from jepack.errors import DataError, TooLargeError
-from jepack.images import base_of, find_images, source_below
+from jepack.images import find_images
 from jepack.preprocess import read_raw
+from jepack.source import Source
 
 RNG = np.random.default_rng(0)
 
@@ -91,8 +92,9 @@ def test_arrays_are_chosen_by_name(tmp_path: Path) -> None:
     assert taken(f"{path}#/train/m,/test") == {"/train/m": 3, "/test/m": 2}
     assert taken(f"{tmp_path}#/test/m") == {"/test/m": 2}  # of every file of the folder
     data = Path(f"{path}#/train/m")
-    assert (base_of(data), source_below(data)) == (tmp_path, "a.h5#/train/m")
-    [file, *_] = find_images(base_of(data) / source_below(data), parts=True)
+    source = Source.of(data)
+    assert (source.base, source.below) == (tmp_path, "a.h5#/train/m")
+    [file, *_] = find_images(source.base / source.below, parts=True)
     assert np.array_equal(read_raw(file.read()).values[..., 0], arrays["train__m"][0])
     assert file.name_below(tmp_path) == "a.h5#slice=/train/m:0"
     with pytest.raises(DataError, match="holds no array /y; there are /test/m, /train/m, /train/x"):

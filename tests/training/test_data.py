@@ -10,7 +10,9 @@ from PIL import Image
 
 from jepack.errors import DataError
 from jepack.preprocess import decode
-from training.data import guess_channels, images_of_step, open_cache, split
+from training.data import guess_channels, open_cache
+from training.images import images_of_step
+from training.splits import split
 
 
 def save(path: Path, size: tuple[int, int] = (30, 20), mode: str = "L", seed: int = 0) -> Path:
@@ -25,7 +27,7 @@ def test_small_images_are_kept_to_the_byte(tmp_path: Path) -> None:
     path = save(tmp_path / "data" / "cat" / "a.png")
     cache = open_cache(tmp_path / "data", side=64, channels=1, root=tmp_path / "cache")
     assert np.array_equal(cache[0], decode(path, 1))
-    assert cache.labels == ("cat",)
+    assert [file.label for file in cache.files] == ["cat"]
 
 
 def test_large_images_shrink_to_the_side_and_keep_their_shape(tmp_path: Path) -> None:

@@ -163,17 +163,17 @@ def test_sigterm_to_one_of_two_ranks_saves_and_the_same_command_ends_the_run(
 
 def prepared(
     data: Path, tmp_path: Path, config: TrainConfig
-) -> tuple[starting.State, Ranks, Cutter, Finisher]:
+) -> tuple[starting.Session, Ranks, Cutter, Finisher]:
     here = Ranks(0, 1, choose_device("cuda"))
     torch.manual_seed(0)
-    state = starting.build(config, here)
-    state.total = 100
+    session = starting.build(config, here)
+    session.state.total = 100
     cache = open_cache(data, side=40, channels=config.channels, root=tmp_path / "cache")
     look = preset(config.preset, config.view_overrides)
     cutter = Cutter(cache, np.arange(len(cache)), config, look, on_device=True)
     channels = config.channels
     return (
-        state,
+        session,
         here,
         cutter,
         Finisher(config, look, (0.5,) * channels, (0.5,) * channels, here.device),
@@ -202,13 +202,13 @@ IJEPA = replace(
 def test_a_step_never_waits_for_the_gpu(
     digits_folder: Path, tmp_path: Path, config: TrainConfig
 ) -> None:
-    state, here, cutter, finisher = prepared(digits_folder, tmp_path, config)
+    session, here, cutter, finisher = prepared(digits_folder, tmp_path, config)
     for step in range(4):
         batch = cutter.cut(step)
         # Constants are uploaded once.
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
-            take_step(config, state, finisher.finish(batch), here)
+            take_step(config, session, finisher.finish(batch), here)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -217,21 +217,21 @@ def test_a_gradient_that_is_not_finite_changes_nothing_on_the_gpu(
     digits_folder: Path, tmp_path: Path
 ) -> None:
     config = tiny(precision="fp32")
-    state, here, cutter, finisher = prepared(digits_folder, tmp_path, config)
+    session, here, cutter, finisher = prepared(digits_folder, tmp_path, config)
     unread, bad = Unread(), []
     for step in range(4):
         views = finisher.finish(cutter.cut(step))
         if step == 2:
             views = replace(views, global_views=views.global_views * float("nan"))
-            before = whole_state(state)
-        reading = take_step(config, state, views, here)
+            before = whole_state(session.state)
+        reading = take_step(config, session, views, here)
         if step == 2:
-            after = whole_state(state)
-        for entry in unread.put(Entry(reading, 1.0, 0.0, finisher.took)):
-            figures = judge(state, entry.reading, tmp_path)
+            after = whole_state(session.state)
+        for entry in unread.put(Entry(reading, 1.0, 0.0, views.took)):
+            figures = judge(session, entry.reading)
             bad.append(not np.isfinite(figures["loss"]))
     for entry in unread.rest():
-        bad.append(not np.isfinite(judge(state, entry.reading, tmp_path)["loss"]))
+        bad.append(not np.isfinite(judge(session, entry.reading)["loss"]))
     assert bad == [False, False, True, False]
     assert all(torch.equal(before[name], after[name]) for name in before)
 

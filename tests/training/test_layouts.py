@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError
-from jepack.images import base_of, find_images, passed_over, source_below
+from jepack.images import find_images, passed_over
+from jepack.source import Source
 from training.probe import split_words, splits_of
 from training.splits import training_split
 
@@ -83,8 +84,8 @@ def test_classes_that_are_called_train_are_classes_where_one_says_so(tmp_path: P
     assert placed(tmp_path / "vehicles") == {(name, None): 1 for name in ("train", "car", "bus")}
     with pytest.raises(ConfigError, match="after # comes classes .* found 'klasses'"):
         find_images(f"{tmp_path / 'a'}#klasses")
-    assert base_of(f"{tmp_path / 'a'}#classes") == tmp_path / "a"
-    assert source_below(f"{tmp_path / 'a'}#classes") == "#classes"
+    source = Source.of(f"{tmp_path / 'a'}#classes")
+    assert (source.base, source.below) == (tmp_path / "a", "#classes")
     pictures(tmp_path / "a#classes", "x/1.png")  # a folder of this very name goes first
     assert placed(f"{tmp_path / 'a'}#classes") == {("x", None): 1}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from training.batches import Views
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks
 from training.running import RunningFigures
-from training.starting import State, build
+from training.starting import Session, build, seed_everything
 from training.stepping import one_step
-from training.train import seed_everything
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -31,11 +29,11 @@ def tiny(**changes: Any) -> TrainConfig:
     return replace(recipe("quickstart"), **(settings | changes))
 
 
-def state_of(config: TrainConfig) -> State:
+def session_of(config: TrainConfig) -> Session:
     seed_everything(config, 0, ALONE)
-    state = build(config, ALONE)
-    state.total = 10
-    return state
+    session = build(config, ALONE)
+    session.state.total = 10
+    return session
 
 
 def views(step: int, fill: float | None = None) -> Views:
@@ -45,7 +43,8 @@ def views(step: int, fill: float | None = None) -> Views:
     return Views(step, pixels, None)
 
 
-def everything(state: State) -> dict[str, torch.Tensor]:
+def everything(session: Session) -> dict[str, torch.Tensor]:
+    state = session.state
     average = {} if state.average is None else state.average.state_dict()
     found = {f"trained.{k}": v for k, v in state.method.trained.state_dict().items()}
     return copy.deepcopy(found | {f"average.{k}": v for k, v in average.items()})
@@ -66,18 +65,18 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_no_running_figure(
     fill: float, change: dict[str, Any]
 ) -> None:
     config = tiny(**change)
-    state = state_of(config)
-    one_step(config, state, views(0), ALONE, Path())
-    before = everything(state)
+    session = session_of(config)
+    one_step(config, session, views(0), ALONE)
+    before = everything(session)
     assert any("running_var" in name for name in before)
-    one_step(config, state, views(1, fill), ALONE, Path())
-    assert state.bad_steps == 1
-    after = everything(state)
+    one_step(config, session, views(1, fill), ALONE)
+    assert session.bad_steps == 1
+    after = everything(session)
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    one_step(config, state, views(2), ALONE, Path())
-    assert all(value.isfinite().all() for value in everything(state).values())
+    one_step(config, session, views(2), ALONE)
+    assert all(value.isfinite().all() for value in everything(session).values())
     assert not torch.equal(
-        everything(state)["trained.projector.1.running_mean"],
+        everything(session)["trained.projector.1.running_mean"],
         before["trained.projector.1.running_mean"],
     )
 
@@ -86,10 +85,10 @@ def test_activation_checkpointing_counts_each_batch_once() -> None:
     """Its second pass through a block sees the same batch: the figures are those of one pass."""
     found = []
     for checkpointing in (False, True):
-        state = state_of(tiny(activation_checkpointing=checkpointing))
+        session = session_of(tiny(activation_checkpointing=checkpointing))
         for step in range(3):
-            one_step(tiny(), state, views(step), ALONE, Path())
-        found.append(everything(state))
+            one_step(tiny(), session, views(step), ALONE)
+        found.append(everything(session))
     for name, value in found[0].items():
         if "running_" in name:
             torch.testing.assert_close(found[1][name], value)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from jepack.assignments import values_of
 from jepack.cli import app
 from jepack.errors import ConfigError
 from training.config import TrainConfig, recipe
 from training.limits import CHOICES, LIMITS, MAY_BE_NONE
-from training.overrides import override, values_of
+from training.overrides import override
 from training.presets import PRESETS, preset
 from training.sweep import base_of, combinations
 

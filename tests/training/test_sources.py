@@ -120,7 +120,7 @@ def test_webdataset_shards_give_pictures_and_labels(
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/train-{{000..001}}.tar"
-        by_address = find_images(Path(address), parts=True)
+        by_address = find_images(address, parts=True)
         with pytest.raises(DataError, match=r"nothing\.tar: cannot be fetched .*404"):
             find_images(f"http://127.0.0.1:{server.server_port}/nothing.tar", parts=True)
         server.shutdown()

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import bundling, data, saving, starting, stepping
+from training import bundling, images, saving, starting, stepping
 from training import train as stage
 from training.batches import Took, Views
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks
-from training.starting import State
+from training.starting import Session
 from training.stepping import Entry, Reading, Unread, judge, take_step
 from training.stopping import stop_signals
 from training.train import train
@@ -48,20 +48,20 @@ def views(step: int, value: float | None = None) -> Views:
     return Views(step, pixels if value is None else pixels * value, None)
 
 
-def made(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, *, like_gpu: bool) -> State:
+def made(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, *, like_gpu: bool) -> Session:
     """A run's state; with the optimizer's one kernel and late figures, as on a GPU, where `like_gpu`."""
     torch.manual_seed(0)
-    state = starting.build(config, HERE)
-    state.total = 100
+    session = starting.build(config, HERE)
+    session.state.total = 100
     if like_gpu:
-        for group in state.optimizer.param_groups:
+        for group in session.state.optimizer.param_groups:
             group["fused"] = True
         monkeypatch.setattr(
             stepping,
             "on_its_way",
             lambda step, rate, names, values: Reading(step, rate, names, values, Reached()),
         )
-    return state
+    return session
 
 
 class Reached:
@@ -71,23 +71,25 @@ class Reached:
         pass
 
 
-def kept(state: State) -> dict[str, Any]:
+def kept(session: Session) -> dict[str, Any]:
     """Weights, BatchNorm's figures and moments."""
     found = {
-        k: v.clone() for k, v in state.method.trained.state_dict().items() if v.is_floating_point()
+        k: v.clone()
+        for k, v in session.state.method.trained.state_dict().items()
+        if v.is_floating_point()
     }
-    for number, entry in enumerate(state.optimizer.state.values()):
+    for number, entry in enumerate(session.state.optimizer.state.values()):
         found |= {f"{number}.{name}": value.clone() for name, value in entry.items()}
     return found
 
 
 def test_a_step_on_a_gpu_reads_no_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = made(monkeypatch, replace(CONFIG, ema_decay=0.0, gradient_clip=1.0), like_gpu=True)
-    take_step(CONFIG, state, views(0), HERE)  # makes what is kept
+    session = made(monkeypatch, replace(CONFIG, ema_decay=0.0, gradient_clip=1.0), like_gpu=True)
+    take_step(CONFIG, session, views(0), HERE)  # makes what is kept
     with Reads() as reads:
-        reading = take_step(CONFIG, state, views(1), HERE)
+        reading = take_step(CONFIG, session, views(1), HERE)
     assert reads.found == []
-    assert judge(state, reading, None)["gradient_norm"] > 0  # type: ignore[arg-type]
+    assert judge(session, reading)["gradient_norm"] > 0  # type: ignore[arg-type]
     with Reads() as reads:
         take_step(CONFIG, made(monkeypatch, CONFIG, like_gpu=False), views(1), HERE)
     assert reads.found  # the count counts
@@ -97,32 +99,32 @@ def test_a_step_on_a_gpu_reads_no_number_back(monkeypatch: pytest.MonkeyPatch) -
 def test_a_step_that_is_not_finite_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, like_gpu: bool
 ) -> None:
-    state = made(monkeypatch, CONFIG, like_gpu=like_gpu)
-    judge(state, take_step(CONFIG, state, views(0), HERE), None)  # type: ignore[arg-type]
-    before, average = kept(state), [p.clone() for p in state.average.parameters()]  # type: ignore[union-attr]
-    figures = judge(state, take_step(CONFIG, state, views(1, float("nan")), HERE), None)  # type: ignore[arg-type]
+    session = made(monkeypatch, CONFIG, like_gpu=like_gpu)
+    judge(session, take_step(CONFIG, session, views(0), HERE))  # type: ignore[arg-type]
+    before, average = kept(session), [p.clone() for p in session.state.average.parameters()]  # type: ignore[union-attr]
+    figures = judge(session, take_step(CONFIG, session, views(1, float("nan")), HERE))  # type: ignore[arg-type]
     assert figures["loss"] != figures["loss"]
-    assert (state.bad_steps, state.step) == (1, 2)
-    after = kept(state)
+    assert (session.bad_steps, session.state.step) == (1, 2)
+    after = kept(session)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(p.isfinite().all() for p in state.average.parameters())  # type: ignore[union-attr]
+    assert all(p.isfinite().all() for p in session.state.average.parameters())  # type: ignore[union-attr]
     assert len(average) > 0
-    judge(state, take_step(CONFIG, state, views(2), HERE), None)  # type: ignore[arg-type]
-    assert state.bad_steps == 0
-    assert not all(torch.equal(before[name], value) for name, value in kept(state).items())
+    judge(session, take_step(CONFIG, session, views(2), HERE))  # type: ignore[arg-type]
+    assert session.bad_steps == 0
+    assert not all(torch.equal(before[name], value) for name, value in kept(session).items())
 
 
 def test_steps_on_a_gpu_are_those_on_a_cpu_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = replace(CONFIG, precision="fp64")
     found = []
     for like_gpu in (False, True):
-        state = made(monkeypatch, exact, like_gpu=like_gpu)
+        session = made(monkeypatch, exact, like_gpu=like_gpu)
         for step in range(3):
             batch = views(step)
             batch = replace(batch, global_views=batch.global_views.double())
-            reading = take_step(exact, state, batch, HERE)
-        found.append((reading.figures()["loss"], kept(state)))
+            reading = take_step(exact, session, batch, HERE)
+        found.append((reading.figures()["loss"], kept(session)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
     for name, value in found[0][1].items():
         assert float((value - found[1][1][name]).abs().max()) < 1e-9, name
@@ -146,17 +148,17 @@ def test_a_checkpoint_goes_on_with_the_kernel_of_its_new_device(
 ) -> None:
     old, new = (made(monkeypatch, CONFIG, like_gpu=kind) for kind in (from_gpu, not from_gpu))
     take_step(CONFIG, old, views(0), HERE)
-    own = [group["fused"] for group in new.optimizer.param_groups]
-    saving.load_plain(new, copy.deepcopy(saving.plain(old)))
-    assert [group["fused"] for group in new.optimizer.param_groups] == own
+    own = [group["fused"] for group in new.state.optimizer.param_groups]
+    saving.load_plain(new.state, copy.deepcopy(saving.plain(old.state)))
+    assert [group["fused"] for group in new.state.optimizer.param_groups] == own
     assert all(torch.equal(kept(old)[name], value) for name, value in kept(new).items())
     take_step(CONFIG, new, views(1), HERE)
 
 
 def test_the_order_of_an_epoch_is_drawn_once() -> None:
-    data.epoch_order.cache_clear()
-    steps = [data.images_of_step(10, 4, step, seed=3) for step in range(25)]
-    assert data.epoch_order.cache_info().misses == 10
+    images.epoch_order.cache_clear()
+    steps = [images.images_of_step(10, 4, step, seed=3) for step in range(25)]
+    assert images.epoch_order.cache_info().misses == 10
     every = np.concatenate(steps).reshape(10, 10)
     assert all(sorted(epoch) == list(range(10)) for epoch in every.tolist())
 

@@ -66,14 +66,14 @@ class Counting(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path, count: int) -> Iterator[Path]:
+def served(folder: Path, count: int) -> Iterator[str]:
     """The shards' address, on this machine's own web server."""
     Counting.asked.clear()
     handler = partial(Counting, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield Path(f"http://127.0.0.1:{server.server_port}/{{000..{count - 1:03d}}}.tar")
+            yield f"http://127.0.0.1:{server.server_port}/{{000..{count - 1:03d}}}.tar"
         finally:
             server.shutdown()
 
@@ -84,7 +84,7 @@ def test_a_streamed_folder_gives_the_views_of_a_cached_one(
     cache = open_cache(digits_folder, side=28, channels=1, root=tmp_path)
     stream = open_stream(digits_folder, side=28, channels=1)
     assert len(stream) == len(cache)
-    assert stream.labels == cache.labels
+    assert [file.label for file in stream.files] == [file.label for file in cache.files]
     chosen = np.arange(len(cache))
     for step in (0, 7, 8):
         one, other = (Cutter(data, chosen, SMALL, LOOK).cut(step) for data in (cache, stream))

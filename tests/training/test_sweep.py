@@ -14,7 +14,10 @@ from jepack import bundle as bundles
 from jepack.encoder import build_encoder, load_encoder
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
+from jepack.source import Source
 from training.config import TrainConfig, recipe
+from training.distributed import Ranks
+from training.preparing import prepare
 from training.sweep import Run, combinations, fixed_views, loss_on, run_all, show
 
 
@@ -94,7 +97,9 @@ def test_runs_are_ranked_by_loss_over_lambda_to_the_power_of_0_4(
     found = run_all(tiny(), changes, digits_folder, tmp_path / "out", **options)
     assert len(said) == 2
     assert [run.score for run in found] == sorted(run.score or 0.0 for run in found)
-    views, _ = fixed_views(tiny(), digits_folder, tmp_path / "cache")
+    alone = Ranks(0, 1, torch.device("cpu"))
+    source = Source.of(digits_folder)
+    views = fixed_views(prepare(tiny(), source, alone, cache_root=tmp_path / "cache"))
     assert len(views) == 4
     for run in found:
         weight = run.changed["sigreg_weight"]

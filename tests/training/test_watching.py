@@ -28,7 +28,8 @@ from training.distributed import Ranks
 from training.evaluate import linear_accuracy, patch_features, tokens_of
 from training.lejepa import LeJEPA
 from training.monitor import trim
-from training.train import serving_preprocessing, train
+from training.preparing import serving_preprocessing
+from training.train import train
 
 
 def tiny() -> TrainConfig:
