@@ -51,11 +51,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for each of OPTIONS, of its field's type; None where it is not given."""
     hints = get_type_hints(TrainConfig)
     own = inspect.signature(command, eval_str=True)
-    shown = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    *shown, rest = own.parameters.values()
+    del command.__annotations__[rest.name]
     for name, text in OPTIONS.items():
-        words = (
-            ["--" + name.replace("_", "-")] if hints[name] is bool else []
-        )  # a flag has no --no-
+        # Named in full, a flag has no --no- beside it.
+        words = ["--" + name.replace("_", "-")] if hints[name] is bool else []
         kind = Annotated[hints[name] | None, typer.Option(*words, help=text)]  # type: ignore[valid-type]
         command.__annotations__[name] = kind  # typer asks both
         shown.append(
@@ -105,7 +105,7 @@ def train(
         typer.Option("--dry-run", help="Ten steps, then memory, speed and time; writes nothing."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    **options: Any,
+    **chosen: Any,
 ) -> None:
     """Train an encoder on your own images and write a bundle.
 
@@ -113,7 +113,7 @@ def train(
       jepack train photos/ --recipe small-domain --out runs/photos
       torchrun --nproc-per-node 4 -m jepack train photos/ --recipe vit_small
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in chosen.items() if value is not None}
     usual = "ijepa" if given.get("method") == "ijepa" else "small-domain"
     config = replace(recipe(recipe_name or usual), **given)
     for name in names_of(settings or [], "--set"):
