@@ -33,7 +33,7 @@ FORMATS = {
 }  # fmt: skip
 MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
-        "huggingface_hub", "matplotlib", "model_signing", "safetensors", "timm", "torch", "triton",
+        "huggingface_hub", "matplotlib", "model_signing", "pydantic", "safetensors", "timm", "torch", "triton",
         "tritonclient",
     },
     "training": COMMAND | {
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `doctor` asks torch what it finds.
-OF_TORCH = {"encoder", "sigreg", "sigreg_tiles", "sigreg_triton", "tracing", "doctor"}
+OF_TORCH = {"encoder", "network", "sigreg", "sigreg_tiles", "sigreg_triton", "tracing", "doctor"}
 
 
 def files(stage: str) -> list[Path]:
@@ -159,7 +159,7 @@ except SystemExit:
 LIGHT = {
     "`jepack --help`": (HELP, {"typer", "rich"}),
     "the client": ("import jepack.client, tritonclient.grpc", {"tritonclient", "grpcio", "numpy", "pillow",
-                                                                "protobuf", "packaging"}),
+                                                                "protobuf", "packaging", "rich"}),
     "serving": (modules("serving"), {"typer", "rich", "numpy", "pillow", "safetensors"}),
     "measuring a file": ("import export.isotropy", {"typer", "rich", "numpy", "pillow", "safetensors"}),
 }  # fmt: skip
@@ -184,7 +184,7 @@ TORCH = {"torch", "timm", "triton", "huggingface_hub", "safetensors"}
 MAY_LOAD = {
     "jepack": (
         modules("jepack", OF_TORCH - {"doctor"}),
-        COMMAND | {"safetensors", "huggingface_hub"},
+        COMMAND | {"safetensors", "huggingface_hub", "pydantic"},
     ),
     "training": (
         modules("training"),

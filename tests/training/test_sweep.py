@@ -78,7 +78,9 @@ def test_a_score_is_taken_with_directions_that_no_setting_of_the_run_changes(
     digits_folder: Path, tmp_path: Path
 ) -> None:
     encoder = build_encoder("test_vit", size=32, channels=1, hidden=32, projection_dims=8)
-    views, _ = fixed_views(tiny(), digits_folder, tmp_path)
+    alone = Ranks(0, 1, torch.device("cpu"))
+    source = Source.of(digits_folder)
+    views = fixed_views(prepare(tiny(), source, alone, cache_root=tmp_path))
     found = {
         loss_on(encoder, views, replace(tiny(), **change), tiny())
         for change in ({}, {"seed": 5}, {"slices": 64}, {"learning_rate": 1.0})
