@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `doctor` asks torch what it finds.
-OF_TORCH = {"encoder", "sigreg", "sigreg_tiles", "sigreg_triton", "tracing", "doctor"}
+OF_TORCH = {"encoder", "network", "sigreg", "sigreg_tiles", "sigreg_triton", "tracing", "doctor"}
 
 
 def files(stage: str) -> list[Path]:
@@ -158,7 +158,7 @@ except SystemExit:
 # What the light places load: these distributions and what they require, nothing else. (code, distributions)
 LIGHT = {
     "`jepack --help`": (HELP, {"typer", "rich"}),
-    "the client": ("import jepack.client, tritonclient.grpc", {"tritonclient", "grpcio", "numpy", "pillow",
+    "the client": ("import jepack.client, tritonclient.grpc", {"tritonclient", "grpcio", "rich", "numpy", "pillow",
                                                                 "protobuf", "packaging"}),
     "serving": (modules("serving"), {"typer", "rich", "numpy", "pillow", "safetensors"}),
     "measuring a file": ("import export.isotropy", {"typer", "rich", "numpy", "pillow", "safetensors"}),
