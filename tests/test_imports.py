@@ -158,8 +158,10 @@ except SystemExit:
 # What the light places load: these distributions and what they require, nothing else. (code, distributions)
 LIGHT = {
     "`jepack --help`": (HELP, {"typer", "rich"}),
-    "the client": ("import jepack.client, tritonclient.grpc", {"tritonclient", "grpcio", "rich", "numpy", "pillow",
-                                                                "protobuf", "packaging"}),
+    "the client": (
+        "import jepack.client, tritonclient.grpc",
+        {"tritonclient", "grpcio", "numpy", "packaging", "pillow", "protobuf", "rich"},
+    ),
     "serving": (modules("serving"), {"typer", "rich", "numpy", "pillow", "safetensors"}),
     "measuring a file": ("import export.isotropy", {"typer", "rich", "numpy", "pillow", "safetensors"}),
 }  # fmt: skip
