@@ -33,8 +33,8 @@ FORMATS = {
 }  # fmt: skip
 MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
-        "huggingface_hub", "matplotlib", "model_signing", "pydantic", "safetensors", "timm", "torch", "triton",
-        "tritonclient",
+        "huggingface_hub", "matplotlib", "model_signing", "pydantic", "safetensors", "timm", "torch",
+        "triton", "tritonclient",
     },
     "training": COMMAND | {
         "cv2", "matplotlib", "safetensors", "sklearn", "timm", "torch", "trackio", "wandb",
@@ -158,8 +158,10 @@ except SystemExit:
 # What the light places load: these distributions and what they require, nothing else. (code, distributions)
 LIGHT = {
     "`jepack --help`": (HELP, {"typer", "rich"}),
-    "the client": ("import jepack.client, tritonclient.grpc", {"tritonclient", "grpcio", "numpy", "pillow",
-                                                                "protobuf", "packaging", "rich"}),
+    "the client": (
+        "import jepack.client, tritonclient.grpc",
+        {"tritonclient", "grpcio", "numpy", "packaging", "pillow", "protobuf", "rich"},
+    ),
     "serving": (modules("serving"), {"typer", "rich", "numpy", "pillow", "safetensors"}),
     "measuring a file": ("import export.isotropy", {"typer", "rich", "numpy", "pillow", "safetensors"}),
 }  # fmt: skip
@@ -193,7 +195,7 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium"} | {"app", "huggingface_hub", "safetensors"},
+        MAY_IMPORT["app"] - {"selenium"} | {"app", "huggingface_hub", "pydantic", "safetensors"},
     ),
 }
 HEAVY = {"transformers", "sentence_transformers", "tensorflow", "jax", "sklearn", "scipy"}
