@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from PIL import Image
 
 from jepack.cli import COMMANDS
 from jepack.stages import EXTRAS, STAGES
@@ -118,6 +119,8 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     for name in ("app", "training"):
         (work / name).mkdir(parents=True)
         (work / name / "__init__.py").write_text("raise RuntimeError('a file of the user')\n")
+    (work / "photos").mkdir()
+    Image.new("L", (32, 32), 9).save(work / "photos" / "a.png")
     return command(folder / "environment", work)
 
 
