@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from export.gates import Parity, Thresholds
-from jepack.assignments import assigned
+from jepack import assignments
 from jepack.errors import ConfigError
 
 
@@ -27,14 +27,26 @@ def parse(settings: Sequence[str]) -> Thresholds:
     """The table with these `name=value` changes. Raises ConfigError for an unknown name or a bad value."""
     limits = Thresholds()
     known = names_of(limits)
-    kinds = {name: type(default) for name, default in known.items()}
-    for name, value in assigned(settings, kinds, "--threshold", "threshold").items():
-        if not math.isfinite(value) or (value < 0 and not name.endswith(".cosine")):
-            raise ConfigError(
-                f"--threshold {name} needs a number of 0 or more, found {value} (default {known[name]:g})"
-            )
-        limits = change(limits, name, value)
+    names = assignments.names_of(settings, "--threshold", "name=value")
+    for name, setting in zip(names, settings, strict=True):
+        assignments.check_name(name, known, "threshold")
+        limits = change(
+            limits, name, value_of(name, setting.partition("=")[2].strip(), known[name])
+        )
     return limits
+
+
+def value_of(name: str, text: str, default: float) -> float:
+    try:
+        value: float = assignments.typed(name, text, type(default))
+    except ConfigError:
+        value = math.nan
+    if not math.isfinite(value) or (value < 0 and not name.endswith(".cosine")):
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise ConfigError(
+            f"--threshold {name} needs a {kind} of 0 or more, found {text!r} (default {default:g})"
+        )
+    return value
 
 
 def change(limits: Thresholds, name: str, value: Any) -> Thresholds:

@@ -25,21 +25,21 @@ def assigned(
     return found
 
 
-def names_of(options: Iterable[str], option: str) -> list[str]:
+def names_of(options: Iterable[str], option: str, form: str = "field=value") -> list[str]:
     """The name in each text, none of them twice."""
-    names = [name_of(text, option) for text in options]
+    names = [name_of(text, option, form) for text in options]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{option} names {name} more than once; leave one of them out")
     return names
 
 
-def name_of(text: str, option: str) -> str:
-    """The field that `field=value` names. Raises ConfigError when either is missing."""
+def name_of(text: str, option: str, form: str = "field=value") -> str:
+    """The field that a text of this form names. Raises ConfigError when either is missing."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name or not value.strip():
-        raise ConfigError(f"{option} needs field=value, found {text!r}")
+        raise ConfigError(f"{option} needs {form}, found {text!r}")
     return name
 
 
