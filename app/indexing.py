@@ -19,12 +19,12 @@ import numpy as np
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
-from jepack import threads
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.images import ImageFile
 from jepack.intensity import Window
+from jepack.machine import threads
 from jepack.names import stored
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB

@@ -20,9 +20,8 @@ from app.desk import Desk
 from app.library import Connect, Library
 from app.place import open_at
 from app.toolkit import Font, gr, is_http_url_like
-from jepack import loopback
 from jepack.client import DEFAULT_URL, Client
-from jepack.loopback import HOST, without_proxies
+from jepack.machine import HOST, loopback, without_proxies
 from jepack.preprocess import MAX_BYTES
 
 PROBE_EVERY_S = 5.0

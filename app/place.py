@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from jepack import loopback
 from jepack.errors import ServerError
-from jepack.loopback import HOST
+from jepack.machine import HOST, loopback
 
 FOLDER = "GRADIO_TEMP_DIR"
 TRIES = 3

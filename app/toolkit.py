@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from app.place import own_folder
-from jepack.loopback import without_proxies
+from jepack.machine import without_proxies
 
 own_folder()  # Gradio writes there while it is imported
 # It reports its start and asks for its newest version otherwise.

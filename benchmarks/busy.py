@@ -22,8 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jepack import threads
 from jepack.files import write_json
+from jepack.machine import threads
 
 OUT = Path(__file__).parent / "results" / "busy.json"
 LOOP = "import os, time\nparent = os.getppid()\nwhile os.getppid() == parent:\n  for _ in range(10**6): pass"

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from export.evaluation import Evaluation
-from jepack import isotropy, threads
+from jepack import isotropy
 from jepack.bundle import OUTPUTS, cosine
 from jepack.encoder import Encoder, EncoderGraph
+from jepack.machine import threads
 
 Floats = npt.NDArray[np.float32]
 Engine = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]

@@ -11,9 +11,9 @@ import onnxruntime
 import torch
 
 from export.measure import Engine, Floats
-from jepack import threads
 from jepack.bundle import ONNX_NAMES
 from jepack.errors import ConfigError, DependencyError
+from jepack.machine import threads
 
 # name: (execution provider, device of its memory)
 PROVIDERS = {

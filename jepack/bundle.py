@@ -232,7 +232,7 @@ def writing(folder: Path | str, manifest: dict[str, Any]) -> Iterator[Path]:
 
     `manifest` brings name, preprocessing, dimensions, default_output, retrieval, provenance. What stood at
     `folder` is replaced only when everything is written. The files of other libraries' loaders are
-    added from config.json and the preprocessing (interop.py).
+    added from config.json and the preprocessing (loaders.py).
     """
     folder = Path(folder)
     refuse_other_folder(folder)

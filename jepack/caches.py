@@ -17,10 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepack import locks
 from jepack.errors import ConfigError
 from jepack.files import cache_root, telling
-from jepack.locks import NoLocksError, is_locked
+from jepack.machine import NoLocksError, is_locked, locks
 from jepack.names import kept
 
 LIMIT = "JEPACK_CACHE_LIMIT"  # GB

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from jepack import __version__, loopback, stages, tether, threads
+from jepack import __version__, stages
 from jepack.errors import ArtifactError, JepackError
+from jepack.machine import loopback, tether, threads
 from jepack.names import marked_lines, never_raise
 
 # command: (module, Typer function, one line for --help)

@@ -1,4 +1,4 @@
-"""Files that hold many images: which ones. parts.py reads them.
+"""Files that hold many images: which ones. reading.py reads them.
 
 A part is named by a short text kept in the cache's index: `page=2`, `image=2` (with all its channels),
 `frame=5`, `slice=/x:17`, `planes=/0@tczyx:3` (an image with its channels, of OME-Zarr's axes),

@@ -21,7 +21,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import __version__, loopback, shared_memory, stages, threads
+from jepack import __version__, stages
+from jepack.machine import loopback, shared_memory, threads
 from jepack.names import marked_lines
 
 # What each stage needs: package -> (lowest version that works, extra that installs it)

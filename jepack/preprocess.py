@@ -1,4 +1,4 @@
-"""Image bytes -> the uint8 crop an encoder sees: pictures.py, tiff.py and formats.py open the file.
+"""Image bytes -> the uint8 crop an encoder sees: pictures.py, tiff.py and deep.py open the file.
 
 The one place that decodes: training's cache, golden images, the Triton model and the app all call it,
 so training and serving cannot drift apart. H, W, C name height, width, channels.

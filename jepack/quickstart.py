@@ -23,8 +23,8 @@ from jepack import bundle as bundles
 from jepack import datasets, options
 from jepack.errors import ArtifactError, JepackError, ServerError
 from jepack.images import find_images
+from jepack.machine import Tether
 from jepack.names import marked, marked_lines
-from jepack.tether import Tether
 
 console = Console()
 MINUTES = options.positive(10_000)

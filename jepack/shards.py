@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jepack import caches, loopback
+from jepack import caches
 from jepack.errors import DataError, JepackError, SourceError
 from jepack.files import cache_root, fsync, sha256_of, write_bytes
 from jepack.folders import Notes
 from jepack.images import ImageFile
+from jepack.machine import loopback
 from jepack.samples import WAY_OUT, is_packed, samples
 
 FORMAT = 2  # of a record: what counts as an image and its label

@@ -6,9 +6,8 @@ import os
 import re
 from typing import Any
 
-from jepack import shared_memory
 from jepack.errors import ConfigError, DataError, ServerError
-from jepack.loopback import LIMIT, is_loopback
+from jepack.machine import LIMIT, is_loopback, shared_memory
 from jepack.names import shown
 
 CHANNEL = [

@@ -16,11 +16,12 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
-from jepack import options, origin, shared_memory, standing
+from jepack import options, origin, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import check_writable, write_bytes
 from jepack.images import ImageFile, find_images
+from jepack.machine import shared_memory
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SIDE
 from jepack.source import Source

@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from jepack import loopback
 from jepack.errors import ConfigError, ServerError
-from jepack.loopback import HOST
+from jepack.machine import HOST, loopback
 from serving.environment import ServerEnvironment
 
 OPTIONS = {"grpc": "--port", "http": "--http-port", "metrics": "--metrics-port"}

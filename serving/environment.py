@@ -24,9 +24,9 @@ import PIL
 from rich.console import Console
 
 from jepack import stages
-from jepack.errors import ConfigError, DependencyError
+from jepack.errors import ConfigError, DependencyError, JepackError
 from jepack.files import write_json
-from jepack.locks import alone
+from jepack.machine import alone
 from jepack.names import marked
 
 MARKER = "jepack-environment.json"
@@ -304,8 +304,6 @@ def check_binary(environment: ServerEnvironment) -> None:
 
 
 if __name__ == "__main__":
-    from jepack.errors import JepackError
-
     try:
         print(ensure_server_environment().folder)
     except JepackError as problem:

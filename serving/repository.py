@@ -24,12 +24,6 @@ from serving.golden import golden_file
 TEMPLATES = stages.home() / "model_repository"
 RECORD = "jepack-repository.json"  # what the folder was made from; Triton passes over files here
 TENSORRT = ("off", "fp32", "fp16")
-# What the decoder needs of the jepack package inside the server: Pillow and NumPy only. Formats that
-# need more (formats.py) work when their library is installed in the server's environment.
-DECODER = (
-    "dicom.py", "dicom_codecs.py", "dicom_display.py", "errors.py", "formats.py", "intensity.py",
-    "pictures.py", "preprocess.py", "tiff.py", "tiff_tags.py",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +147,20 @@ def accelerator(config: RepositoryConfig, shape: str) -> str:
 
 
 def write_decoder(bundle: Bundle, version: Path) -> None:
-    """Copy the decoder out of the jepack package, so that the server needs Pillow and NumPy only."""
+    """Copy jepack/decoding/ and errors.py beside the server's model, which so needs Pillow and NumPy only.
+
+    Formats that need more work when their library is installed in the server's environment.
+    """
     source = Path(jepack.__file__).resolve().parent
     (version / "jepack").mkdir()
     (version / "jepack" / "__init__.py").write_text("# Copied from jepack; do not edit.\n")
-    for name in DECODER:
-        shutil.copyfile(source / name, version / "jepack" / name)
+    shutil.copyfile(source / "errors.py", version / "jepack" / "errors.py")
+    shutil.copytree(
+        source / "decoding",
+        version / "jepack" / "decoding",
+        ignore=shutil.ignore_patterns("__pycache__"),
+        copy_function=shutil.copyfile,
+    )
     write_json(version / "preprocessing.json", bundle.preprocessing.to_json())
 
 

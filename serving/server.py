@@ -19,11 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from jepack import shared_memory
 from jepack.bundle import Bundle
 from jepack.client import BusyError, Client
 from jepack.errors import DataError, ServerError
-from jepack.loopback import HOST
+from jepack.machine import HOST, shared_memory
 from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
 from serving.golden import difference, golden_file

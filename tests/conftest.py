@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jepack import loopback, threads
+from jepack.machine import loopback, threads
 
 # One thread each, also for what the tests start: bits are promised for a fixed number, and the suite runs in
 # a process per core. Tests of the choice of threads set their own.

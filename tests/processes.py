@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jepack.loopback import HOST
+from jepack.machine import HOST
 
 FORKSERVER: Any = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(

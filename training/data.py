@@ -31,7 +31,7 @@ from training.images import Fetched, Ints, Order, shuffled
 
 @dataclass(frozen=True)
 class Cache:
-    """Images (see images.py) that lie decoded on disk, ready to be cut into views."""
+    """Images (see find.py) that lie decoded on disk, ready to be cut into views."""
 
     folder: Path
     pixels: npt.NDArray[np.uint8]  # every image's bytes, one after the other, memory-mapped

@@ -1,4 +1,4 @@
-"""photometry.py's changes for views on the CPU: uint8 in, uint8 out, one view at a time in OpenCV.
+"""light.py's changes for views on the CPU: uint8 in, uint8 out, one view at a time in OpenCV.
 
 Same numbers, same order, results within a few grey levels of the float version on the device: changes
 that act on single values become tables of 256 entries, changes of colour 3 x 3 matrices, and nothing

@@ -35,7 +35,7 @@ AHEAD_STEPS = 32  # how early a lane's next shard is fetched
 
 @dataclass(frozen=True)
 class Stream:
-    """Images (see images.py) that are decoded when they are asked for. `bad` grows as they are met."""
+    """Images (see find.py) that are decoded when they are asked for. `bad` grows as they are met."""
 
     files: tuple[ImageFile, ...]
     channels: int

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from jepack import threads
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from jepack.files import check_writable, write_json
 from jepack.images import ImageFile
+from jepack.machine import threads
 from jepack.names import marked, valid
 from jepack.source import Source
 from training import bundling

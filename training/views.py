@@ -3,8 +3,8 @@
 V views, G images of the whole step (all ranks), B images here, S pixels a side, C channels.
 All random numbers of a step are drawn at once from (seed, step), for all ranks, so neither resuming
 nor the number of ranks changes what an image looks like. This file cuts on the CPU, with OpenCV and
-uint8; resample.py cuts the same boxes on a GPU. Light and colour follow: retouch.py on the CPU,
-photometry.py on a GPU.
+uint8; device.py cuts the same boxes on a GPU. Light and colour follow: cpu_light.py on the CPU,
+light.py on a GPU.
 
 How a box becomes S x S pixels, in both: halve the image until the box is at most twice as large as the
 view (2 x 2 means); then interpolate linearly, and when the box is still more than 1.5 times as large,

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from jepack import loopback
+from jepack.machine import loopback
 from training.checkpoint import load_newest
 
 ROOT = Path(__file__).parents[2]

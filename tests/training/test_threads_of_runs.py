@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepack import threads
+from jepack.machine import threads
 from training.config import quickstart
 from training.train import train
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jepack import threads
+from jepack.machine import threads
 
 
 class Machine:

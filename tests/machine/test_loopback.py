@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jepack import doctor, loopback, shared_memory
+from jepack import doctor
 from jepack.bundle import Bundle
 from jepack.cli import app
 from jepack.errors import ConfigError, ServerError
+from jepack.machine import loopback, shared_memory
 from jepack.transport import channel
 
 VARIABLES = ("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")

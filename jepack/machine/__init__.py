@@ -1,0 +1,16 @@
+"""The machine a command runs on: threads, loopback, shared memory, locks, and the process above it."""
+
+from jepack.machine.locks import NoLocksError, alone, is_locked
+from jepack.machine.loopback import HOST, LIMIT, is_loopback, without_proxies
+from jepack.machine.tether import Tether
+
+__all__ = [
+    "HOST",
+    "LIMIT",
+    "NoLocksError",
+    "Tether",
+    "alone",
+    "is_locked",
+    "is_loopback",
+    "without_proxies",
+]
