@@ -18,10 +18,10 @@ from app.store import VectorStore
 from jepack import options
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
+from jepack.decoding import Window
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.images import ImageFile, find_images
-from jepack.intensity import Window
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.options import SIDE
 from jepack.source import Source

@@ -21,9 +21,9 @@ from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
+from jepack.decoding import Window
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.images import ImageFile
-from jepack.intensity import Window
 from jepack.machine import threads
 from jepack.names import stored
 

@@ -21,8 +21,8 @@ from app.library import Connect, Library
 from app.place import open_at
 from app.toolkit import Font, gr, is_http_url_like
 from jepack.client import DEFAULT_URL, Client
+from jepack.decoding import MAX_BYTES
 from jepack.machine import HOST, loopback, without_proxies
-from jepack.preprocess import MAX_BYTES
 
 PROBE_EVERY_S = 5.0
 # One listener on the component outlives every redraw inside it.

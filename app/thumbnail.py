@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jepack import preprocess
+from jepack.decoding import LONGER, Pixels, Raw, Window, narrow_span, preprocess, to_eight_bits
 from jepack.errors import AxisError, DataError
-from jepack.intensity import LONGER, Raw, Window, narrow_span, to_eight_bits
-from jepack.preprocess import Pixels
 
 SIDE = 256  # px, longer side: sharp at the page's 128 px on a high-density screen
 QUALITY = 80

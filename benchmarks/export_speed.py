@@ -21,10 +21,10 @@ from export.formats import FORMATS, Source
 from export.measure import torch_engine
 from export.providers import bound_engine
 from export.timing import processor, time_engines
+from jepack.decoding import Preprocessing
 from jepack.encoder import EncoderGraph, build_encoder
 from jepack.files import write_json
 from jepack.isotropy import Calibration
-from jepack.preprocess import Preprocessing
 
 OUT = Path(__file__).parent / "results" / "export_speed.json"
 ENCODERS = ("resnet18", "vit_tiny_patch16_224", "convnext_atto")

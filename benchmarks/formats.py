@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jepack.decoding import Preprocessing, load, read_raw
 from jepack.errors import JepackError
 from jepack.files import write_json
 from jepack.images import find_images
-from jepack.preprocess import Preprocessing, load, read_raw
 from training.data import guess_channels, measure_window, open_cache
 
 OUT = Path(__file__).parent / "results" / "formats.json"
@@ -187,7 +187,7 @@ def measure(
         size=224, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels, window=span
     )
     settings = Preprocessing.from_json(settings.to_json())  # as the bundle keeps it
-    from jepack.preprocess import crop
+    from jepack.decoding import crop
 
     same = all(
         np.array_equal(

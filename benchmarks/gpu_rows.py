@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 import torch
 
+from jepack.decoding import Preprocessing
 from jepack.encoder import build_encoder
-from jepack.preprocess import Preprocessing
 from jepack.source import Source
 from training.batches import Prefetcher
 from training.compiling import compile_in_place

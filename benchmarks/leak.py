@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from jepack import datasets
+from jepack.decoding import decode
 from jepack.files import write_json
 from jepack.images import find_images
-from jepack.preprocess import decode
 from training.evaluate import features
 from training.probe import logistic, open_encoder, read_images
 from training.splits import column, grouped_split

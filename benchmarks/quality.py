@@ -28,10 +28,10 @@ from rich.table import Table
 
 from jepack import bundle as bundles
 from jepack import datasets
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_backbone, load_encoder
 from jepack.files import write_json
 from jepack.images import ImageFile, find_images
-from jepack.preprocess import Preprocessing
 from training.evaluate import features
 from training.probe import open_encoder, read_images, score
 

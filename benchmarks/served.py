@@ -19,8 +19,7 @@ from export.run import export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.client import Client
-from jepack.intensity import Window
-from jepack.preprocess import crop
+from jepack.decoding import Window, crop
 from serving.server import TritonServer
 from training.config import recipe
 from training.data import Cache

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.client import Client
+from jepack.decoding import preprocess
 from jepack.errors import JepackError
 from jepack.files import write_json
 from jepack.images import find_images

@@ -36,10 +36,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from jepack import datasets
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_encoder
 from jepack.files import write_json
 from jepack.images import find_images
-from jepack.preprocess import Preprocessing
 from jepack.sigreg import random_directions, sigreg
 from jepack.source import Source
 from training.batches import Prefetcher

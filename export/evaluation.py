@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from jepack import preprocess
 from jepack.bundle import Bundle
+from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, listed
 from jepack.heldout import Record, record_of
 from jepack.images import ImageFile, find_images

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from export.evaluation import Evaluation
 from export.gates import Thresholds
 from export.measure import Outputs, measure_graph, recall_of_neighbours, similarities
-from jepack import isotropy, preprocess, retrieval
+from jepack import isotropy, retrieval
 from jepack.bundle import Bundle
+from jepack.decoding import preprocess
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import DataError
 

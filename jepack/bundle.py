@@ -20,6 +20,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from jepack import origin
+from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import canonical_json, new_folder, sha256_of, write_json
 from jepack.hardening import (
@@ -32,7 +33,6 @@ from jepack.hardening import (
     safetensors_problems,
 )
 from jepack.interop import loader_files
-from jepack.preprocess import Preprocessing
 
 SCHEMA = 1
 MANIFEST = origin.MANIFEST

@@ -7,10 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from jepack.decoding import DEPTH, Raw, channels_first, need
 from jepack.errors import DataError
-from jepack.formats import need
-from jepack.intensity import Raw, channels_first
-from jepack.tiff_tags import DEPTH
 
 
 def carried(found: Image.Image | Raw) -> bytes:

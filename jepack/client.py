@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jepack.decoding import Window, checked_window
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError
-from jepack.intensity import Window, checked_window
 from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
 from jepack.transport import (
     BusyError,

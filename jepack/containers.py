@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jepack import dicom
 from jepack.arrays import choose
+from jepack.decoding import dicom, need, page_sizes, stacked_images
 from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
 from jepack.folders import Notes, split_by_name
-from jepack.formats import need
 from jepack.images import Box, ImageFile
 from jepack.names import examples, kept
 from jepack.parts import image_column, open_arrays, quiet_raster, saved
 from jepack.source import Source
-from jepack.tiff import page_sizes, stacked_images
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
 MIN_VALID = 0.5  # share of a window that must hold data

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from jepack.bundle import Bundle
+from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.isotropy import Calibration
 from jepack.network import arguments_of, build_backbone, building, check_network
-from jepack.preprocess import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jepack.decoding import SUFFIXES
 from jepack.errors import DataError
 from jepack.folders import Notes, Walk, places, split_by_name
 from jepack.manifests import (
@@ -23,7 +24,6 @@ from jepack.manifests import (
 )
 from jepack.names import examples, kept, valid
 from jepack.oversize import own_bytes
-from jepack.preprocess import SUFFIXES
 from jepack.samples import WAY_OUT, is_packed, refuse_packed
 from jepack.source import Source, is_one
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepack.preprocess import Preprocessing
+from jepack.decoding import Preprocessing
 
 PILLOW_RESAMPLING = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"

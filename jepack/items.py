@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from jepack.decoding import MAX_BYTES, upright
 from jepack.errors import DataError
 from jepack.oversize import own_bytes
-from jepack.pictures import upright
-from jepack.preprocess import MAX_BYTES
 
 # One request carries at most this many bytes of image files, so memory stays bounded on both sides.
 REQUEST_BYTES = 32 * 1024 * 1024

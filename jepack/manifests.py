@@ -42,7 +42,7 @@ def read_table(path: Path) -> list[Row]:
 
 
 def parquet_rows(path: Path) -> list[Row]:
-    from jepack.formats import need
+    from jepack.decoding import need
 
     def text(value: Any) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -20,20 +20,31 @@ import numpy.typing as npt
 from PIL import Image
 
 from jepack.carried import carried
-from jepack.dicom import Frames, may_be_large, quiet
-from jepack.errors import DataError, TooLargeError
-from jepack.formats import OWN, READERS, SERVED, fits_shape, kind_of, npy_header, size_of_file
-from jepack.intensity import Raw, as_image, channels_first
-from jepack.pictures import (
+from jepack.decoding import (
     DEEP_MODES,
+    OWN,
+    READERS,
+    SERVED,
     TURNED,
+    Frames,
+    Raw,
+    as_image,
     bits_of,
+    channels_first,
     check_pixels,
     deep_values,
+    fits_shape,
     formats_of,
+    kind_of,
+    may_be_large,
+    npy_header,
+    open_tiff,
+    quiet,
+    size_of_file,
+    size_of_page,
     upright,
 )
-from jepack.tiff import open_tiff, size_of_page
+from jepack.errors import DataError, TooLargeError
 
 FIT_PIXELS, FIT_BYTES = (
     16_000_000,

@@ -17,14 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from jepack import dicom
 from jepack.carried import carried
+from jepack.decoding import (
+    COLOURS,
+    MIN_IS_BLACK,
+    MIN_IS_WHITE,
+    OWN,
+    PALETTE,
+    RGB,
+    Raw,
+    Tags,
+    check_size,
+    dicom,
+    need,
+    open_tiff,
+    resolve,
+    size_of_page,
+)
 from jepack.errors import DataError, DecoderError, DependencyError, TooLargeError
-from jepack.formats import OWN, check_size, need
-from jepack.intensity import Raw
 from jepack.oversize import fit, fitted, full_size_of, smaller_frame
-from jepack.tiff import open_tiff, size_of_page
-from jepack.tiff_tags import COLOURS, MIN_IS_BLACK, MIN_IS_WHITE, PALETTE, RGB, Tags, resolve
 
 HANDLES = 16  # open files per thread
 MAX_CHUNK = 1 << 30  # bytes of a chunk of HDF5 or zarr, unpacked

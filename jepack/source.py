@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from jepack.decoding import need
 from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root
 from jepack.folders import AS_CLASSES
-from jepack.formats import need
 from jepack.manifests import SUFFIXES as TABLES
 from jepack.names import kept
 from jepack.parts import image_column

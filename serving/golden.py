@@ -10,8 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from jepack.bundle import OUTPUTS, cosine
-from jepack.intensity import hidden
-from jepack.preprocess import Pixels, Preprocessing
+from jepack.decoding import Pixels, Preprocessing, hidden
 
 
 def golden_file(crop_HWC: Pixels, preprocessing: Preprocessing) -> bytes:

@@ -72,10 +72,11 @@ def triton_server(
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's limits as if they were 10,000 pixels."""
-    from jepack import formats, oversize, pictures, tiff
+    from jepack import oversize
+    from jepack.decoding import deep, pictures, tiff
 
-    served = formats.Limits(20_000, 10_000, 60_000)
-    for module in (formats, oversize):
+    served = deep.Limits(20_000, 10_000, 60_000)
+    for module in (deep, oversize):
         monkeypatch.setattr(module, "SERVED", served)
     for function in (pictures.open_picture, tiff.open_tiff):
         monkeypatch.setattr(

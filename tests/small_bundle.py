@@ -45,7 +45,8 @@ def write_small_bundle(
 
     from jepack import bundle as bundles
     from jepack import encoder as encoders
-    from jepack import isotropy, preprocess
+    from jepack import isotropy
+    from jepack.decoding import preprocess
     from jepack.files import write_json
     from jepack.images import find_images
 

@@ -20,9 +20,10 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, constants
 from PIL import Image, ImageOps
 
 from jepack import bundle as bundles
-from jepack import card, isotropy, preprocess
+from jepack import card, isotropy
 from jepack.bundle import Bundle
 from jepack.card_metadata import license_fields
+from jepack.decoding import preprocess
 from jepack.hub_publish import prepare, publish
 from jepack.snippets import opening, snippets
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from jepack.decoding import decode, read_raw
 from jepack.errors import DataError
 from jepack.images import ImageFile, find_images
-from jepack.preprocess import decode, read_raw
 
 pytestmark = pytest.mark.usefixtures("small_limits")
 HEIGHT, WIDTH = (
@@ -89,9 +89,7 @@ def dicom_kinds() -> dict[str, Callable[[], bytes]]:
     "palette",
 ])  # fmt: skip
 def test_dicom_is_read_smaller_and_means_the_same(kind: str, tmp_path: Path) -> None:
-    from jepack.dicom import Frames
-    from jepack.formats import OWN
-    from jepack.intensity import to_eight_bits
+    from jepack.decoding import OWN, Frames, to_eight_bits
 
     path = tmp_path / "a.dcm"
     path.write_bytes(dicom_kinds()[kind]())

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from jepack import __version__, bundle, card, isotropy, retrieval, stages
 from jepack.bundle import Bundle
+from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
 from jepack.images import ImageFile
 from jepack.names import kept
-from jepack.preprocess import Pixels, Preprocessing
 from jepack.source import Source
 from training.evaluate import features
 from training.images import class_ids

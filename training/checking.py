@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jepack import isotropy
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.errors import TrainingError
-from jepack.preprocess import Preprocessing
 from training.batches import Cutter, Finisher
 from training.config import TrainConfig
 from training.evaluate import Evaluation, crops, evaluate

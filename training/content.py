@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from jepack import preprocess
+from jepack.decoding import Pixels, preprocess
 from jepack.errors import DataError
 from jepack.images import ImageFile
 from jepack.oversize import own_bytes
 from jepack.parts import place_of_window
-from jepack.preprocess import Pixels
 from training.presets import Preset
 
 Grids = npt.NDArray[np.uint8]

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jepack import caches, preprocess
+from jepack import caches
+from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import AxisError, ConfigError, DataError, DependencyError
 from jepack.files import cache_root, canonical_json
 from jepack.images import ImageFile, find_images
-from jepack.intensity import Window
-from jepack.preprocess import Pixels, Preprocessing
 from jepack.shards import fetched_record
 from jepack.source import Source
 from training.building import FORMAT, Progress, build

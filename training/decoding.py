@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jepack import preprocess
+from jepack.decoding import Pixels, Window, preprocess
 from jepack.errors import DataError, SourceError
 from jepack.images import ImageFile
-from jepack.intensity import Window
 from jepack.oversize import full_size
 from jepack.parts import full_size_of_part
-from jepack.preprocess import Pixels
 from training.content import WHOLE, Grids, mask_of
 
 

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration
 from jepack.machine import threads
-from jepack.preprocess import Preprocessing
 from jepack.source import Source
 from jepack.tracing import exported, reason_of
 from training.averaging import local

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from jepack.decoding import Pixels, Preprocessing
 from jepack.images import ImageFile
-from jepack.preprocess import Pixels, Preprocessing
 from training.content import Grids
 
 Ints = npt.NDArray[np.int64]

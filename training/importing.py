@@ -16,17 +16,16 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack import options, preprocess
+from jepack import options
 from jepack.bundle import Bundle, refuse_other_folder
+from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
 from jepack.images import find_images
-from jepack.intensity import Window
 from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SEED
-from jepack.preprocess import INTERPOLATIONS, Pixels, Preprocessing
 from jepack.source import Source
 from training import bundling
 from training.bundling import Content

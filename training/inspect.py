@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import drawing, options, preprocess
+from jepack import drawing, options
+from jepack.decoding import preprocess
 from jepack.errors import DataError
 from jepack.images import find_images, passed_over
 from jepack.names import marked, tell

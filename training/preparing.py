@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from jepack.decoding import Preprocessing, Window
 from jepack.images import ImageFile, find_images
-from jepack.intensity import Window
 from jepack.names import tell
-from jepack.preprocess import Preprocessing
 from jepack.source import Source
 from training import sameness
 from training.batches import Cutter, Finisher

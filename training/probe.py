@@ -26,8 +26,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from jepack import bundle as bundles
-from jepack import options, preprocess
+from jepack import options
 from jepack.card import PROBES
+from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import (
     Encoder,
     Projector,
@@ -42,7 +43,6 @@ from jepack.images import ImageFile, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
 from jepack.options import SEED, Limit
-from jepack.preprocess import Pixels, Preprocessing
 from jepack.source import Source
 from training.counting import counter
 from training.devices import choose_device

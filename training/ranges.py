@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jepack import preprocess
+from jepack.decoding import NARROW, Raw, Window, narrow_span, preprocess
 from jepack.errors import DataError, DependencyError
 from jepack.images import ImageFile
-from jepack.intensity import NARROW, Raw, Window, narrow_span
 
 
 @dataclass(frozen=True)

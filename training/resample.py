@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepack.preprocess import Pixels
+from jepack.decoding import Pixels
 from training.devices import upload
 from training.views import Boxes, Ints
 

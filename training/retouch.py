@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from jepack.preprocess import Pixels
+from jepack.decoding import Pixels
 from training.photometry import LUMA, STAINS, Floats
 from training.presets import Preset
 

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import write_json
 from jepack.names import marked_lines
-from jepack.preprocess import Preprocessing
 from training import checkpoint, sameness, sharding
 from training.aside import move_aside
 from training.config import TrainConfig

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jepack.decoding import Pixels
 from jepack.errors import DataError
 from jepack.folders import split_of
 from jepack.images import ImageFile
 from jepack.names import examples
-from jepack.preprocess import Pixels
 
 Ints = npt.NDArray[np.int64]
 TOGETHER = ("page", "image", "frame", "planes")  # parts that show one thing, or one after the other

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from jepack import caches, preprocess, shards
+from jepack import caches, shards
+from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import ConfigError, DataError, SourceError
 from jepack.files import canonical_json
 from jepack.images import ImageFile, find_images
-from jepack.intensity import Window
-from jepack.preprocess import Pixels, Preprocessing
 from jepack.source import Source
 from training.building import refuse_too_many_bad
 from training.data import state_of

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from jepack import dicom, preprocess
+from jepack.decoding import dicom, kind_of, preprocess, to_eight_bits
 from jepack.errors import DataError
-from jepack.formats import kind_of
 from jepack.images import ImageFile
-from jepack.intensity import to_eight_bits
 from training.ranges import Range, range_of
 from training.splits import Print, print_of
 

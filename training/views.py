@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from jepack.preprocess import Pixels
+from jepack.decoding import Pixels
 from training.content import Grids, centres, shares
 from training.photometry import EXTRA_NUMBERS, LIGHT_NUMBERS, photometry
 from training.presets import PRESETS, Preset, preset

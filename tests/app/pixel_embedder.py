@@ -12,8 +12,8 @@ import numpy as np
 
 from app.indexing import from_endpoint, write_index
 from app.store import IndexInfo
-from jepack import preprocess
 from jepack.client import Embeddings, Endpoint
+from jepack.decoding import preprocess
 from jepack.errors import DataError, ServerError
 from jepack.images import find_images
 

@@ -140,7 +140,7 @@ def test_the_held_out_pages_of_a_stack_are_what_an_export_is_judged_on(
     import tifffile
 
     from export.evaluation import find_evaluation
-    from jepack.preprocess import crop
+    from jepack.decoding import crop
 
     pages = np.random.default_rng(0).integers(0, 256, (20, 64, 64), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")

@@ -12,8 +12,8 @@ from PIL import Image
 from small_bundle import write_small_bundle
 
 from export.formats import FORMATS, Source
-from jepack import preprocess
 from jepack.bundle import Bundle
+from jepack.decoding import preprocess
 from jepack.encoder import serving_graph
 
 ARCHITECTURES = {"resnet10t": 64, "convnext_atto": 64, "vit_tiny_patch16_224": 64}

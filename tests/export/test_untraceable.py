@@ -19,10 +19,10 @@ from export.run import export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.cli import app
+from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig
 from jepack.errors import ArtifactError
 from jepack.isotropy import Calibration
-from jepack.preprocess import Preprocessing
 
 
 def test_attention_over_five_axes_becomes_onnx_with_the_same_outputs() -> None:

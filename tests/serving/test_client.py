@@ -15,9 +15,9 @@ from PIL import Image
 
 from jepack import items
 from jepack.client import Client
+from jepack.decoding import Preprocessing, load
 from jepack.errors import ConfigError, ServerError
 from jepack.items import batches_of, bytes_of
-from jepack.preprocess import Preprocessing, load
 
 GREY = Preprocessing(size=32, channels=1, mean=(0.5,), std=(0.25,))
 COLOUR = Preprocessing(size=32)

@@ -16,7 +16,7 @@ from PIL import Image
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.client import Client
-from jepack.preprocess import crop
+from jepack.decoding import crop
 from training.data import open_cache
 
 pytestmark = pytest.mark.triton

@@ -17,10 +17,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 import jepack
 from jepack import bundle as bundles
-from jepack import preprocess
 from jepack.bundle import Bundle
+from jepack.decoding import Preprocessing, preprocess
 from jepack.errors import ArtifactError, ConfigError
-from jepack.preprocess import Preprocessing
 from serving.golden import golden_file
 from serving.repository import RepositoryConfig, write_repository
 
@@ -163,8 +162,8 @@ def test_the_servers_decoder_is_jepacks_own(repository: Path, bundle: Bundle) ->
 def test_the_decoder_runs_without_the_rest_of_jepack(repository: Path) -> None:
     version = repository / "preprocess" / "1"
     code = (
-        f"import sys; sys.path.insert(0, {str(version)!r}); import jepack.preprocess as p\n"
-        "import jepack.dicom\n"
+        f"import sys; sys.path.insert(0, {str(version)!r}); import jepack.decoding.preprocess as p\n"
+        "import jepack.decoding.dicom\n"
         f"assert p.__file__.startswith({str(version)!r})\n"
         "names = {n.split('.')[0] for n in sys.modules} - sys.stdlib_module_names\n"
         "extra = {n for n in names if n[0] != '_'} - {'jepack', 'numpy', 'PIL', 'cython_runtime'}\n"

@@ -27,9 +27,9 @@ import tritonclient.grpc as triton
 from PIL import Image
 
 from jepack import bundle as bundles
-from jepack import preprocess
 from jepack.bundle import OUTPUTS, Bundle, cosine
 from jepack.client import BusyError, Client
+from jepack.decoding import preprocess
 from jepack.errors import ArtifactError, DataError, ServerError
 from jepack.images import find_images
 from serving.command import choose_ports

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jepack.decoding import read_raw
 from jepack.errors import DataError, TooLargeError
 from jepack.images import find_images
-from jepack.preprocess import read_raw
 from jepack.source import Source
 
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jepack.decoding import decode
 from jepack.errors import DataError
-from jepack.preprocess import decode
 from training.data import guess_channels, open_cache
 from training.images import images_of_step
 from training.splits import split

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from export.evaluation import find_evaluation
 from export.gates import Thresholds, judge_images
 from jepack import bundle as bundles
-from jepack import preprocess
 from jepack.cli import app
+from jepack.decoding import preprocess
 from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, DependencyError
 from jepack.heldout import record_of

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
+from jepack.decoding import decode
 from jepack.errors import DataError
 from jepack.images import ImageFile, find_images
 from jepack.items import read
-from jepack.preprocess import decode
 from training.decoding import decode_file
 
 pytestmark = pytest.mark.timeout(60)

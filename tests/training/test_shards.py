@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 from jepack import shards
+from jepack.decoding import decode
 from jepack.errors import DataError, SourceError
 from jepack.images import find_images
-from jepack.preprocess import decode
 
 
 def png(level: int) -> bytes:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jepack.decoding import decode, read_raw
 from jepack.errors import DataError, DependencyError
 from jepack.images import ImageFile, find_images
-from jepack.preprocess import decode, read_raw
 from training.data import guess_channels, measure_window, open_cache
 
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from jepack import caches, shards
+from jepack.decoding import Preprocessing
 from jepack.errors import ConfigError, DataError, SourceError
-from jepack.preprocess import Preprocessing
 from training.batches import Cutter
 from training.config import TrainConfig, recipe
 from training.data import open_cache

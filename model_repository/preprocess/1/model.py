@@ -15,8 +15,11 @@ import triton_python_backend_utils as pb_utils
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from jepack.decoding import (
+    Preprocessing,
+    load,
+)
 from jepack.errors import DecoderError  # noqa: E402
-from jepack.preprocess import Preprocessing, load  # noqa: E402
 
 
 class TritonPythonModel:

@@ -7,49 +7,21 @@ Sizes are read from headers and checked before anything is allocated.
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import stat
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jepack.decoding.dicom import read_dicom
+from jepack.decoding.intensity import Raw, as_image
+from jepack.decoding.limits import SERVED, Limits, check_size, need
 from jepack.errors import DataError, DependencyError, TooLargeError
-from jepack.intensity import Raw, as_image
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one image may take."""
-
-    bytes: int  # of the file
-    pixels: int  # height x width
-    values: int  # with channels
-
-
-SERVED = Limits(64 * 1024 * 1024, 25_000_000, 256_000_000)  # of bytes that anyone may have sent
-# Of a person's own files, in training, inspect and index. From 179 megapixels on, Pillow takes a picture for
-# a bomb. What is above SERVED is read smaller, see oversize.py.
-OWN = Limits(2 << 30, 178_956_970, 1_000_000_000)
-MAX_PIXELS = SERVED.pixels
-
-
-def need(module: str, extra: str) -> Any:
-    """A library of an optional extra, or DependencyError saying how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        library = module.split(".")[0]
-        raise DependencyError(
-            f"these images need {library}, which is not installed here. "
-            f"Install it: pip install 'jepack[{extra}]'"
-        ) from error
 
 
 def size_of_file(path: Path) -> int:
@@ -127,17 +99,6 @@ def read_array(kind: str, data: bytes, channels: int | None = None, limits: Limi
     return raw
 
 
-def check_size(shape: tuple[int, ...], limits: Limits = SERVED) -> None:
-    """Raises DataError for [H, W] or [H, W, C] without pixels, TooLargeError above the limits."""
-    if 0 in shape:
-        raise DataError(f"no pixels: shape {shape}")
-    if shape[0] * shape[1] > limits.pixels or math.prod(shape) > limits.values:
-        raise TooLargeError(
-            f"{shape[1]} x {shape[0]} pixels in {shape[2] if len(shape) > 2 else 1} channels, the limit is "
-            f"{limits.pixels / 1e6:.0f} megapixels and {limits.values / 1e6:.0f} million values"
-        )
-
-
 def npy_header(stream: Any) -> tuple[tuple[int, ...], Any]:
     """Shape and type of an npy file."""
     version = np.lib.format.read_magic(stream)
@@ -153,12 +114,6 @@ def read_npy(data: bytes, channels: int | None, limits: Limits) -> Raw:
     if kind.hasobject or math.prod(shape) > limits.values:
         raise DataError(f"npy: {kind} of shape {shape} is not an image")
     return Raw(as_image(np.load(io.BytesIO(data), allow_pickle=False), channels))
-
-
-def read_dicom(data: bytes, channels: int | None, limits: Limits) -> Raw:
-    from jepack import dicom  # it imports this module
-
-    return dicom.read_dicom(data, channels, limits)
 
 
 def read_fits(data: bytes, channels: int | None, limits: Limits) -> Raw:

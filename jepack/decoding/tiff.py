@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
-from jepack.formats import SERVED, Limits, check_size, need
-from jepack.intensity import Raw, as_image
-from jepack.pictures import DEEP_MODES, TURNED, upright
-from jepack.tiff_tags import (
+from jepack.decoding.intensity import Raw, as_image
+from jepack.decoding.limits import SERVED, Limits, check_size, need
+from jepack.decoding.pictures import DEEP_MODES, TURNED, upright
+from jepack.decoding.tiff_tags import (
     COLOURS,
     MIN_IS_BLACK,
     MIN_IS_WHITE,
@@ -30,6 +29,7 @@ from jepack.tiff_tags import (
     check_tile,
     resolve,
 )
+from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
 
 
 def open_tiff(

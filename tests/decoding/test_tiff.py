@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jepack.decoding import decode, read_raw
 from jepack.errors import DataError
 from jepack.images import find_images
-from jepack.preprocess import decode, read_raw
 
 tifffile = pytest.importorskip("tifffile")
 WINDOW = ((1000.0, 30000.0),)

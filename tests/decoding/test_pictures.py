@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
+from jepack.decoding import Preprocessing, crop, decode, load, read_raw
 from jepack.errors import AxisError, DataError, DependencyError
 from jepack.images import ImageFile, find_images
-from jepack.preprocess import Preprocessing, crop, decode, load, read_raw
 
 
 def picture(height: int = 40, width: int = 80, channels: int = 3) -> Any:
@@ -133,7 +133,7 @@ def test_a_strip_cut_before_it_is_enlarged_is_the_strip_enlarged_and_cut(
 ) -> None:
     from dataclasses import replace
 
-    from jepack import preprocess
+    from jepack.decoding import preprocess
 
     values = np.random.default_rng(0).integers(0, 256, (*shape, 1)).astype(np.uint8)
     settings = replace(SETTINGS, interpolation=interpolation)
@@ -157,7 +157,7 @@ def test_a_strip_takes_no_more_than_itself_and_its_crop() -> None:
 
 
 def test_what_an_image_exhausts_is_its_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepack import preprocess
+    from jepack.decoding import preprocess
 
     def exhausted(*_: Any) -> Any:
         raise MemoryError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jepack.decoding import Preprocessing, crop, decode, load, read_raw
 from jepack.errors import ConfigError, DataError, DependencyError
-from jepack.preprocess import Preprocessing, crop, decode, load, read_raw
 
 
 def deep(shape: tuple[int, ...] = (30, 40), top: int = 65536) -> Any:

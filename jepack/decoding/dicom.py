@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from jepack.dicom_codecs import NAME, decoder_of
-from jepack.dicom_display import palette, pictured, window_of
+from jepack.decoding.dicom_codecs import NAME, decoder_of
+from jepack.decoding.dicom_display import palette, pictured, window_of
+from jepack.decoding.intensity import Raw
+from jepack.decoding.limits import SERVED, Limits, check_size, need
 from jepack.errors import DataError
-from jepack.formats import SERVED, Limits, check_size, need
-from jepack.intensity import Raw
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_INFLATED = 200_000_000  # bytes of a file that is deflated as a whole

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jepack.formats import need
-from jepack.intensity import Raw
+from jepack.decoding.intensity import Raw
+from jepack.decoding.limits import need
 
 
 def palette(tags: Any, values: Any) -> Raw:

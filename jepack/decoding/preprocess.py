@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jepack import pictures
+from jepack.decoding import pictures
+from jepack.decoding.deep import READERS, kind_of, read_array, size_of_file
+from jepack.decoding.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
+from jepack.decoding.limits import MAX_PIXELS, SERVED
+from jepack.decoding.pictures import open_picture
+from jepack.decoding.tiff import open_tiff
 from jepack.errors import (
     ConfigError,
     DataError,
@@ -24,10 +29,6 @@ from jepack.errors import (
     DepthError,
     TooLargeError,
 )
-from jepack.formats import MAX_PIXELS, READERS, SERVED, kind_of, read_array, size_of_file
-from jepack.intensity import Pixels, Raw, Window, checked_window, shown, to_eight_bits
-from jepack.pictures import open_picture
-from jepack.tiff import open_tiff
 
 SUFFIXES = (*pictures.SUFFIXES, ".npy", ".dcm", ".dicom", ".ima", ".fits", ".fit")
 MAX_BYTES = SERVED.bytes

@@ -22,9 +22,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from jepack.decoding import decode, read_raw
 from jepack.errors import DataError, DependencyError
 from jepack.images import find_images
-from jepack.preprocess import decode, read_raw
 
 RLE = (uid.RLELossless,)
 LOSSLESS = (
@@ -310,7 +310,7 @@ def test_a_picture_larger_than_the_limit_is_refused_by_its_header() -> None:
 
 
 def test_a_deflated_file_is_inflated_to_a_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jepack import dicom
+    from jepack.decoding import dicom
 
     data = grey(deep(), uid.DeflatedExplicitVRLittleEndian)
     assert np.array_equal(read_raw(data).values[..., 0], deep()[0])

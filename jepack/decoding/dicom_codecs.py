@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jepack.decoding.limits import need
 from jepack.errors import DataError
-from jepack.formats import need
 
 NAME = "jepack"  # of the plugin
 MAX_TILES = 4096  # of a JPEG 2000 stream; OpenJPEG keeps about 6 kB for each before it decodes

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jepack.decoding.intensity import Raw
+from jepack.decoding.limits import SERVED, Limits, need
 from jepack.errors import DataError, DepthError, TooLargeError
-from jepack.formats import SERVED, Limits, need
-from jepack.intensity import Raw
 
 # A fixed list: every format here is one more parser that meets hostile bytes. JPEG 2000 and AVIF are on it
 # because satellites and phones write them, Pillow's wheels carry and update their libraries, and a format

@@ -14,9 +14,9 @@ from PIL import Image
 from small_bundle import write_digits
 
 from export.evaluation import find_evaluation
-from jepack import preprocess
 from jepack.bundle import Bundle
 from jepack.client import Client
+from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
 from jepack.images import find_images
 from jepack.transport import RequestError
