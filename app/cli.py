@@ -21,10 +21,9 @@ from jepack.client import DEFAULT_URL, Client
 from jepack.decoding import Window
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
-from jepack.images import ImageFile, find_images
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.options import SIDE
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, find_images
 
 UrlOption = Annotated[
     str,

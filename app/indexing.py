@@ -23,9 +23,9 @@ from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item
 from jepack.decoding import Window
 from jepack.errors import ArtifactError, DataError, JepackError
-from jepack.images import ImageFile
 from jepack.machine import threads
 from jepack.names import stored
+from jepack.sources import ImageFile
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
 

@@ -21,10 +21,10 @@ from rich.console import Console
 from torch import Tensor
 
 from jepack import isotropy
-from jepack.datasets import package_folder
 from jepack.decoding import Preprocessing, preprocess
 from jepack.encoder import build_encoder
 from jepack.files import write_bytes, write_json
+from jepack.sources import package_folder
 from training.batches import Views
 from training.config import TrainConfig
 from training.distributed import Ranks

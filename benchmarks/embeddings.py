@@ -21,7 +21,7 @@ from sklearn.manifold import TSNE
 
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
-from jepack.images import find_images
+from jepack.sources import find_images
 from training.evaluate import features, patch_features
 from training.probe import opened, read_images
 from training.splits import column

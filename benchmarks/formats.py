@@ -27,7 +27,7 @@ from PIL import Image
 from jepack.decoding import Preprocessing, load, read_raw
 from jepack.errors import JepackError
 from jepack.files import write_json
-from jepack.images import find_images
+from jepack.sources import find_images
 from training.data import guess_channels, measure_window, open_cache
 
 OUT = Path(__file__).parent / "results" / "formats.json"

@@ -25,7 +25,7 @@ import torch
 
 from jepack.decoding import Preprocessing
 from jepack.encoder import build_encoder
-from jepack.source import Source
+from jepack.sources import Source
 from training.batches import Prefetcher
 from training.compiling import compile_in_place
 from training.config import TrainConfig, recipe

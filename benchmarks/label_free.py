@@ -27,10 +27,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from jepack import bundle as bundles
-from jepack import datasets
 from jepack.encoder import load_encoder
 from jepack.files import write_json
-from jepack.images import find_images
+from jepack.sources import demo, find_images
 from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.evaluate import features
@@ -84,7 +83,7 @@ Setup = tuple[Path, TrainConfig, list[dict[str, Any]]]
 
 def unlike(out: Path) -> Setup:
     """Land tiles again, through a ViT so small that its random features say little."""
-    folder = datasets.prepare("earth", out / "data")
+    folder = demo.prepare("earth", out / "data")
     config = replace(
         recipe("quickstart"), encoder="test_vit", preset="satellite", size=32, eval_size=32,
         images_per_step=96, epochs=6.0, minutes=None, precision="fp32", evaluate_epochs=100.0,
@@ -96,7 +95,7 @@ def unlike(out: Path) -> Setup:
 
 def quick(out: Path) -> Setup:
     """Land tiles of 28 px seen from space. (On handwritten digits every run probes at 94 to 98 %.)"""
-    folder = datasets.prepare("earth", out / "data")
+    folder = demo.prepare("earth", out / "data")
     config = replace(
         recipe("quickstart"), preset="satellite", size=32, eval_size=32, images_per_step=96, epochs=4.0,
         minutes=None, precision="fp32", evaluate_epochs=4.0, global_views=4, group_by="block",
@@ -105,7 +104,7 @@ def quick(out: Path) -> Setup:
 
 
 def solar(out: Path) -> Setup:
-    folder = datasets.prepare("solar", out / "data")
+    folder = demo.prepare("solar", out / "data")
     config = replace(
         recipe("quickstart"), preset="industrial", epochs=8.0, minutes=None, evaluate_epochs=8.0
     )

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepack import datasets
 from jepack.decoding import decode
 from jepack.files import write_json
-from jepack.images import find_images
+from jepack.sources import demo, find_images
 from training.evaluate import features
 from training.probe import logistic, open_encoder, read_images
 from training.splits import column, grouped_split
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(2)
-    folder = options.data or datasets.prepare("earth", Path(tempfile.mkdtemp()))
+    folder = options.data or demo.prepare("earth", Path(tempfile.mkdtemp()))
     files = find_images(folder)
     blocks = column(files, "block")
     names = sorted({str(file.label) for file in files})

@@ -27,11 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import datasets
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_backbone, load_encoder
 from jepack.files import write_json
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, demo, find_images
 from training.evaluate import features
 from training.probe import open_encoder, read_images, score
 
@@ -167,7 +166,7 @@ def measure(
 ) -> Iterator[list[dict[str, Any]]]:
     """All rows so far, after each seed."""
     plan = PLANS[name]
-    data = datasets.prepare(name, runs / "data")
+    data = demo.prepare(name, runs / "data")
     images = Images(data, plan.classes)
     rows: list[dict[str, Any]] = []
     general = transfer()

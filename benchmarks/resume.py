@@ -31,9 +31,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepack import datasets
 from jepack.cli import main as main_of_jepack
 from jepack.files import write_json
+from jepack.sources import demo
 from training.checkpoint import load_newest
 
 OUT = Path(__file__).parent / "results" / "resume.json"
@@ -258,7 +258,7 @@ def some_tiles(folder: Path) -> Path:
     """One Earth tile in six: the fewer images, the shorter a try."""
     target = folder / "some"
     if not target.is_dir():
-        whole = datasets.prepare("earth", folder)
+        whole = demo.prepare("earth", folder)
         for path in sorted(whole.rglob("*.png"))[::6]:
             copy = target / path.relative_to(whole)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from jepack.decoding import preprocess
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import DataError
 from jepack.files import write_json
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, find_images
 
 OUT = Path(__file__).parent / "results" / "retrieval.json"
 OUTPUTS = ("embedding", "raw projection", "projection")

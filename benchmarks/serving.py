@@ -29,7 +29,7 @@ from jepack.client import Client
 from jepack.decoding import preprocess
 from jepack.errors import JepackError
 from jepack.files import write_json
-from jepack.images import find_images
+from jepack.sources import find_images
 from serving.repository import RepositoryConfig
 from serving.server import TritonServer
 

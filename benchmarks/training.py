@@ -35,13 +35,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from jepack import datasets
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_encoder
 from jepack.files import write_json
-from jepack.images import find_images
 from jepack.sigreg import random_directions, sigreg
-from jepack.source import Source
+from jepack.sources import Source, demo, find_images
 from training.batches import Prefetcher
 from training.config import TrainConfig, quickstart
 from training.distributed import Ranks
@@ -355,7 +353,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    data = chosen.data or datasets.prepare("solar", Path(tempfile.mkdtemp()))
+    data = chosen.data or demo.prepare("solar", Path(tempfile.mkdtemp()))
     if chosen.knn:
         to_knn(data, chosen.knn, chosen.minutes, chosen.out or OUT.with_name("training_knn.json"))
     else:

@@ -18,7 +18,7 @@ from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundl
 from jepack import bundle as bundles
 from jepack.bundle import OUTPUTS
 from jepack.names import marked, marked_lines
-from jepack.source import Source
+from jepack.sources import Source
 
 PLAIN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "padding": 0}
 

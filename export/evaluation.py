@@ -13,10 +13,8 @@ from rich.console import Console
 from jepack.bundle import Bundle
 from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, listed
-from jepack.heldout import Record, record_of
-from jepack.images import ImageFile, find_images
 from jepack.names import marked_lines
-from jepack.source import Source
+from jepack.sources import ImageFile, Record, Source, find_images, record_of
 
 MINIMUM = 8  # images; below that a covariance says nothing
 CALIBRATION = 128  # images an int8 export takes its ranges from

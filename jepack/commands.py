@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import caches, options, origin, signing, standing
+from jepack import options, origin, signing, standing
 from jepack.errors import ArtifactError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines
+from jepack.sources import caches
 
 SIGNATURES = {
     "none": ("none", "sign it: jepack sign BUNDLE --key KEY"),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jepack.decoding import MAX_BYTES, upright
 from jepack.errors import DataError
-from jepack.oversize import own_bytes
+from jepack.sources import own_bytes
 
 # One request carries at most this many bytes of image files, so memory stays bounded on both sides.
 REQUEST_BYTES = 32 * 1024 * 1024

@@ -20,11 +20,11 @@ from rich.panel import Panel
 from rich.rule import Rule
 
 from jepack import bundle as bundles
-from jepack import datasets, options
+from jepack import options
 from jepack.errors import ArtifactError, JepackError, ServerError
-from jepack.images import find_images
 from jepack.machine import Tether
 from jepack.names import marked, marked_lines
+from jepack.sources import demo, find_images
 
 console = Console()
 MINUTES = options.positive(10_000)
@@ -174,12 +174,12 @@ def prepare(dataset: str, data: Path | None, out: Path | None, preset: str | Non
     """The folder of images, the licence that goes with it, the run folder."""
     if data is not None:
         find_images(data)
-        name, license = data.absolute().name, datasets.license_of(data)
+        name, license = data.absolute().name, demo.license_of(data)
         walk = Walk(data, out or Path("runs") / name, name, license, preset or "natural")
     else:
         with console.status(f"laying out {dataset}"):
-            folder = datasets.prepare(dataset, Path("runs") / "data")
-        known = datasets.DATASETS[dataset]
+            folder = demo.prepare(dataset, Path("runs") / "data")
+        known = demo.DATASETS[dataset]
         look = preset or known.preset
         walk = Walk(folder, out or Path("runs") / dataset, dataset, known.license, look)
     console.print(

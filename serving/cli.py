@@ -20,11 +20,10 @@ from jepack import options, origin, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import check_writable, write_bytes
-from jepack.images import ImageFile, find_images
 from jepack.machine import shared_memory
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SIDE
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, find_images
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer

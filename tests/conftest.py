@@ -72,8 +72,8 @@ def triton_server(
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's limits as if they were 10,000 pixels."""
-    from jepack import oversize
     from jepack.decoding import deep, pictures, tiff
+    from jepack.sources import oversize
 
     served = deep.Limits(20_000, 10_000, 60_000)
     for module in (deep, oversize):

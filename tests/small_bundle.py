@@ -48,7 +48,7 @@ def write_small_bundle(
     from jepack import isotropy
     from jepack.decoding import preprocess
     from jepack.files import write_json
-    from jepack.images import find_images
+    from jepack.sources import find_images
 
     settings = preprocess.Preprocessing(
         size=size, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels

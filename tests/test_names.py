@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from jepack.errors import ConfigError
-from jepack.images import find_images
 from jepack.names import examples, kept, marked, marked_lines, original, shown, stored
+from jepack.sources import find_images
 
 LATIN = os.fsdecode(b"caf\xe9.png")  # as an old archive unpacks it
 ODD = [

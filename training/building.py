@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from jepack import caches
 from jepack.decoding import Window
 from jepack.errors import DataError, SourceError, listed
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
-from jepack.images import ImageFile
+from jepack.sources import ImageFile, caches
 from training.content import WHOLE, Grids
 from training.decoding import decode_file
 

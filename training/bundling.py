@@ -19,9 +19,8 @@ from jepack.bundle import Bundle
 from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
-from jepack.images import ImageFile
 from jepack.names import kept
-from jepack.source import Source
+from jepack.sources import ImageFile, Source
 from training.evaluate import features
 from training.images import class_ids
 from training.preparing import Prepared

@@ -16,7 +16,7 @@ from jepack import options
 from jepack.assignments import names_of
 from jepack.errors import ConfigError
 from jepack.names import marked
-from jepack.source import Source
+from jepack.sources import Source
 from jepack.stages import page
 from training import trackers
 from training.config import RECIPES, TrainConfig, recipe

@@ -16,9 +16,7 @@ import numpy.typing as npt
 
 from jepack.decoding import Pixels, preprocess
 from jepack.errors import DataError
-from jepack.images import ImageFile
-from jepack.oversize import own_bytes
-from jepack.parts import place_of_window
+from jepack.sources import ImageFile, own_bytes, place_of_window
 from training.presets import Preset
 
 Grids = npt.NDArray[np.uint8]

@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jepack import caches
 from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import AxisError, ConfigError, DataError, DependencyError
 from jepack.files import cache_root, canonical_json
-from jepack.images import ImageFile, find_images
-from jepack.shards import fetched_record
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, caches, fetched_record, find_images
 from training.building import FORMAT, Progress, build
 from training.content import Grids
 from training.images import Fetched, Ints, Order, shuffled

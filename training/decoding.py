@@ -11,9 +11,7 @@ import numpy as np
 
 from jepack.decoding import Pixels, Window, preprocess
 from jepack.errors import DataError, SourceError
-from jepack.images import ImageFile
-from jepack.oversize import full_size
-from jepack.parts import full_size_of_part
+from jepack.sources import ImageFile, full_size, full_size_of_part
 from training.content import WHOLE, Grids, mask_of
 
 

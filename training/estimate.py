@@ -22,7 +22,7 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.isotropy import Calibration
 from jepack.machine import threads
-from jepack.source import Source
+from jepack.sources import Source
 from jepack.tracing import exported, reason_of
 from training.averaging import local
 from training.batches import Prefetcher

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.decoding import Pixels, Preprocessing
-from jepack.images import ImageFile
+from jepack.sources import ImageFile
 from training.content import Grids
 
 Ints = npt.NDArray[np.int64]

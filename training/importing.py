@@ -22,11 +22,10 @@ from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, prepr
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
-from jepack.images import find_images
 from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SEED
-from jepack.source import Source
+from jepack.sources import Source, find_images
 from training import bundling
 from training.bundling import Content
 from training.counting import counter

@@ -15,11 +15,10 @@ from rich.table import Table
 from jepack import drawing, options
 from jepack.decoding import preprocess
 from jepack.errors import DataError
-from jepack.images import find_images, passed_over
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.options import SIDE
-from jepack.source import Source
+from jepack.sources import Source, find_images, passed_over
 from training.counting import counter
 from training.data import measure_window
 from training.preview import shown

@@ -11,9 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from jepack.decoding import Preprocessing, Window
-from jepack.images import ImageFile, find_images
 from jepack.names import tell
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, find_images
 from training import sameness
 from training.batches import Cutter, Finisher
 from training.config import TrainConfig

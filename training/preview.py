@@ -13,11 +13,10 @@ from rich.console import Console
 
 from jepack import drawing, options
 from jepack.errors import DataError
-from jepack.images import ImageFile, find_images
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.options import SEED
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, find_images
 from training.config import TrainConfig
 from training.content import contents_for
 from training.data import guess_channels, measure_window

@@ -38,12 +38,10 @@ from jepack.encoder import (
 )
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
-from jepack.heldout import record_of
-from jepack.images import ImageFile, find_images
 from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
 from jepack.options import SEED, Limit
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, find_images, record_of
 from training.counting import counter
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy

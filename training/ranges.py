@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jepack.decoding import NARROW, Raw, Window, narrow_span, preprocess
 from jepack.errors import DataError, DependencyError
-from jepack.images import ImageFile
+from jepack.sources import ImageFile
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from jepack.decoding import Pixels
 from jepack.errors import DataError
-from jepack.folders import split_of
-from jepack.images import ImageFile
 from jepack.names import examples
+from jepack.sources import ImageFile, split_of
 
 Ints = npt.NDArray[np.int64]
 TOGETHER = ("page", "image", "frame", "planes")  # parts that show one thing, or one after the other

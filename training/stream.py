@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from jepack import caches, shards
 from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import ConfigError, DataError, SourceError
 from jepack.files import canonical_json
-from jepack.images import ImageFile, find_images
-from jepack.source import Source
+from jepack.sources import ImageFile, Source, caches, fetching, find_images
 from training.building import refuse_too_many_bad
 from training.data import state_of
 from training.decoding import Decoded, decode_file, gathered
@@ -190,7 +188,7 @@ def lanes_of(by_shard: list[Ints], images_per_step: int, seed: int) -> list[list
 def check_limit(paths: Sequence[Path], lanes: int) -> None:
     """Refuse a limit under which the lanes would throw out each other's shards."""
     limit = caches.limit_bytes()
-    sizes = [told["bytes"] for path in set(paths) if (told := shards.fetched_record(path))]
+    sizes = [told["bytes"] for path in set(paths) if (told := fetching.fetched_record(path))]
     if limit is None or not sizes:
         return
     needed = (2 * lanes) * max(sizes)  # what they read, and what comes next
@@ -264,7 +262,7 @@ class Lanes:
 
     def _fetch(self, path: Path) -> None:
         try:
-            shards.ensure(path)
+            fetching.ensure(path)
         except DataError:
             pass  # who reads it is told
         finally:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jepack.decoding import dicom, kind_of, preprocess, to_eight_bits
 from jepack.errors import DataError
-from jepack.images import ImageFile
+from jepack.sources import ImageFile
 from training.ranges import Range, range_of
 from training.splits import Print, print_of
 

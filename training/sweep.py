@@ -26,7 +26,7 @@ from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
-from jepack.source import Source
+from jepack.sources import Source
 from jepack.stages import page
 from training import regularisers, sameness
 from training.aside import refuse_inner_start

@@ -16,10 +16,9 @@ from jepack.bundle import Bundle
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from jepack.files import check_writable, write_json
-from jepack.images import ImageFile
 from jepack.machine import threads
 from jepack.names import marked, valid
-from jepack.source import Source
+from jepack.sources import ImageFile, Source
 from training import bundling
 from training.aside import refuse_inner_start
 from training.batches import Prefetcher

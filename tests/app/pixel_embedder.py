@@ -15,7 +15,7 @@ from app.store import IndexInfo
 from jepack.client import Embeddings, Endpoint
 from jepack.decoding import preprocess
 from jepack.errors import DataError, ServerError
-from jepack.images import find_images
+from jepack.sources import find_images
 
 PIXELS = preprocess.Preprocessing(size=8, channels=1, mean=(0.5,), std=(0.25,))
 FINGERPRINT = "00000000000000aa"

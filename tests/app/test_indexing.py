@@ -19,7 +19,7 @@ from app.store import IndexInfo
 from app.thumbnail import make_thumbnail
 from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, DataError
-from jepack.images import find_images
+from jepack.sources import find_images
 
 
 def jepack(*words: object) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ from app.lance import open_index
 from app.page import launch
 from app.screenshot import choose, take, wait_for
 from jepack.errors import ArtifactError, ServerError
-from jepack.images import find_images
+from jepack.sources import find_images
 
 
 def cards(driver: Any) -> list[tuple[str, float]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jepack import caches, files
+from jepack import files
 from jepack.errors import ArtifactError
+from jepack.sources import caches
 from serving import environment
 
 WORDS = [errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.ENOSYS]

@@ -24,7 +24,7 @@ from pydicom.sequence import Sequence
 
 from jepack.decoding import decode, read_raw
 from jepack.errors import DataError, DependencyError
-from jepack.images import find_images
+from jepack.sources import find_images
 
 RLE = (uid.RLELossless,)
 LOSSLESS = (

@@ -18,7 +18,7 @@ from jepack.bundle import Bundle
 from jepack.client import Client
 from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
-from jepack.images import find_images
+from jepack.sources import find_images
 from jepack.transport import RequestError
 from training.data import open_cache
 from training.importing import readable

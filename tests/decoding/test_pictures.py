@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin, features
 
 from jepack.decoding import Preprocessing, crop, decode, load, read_raw
 from jepack.errors import AxisError, DataError, DependencyError
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, find_images
 
 
 def picture(height: int = 40, width: int = 80, channels: int = 3) -> Any:

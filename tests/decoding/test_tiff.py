@@ -14,7 +14,7 @@ from PIL import Image
 
 from jepack.decoding import decode, read_raw
 from jepack.errors import DataError
-from jepack.images import find_images
+from jepack.sources import find_images
 
 tifffile = pytest.importorskip("tifffile")
 WINDOW = ((1000.0, 30000.0),)

@@ -20,7 +20,7 @@ import pytest
 
 from jepack import bundle as bundles
 from jepack.client import Client
-from jepack.images import find_images
+from jepack.sources import find_images
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(900)]
 CLASSES = {"defect-0": 60, "defect-1": 60}
@@ -30,7 +30,7 @@ CLASSES = {"defect-0": 60, "defect-1": 60}
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 real solar cells in two class folders."""
     pytest.importorskip("elpv_dataset", reason="needs the demo extra: pip install 'jepack[demo]'")
-    from jepack.datasets import prepare
+    from jepack.sources.demo import prepare
 
     whole = prepare("solar", tmp_path_factory.mktemp("solar"))
     folder = tmp_path_factory.mktemp("cells")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jepack.bundle import Bundle
-from jepack.images import find_images
+from jepack.sources import find_images
 
 
 def jepack(*arguments: object) -> subprocess.CompletedProcess[str]:

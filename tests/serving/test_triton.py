@@ -31,7 +31,7 @@ from jepack.bundle import OUTPUTS, Bundle, cosine
 from jepack.client import BusyError, Client
 from jepack.decoding import preprocess
 from jepack.errors import ArtifactError, DataError, ServerError
-from jepack.images import find_images
+from jepack.sources import find_images
 from serving.command import choose_ports
 from serving.golden import golden_file
 from serving.repository import RepositoryConfig

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, find_images
 from training import building
 
 whole = building.decoded

@@ -75,7 +75,7 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_grey_images_need_one_channel_and_colour_needs_three(tmp_path: Path) -> None:
-    from jepack.images import find_images
+    from jepack.sources import find_images
 
     save(tmp_path / "grey" / "a.png")
     save(tmp_path / "colour" / "a.png", mode="RGB")

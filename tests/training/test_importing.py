@@ -25,8 +25,7 @@ from jepack.cli import app
 from jepack.decoding import preprocess
 from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, DependencyError
-from jepack.heldout import record_of
-from jepack.images import find_images
+from jepack.sources import find_images, record_of
 from training.bundling import principal_projector
 from training.importing import preprocessing_of
 from training.weights import open_source

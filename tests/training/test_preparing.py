@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from jepack import images as listing
 from jepack.errors import DataError
-from jepack.source import Source
+from jepack.sources import Source
+from jepack.sources import find as listing
 from training import checkpoint
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks

@@ -9,7 +9,7 @@ import numpy as np
 import processes
 from PIL import Image
 
-from jepack.images import ImageFile
+from jepack.sources import ImageFile
 from training.probe import split_words, splits_of
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jepack.errors import AxisError, DataError
-from jepack.images import find_images
+from jepack.sources import find_images
 from training.data import guess_channels, measure_window
 from training.ranges import cautions
 from training.splits import training_split

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jepack.errors import DataError
-from jepack.images import ImageFile
+from jepack.sources import ImageFile
 from training.splits import column, copies_across, grouped_split, training_split
 
 

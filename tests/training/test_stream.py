@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack import caches, shards
 from jepack.decoding import Preprocessing
 from jepack.errors import ConfigError, DataError, SourceError
+from jepack.sources import caches, fetching
 from training.batches import Cutter
 from training.config import TrainConfig, recipe
 from training.data import open_cache
@@ -136,7 +136,7 @@ def test_shards_from_an_address_are_fetched_again_within_the_limit(
     folder = write_shards(tmp_path / "www", count=12)
     size = (folder / "000.tar").stat().st_size
     monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shards, "PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr(fetching, "PAUSES_S", (0.01, 0.02))
     monkeypatch.setenv(caches.LIMIT, str(9 * size / 1e9))
     kept = tmp_path / "cache" / "jepack" / "shards"
     with served(folder, 12) as address:

@@ -14,7 +14,7 @@ from jepack import bundle as bundles
 from jepack.encoder import build_encoder, load_encoder
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
-from jepack.source import Source
+from jepack.sources import Source
 from training.config import TrainConfig, recipe
 from training.distributed import Ranks
 from training.preparing import prepare

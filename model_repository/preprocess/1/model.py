@@ -15,10 +15,7 @@ import triton_python_backend_utils as pb_utils
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from jepack.decoding import (
-    Preprocessing,
-    load,
-)
+from jepack.decoding import Preprocessing, load  # noqa: E402
 from jepack.errors import DecoderError  # noqa: E402
 
 

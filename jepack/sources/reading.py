@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from jepack.carried import carried
 from jepack.decoding import (
     COLOURS,
     MIN_IS_BLACK,
@@ -35,7 +34,9 @@ from jepack.decoding import (
     size_of_page,
 )
 from jepack.errors import DataError, DecoderError, DependencyError, TooLargeError
-from jepack.oversize import fit, fitted, full_size_of, smaller_frame
+from jepack.sources.carried import carried
+from jepack.sources.fetching import read_member
+from jepack.sources.oversize import fit, fitted, full_size_of, smaller_frame
 
 HANDLES = 16  # open files per thread
 MAX_CHUNK = 1 << 30  # bytes of a chunk of HDF5 or zarr, unpacked
@@ -69,8 +70,6 @@ def read_part(path: Path, part: str) -> bytes:
 def stored(path: Path, kind: str, key: str) -> bytes:
     """The bytes of a member or a row, npy of an array; of any size."""
     if kind == "bytes":
-        from jepack.shards import read_member
-
         offset, size = (int(number) for number in key.split(":"))
         return read_member(path, offset, size)
     if kind == "row":

@@ -8,7 +8,7 @@ import pytest
 
 from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root
-from jepack.source import Source
+from jepack.sources import Source
 
 
 def made(folder: Path) -> Path:

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError
-from jepack.images import find_images, passed_over
-from jepack.source import Source
+from jepack.sources import Source, find_images, passed_over
 from training.probe import split_words, splits_of
 from training.splits import training_split
 

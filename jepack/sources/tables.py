@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jepack.decoding import need
 from jepack.errors import DataError
-from jepack.folders import SPLITS, Notes, split_of
 from jepack.names import examples, valid
+from jepack.sources.folders import SPLITS, Notes, split_of
 
 Row = dict[str, str]
 
@@ -42,8 +43,6 @@ def read_table(path: Path) -> list[Row]:
 
 
 def parquet_rows(path: Path) -> list[Row]:
-    from jepack.decoding import need
-
     def text(value: Any) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""

@@ -10,10 +10,10 @@ from typing import Literal
 from jepack.decoding import need
 from jepack.errors import ConfigError, DataError
 from jepack.files import cache_root
-from jepack.folders import AS_CLASSES
-from jepack.manifests import SUFFIXES as TABLES
 from jepack.names import kept
-from jepack.parts import image_column
+from jepack.sources.folders import AS_CLASSES
+from jepack.sources.reading import image_column
+from jepack.sources.tables import SUFFIXES as TABLES
 
 Kind = Literal["folder", "manifest", "file", "shards", "hub"]
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

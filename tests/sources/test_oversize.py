@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from jepack.decoding import decode, read_raw
 from jepack.errors import DataError
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, find_images
 
 pytestmark = pytest.mark.usefixtures("small_limits")
 HEIGHT, WIDTH = (

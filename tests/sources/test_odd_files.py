@@ -13,8 +13,8 @@ from PIL import Image, ImageCms, features
 
 from jepack.decoding import decode
 from jepack.errors import DataError
-from jepack.images import ImageFile, find_images
 from jepack.items import read
+from jepack.sources import ImageFile, find_images
 from training.decoding import decode_file
 
 pytestmark = pytest.mark.timeout(60)

@@ -12,8 +12,7 @@ import pytest
 
 from jepack.decoding import read_raw
 from jepack.errors import DataError, TooLargeError
-from jepack.images import find_images
-from jepack.source import Source
+from jepack.sources import Source, find_images
 
 RNG = np.random.default_rng(0)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jepack.arrays import named_aside
 from jepack.decoding import SUFFIXES
 from jepack.errors import DataError
 from jepack.names import examples, kept, valid
+from jepack.sources.arrays import named_aside
 
 PACKED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",

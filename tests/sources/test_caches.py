@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack import caches
 from jepack.errors import ConfigError, DataError
+from jepack.sources import caches
 from training import building
 from training.data import open_cache
 
@@ -62,7 +62,7 @@ def test_another_process_keeps_its_cache(tmp_path: Path) -> None:
     data, root = pictures(tmp_path / "data"), tmp_path / "c"
     folder = build(data, root, 20, 1.0)
     code = (
-        "import sys; from pathlib import Path; from jepack import caches\n"
+        "import sys; from pathlib import Path; from jepack.sources import caches\n"
         "lock = caches.hold(Path(sys.argv[1])); print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(folder)]

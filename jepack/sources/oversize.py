@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from jepack.carried import carried
 from jepack.decoding import (
     DEEP_MODES,
     OWN,
@@ -45,6 +44,7 @@ from jepack.decoding import (
     upright,
 )
 from jepack.errors import DataError, TooLargeError
+from jepack.sources.carried import carried
 
 FIT_PIXELS, FIT_BYTES = (
     16_000_000,

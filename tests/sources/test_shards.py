@@ -20,10 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack import shards
 from jepack.decoding import decode
 from jepack.errors import DataError, SourceError
-from jepack.images import find_images
+from jepack.sources import fetching, find_images
 
 
 def png(level: int) -> bytes:
@@ -157,7 +156,7 @@ def test_a_shard_that_changed_at_its_address_is_told_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_record: bool
 ) -> None:
     monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shards, "PAUSES_S", ())
+    monkeypatch.setattr(fetching, "PAUSES_S", ())
     there = tmp_path / "there"
     there.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(there))) as server:
@@ -165,7 +164,7 @@ def test_a_shard_that_changed_at_its_address_is_told_not_read(
         url = f"http://127.0.0.1:{server.server_port}/a.tar"
         shard(there / "a.tar", ("0.png", png(1)), ("1.png", png(2)))
         files = find_images(url, parts=True)
-        place, record = shards.place_of(url), shards.place_of(url).with_suffix(".json")
+        place, record = fetching.place_of(url), fetching.place_of(url).with_suffix(".json")
         place.unlink()  # to make room
         assert decode(files[1].read(), 1)[0, 0, 0] == 2  # fetched again
         place.unlink()

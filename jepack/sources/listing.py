@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jepack.arrays import choose
 from jepack.decoding import dicom, need, page_sizes, stacked_images
 from jepack.errors import DataError, DependencyError, JepackError
 from jepack.files import cache_root, write_json
-from jepack.folders import Notes, split_by_name
-from jepack.images import Box, ImageFile
 from jepack.names import examples, kept
-from jepack.parts import image_column, open_arrays, quiet_raster, saved
-from jepack.source import Source
+from jepack.sources.arrays import choose
+from jepack.sources.folders import Notes, split_by_name
+from jepack.sources.image import Box, ImageFile
+from jepack.sources.reading import image_column, open_arrays, quiet_raster, saved
+from jepack.sources.shards import find_shards, members
+from jepack.sources.source import Source
 
 SUFFIXES = (".h5", ".hdf5", ".zarr", ".tar", ".parquet")
 MIN_VALID = 0.5  # share of a window that must hold data
@@ -39,8 +40,6 @@ def listed_elsewhere(source: Source, told: Notes) -> list[ImageFile]:
     """The images of shards or of a data set of the Hub."""
     if source.kind == "hub":
         return hub_images(source.text)
-    from jepack.shards import find_shards
-
     return find_shards(source.shards, told)
 
 
@@ -65,8 +64,6 @@ def expand(
         elif suffix in (".h5", ".hdf5"):
             parts = slices(path, "hdf5", arrays, told)
         elif suffix == ".tar":
-            from jepack.shards import members
-
             for member in members(path, told):
                 yield replace(
                     member,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jepack.errors import JepackError
-from jepack.images import ImageFile, read_manifest
 from jepack.names import kept, stored
-from jepack.source import Source
+from jepack.sources.image import ImageFile
+from jepack.sources.manifest import read_manifest
+from jepack.sources.source import Source
 
 
 @dataclass(frozen=True)

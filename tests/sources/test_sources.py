@@ -15,7 +15,7 @@ from PIL import Image
 
 from jepack.decoding import decode, read_raw
 from jepack.errors import DataError, DependencyError
-from jepack.images import ImageFile, find_images
+from jepack.sources import ImageFile, find_images
 from training.data import guess_channels, measure_window, open_cache
 
 
