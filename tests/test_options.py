@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from jepack import files
 from jepack.cli import COMMANDS, app
+from jepack.client import check_address
 from jepack.errors import ArtifactError, ConfigError
-from jepack.transport import check_address
 
 # The numbers of these go into the settings of a run, which know their ranges (training/limits.py).
 SETTINGS = ("train", "sweep")

@@ -16,10 +16,10 @@ from small_bundle import write_digits
 from export.evaluation import find_evaluation
 from jepack.bundle import Bundle
 from jepack.client import Client
+from jepack.client.transport import RequestError
 from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
 from jepack.sources import find_images
-from jepack.transport import RequestError
 from training.data import open_cache
 from training.importing import readable
 from training.inspect import inspect

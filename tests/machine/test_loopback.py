@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from jepack import doctor
 from jepack.bundle import Bundle
 from jepack.cli import app
+from jepack.client.transport import channel
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import loopback, shared_memory
-from jepack.transport import channel
 
 VARIABLES = ("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")
 

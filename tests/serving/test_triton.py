@@ -136,7 +136,7 @@ def test_strings_pictures_and_arrays_give_what_their_files_give(
 
 def test_a_client_that_nobody_closes_ends_quietly(triton_server: TritonServer) -> None:
     code = (
-        "import sys; from jepack.client import Client; from jepack.items import grey_png\n"
+        "import sys; from jepack.client import Client; from jepack.client.items import grey_png\n"
         "client = Client(sys.argv[1]); print(client.embed([grey_png()] * 20).embedding.shape)"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
+from jepack.client.items import read
 from jepack.decoding import decode
 from jepack.errors import DataError
-from jepack.items import read
 from jepack.sources import ImageFile, find_images
 from training.decoding import decode_file
 

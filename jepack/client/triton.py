@@ -19,10 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jepack.decoding import Window, checked_window
-from jepack.errors import ConfigError, DataError, DependencyError, ServerError
-from jepack.items import Batch, Item, batches_of, grey_png, listed, name_of
-from jepack.transport import (
+from jepack.client.items import Batch, Item, batches_of, grey_png, listed, name_of
+from jepack.client.transport import (
     BusyError,
     Home,
     RequestError,
@@ -31,6 +29,8 @@ from jepack.transport import (
     queue_is_full,
     translate,
 )
+from jepack.decoding import Window, checked_window
+from jepack.errors import ConfigError, DataError, DependencyError, ServerError
 
 __all__ = ["BusyError", "Client", "Embeddings", "Endpoint", "Item"]
 

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepack import items
-from jepack.client import Client
+from jepack.client import Client, items
+from jepack.client.items import batches_of, bytes_of
 from jepack.decoding import Preprocessing, load
 from jepack.errors import ConfigError, ServerError
-from jepack.items import batches_of, bytes_of
 
 GREY = Preprocessing(size=32, channels=1, mean=(0.5,), std=(0.25,))
 COLOUR = Preprocessing(size=32)

@@ -31,7 +31,7 @@ TIFF_MODES = ("I", "F", "CMYK", "LAB", "RGBX")
 
 
 class Readable(Protocol):
-    """Anything that gives an image's bytes when its turn comes, such as jepack.images.ImageFile."""
+    """Anything that gives an image's bytes when its turn comes, such as jepack.sources.ImageFile."""
 
     @property
     def name(self) -> str: ...
