@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from jepack import isotropy
 from jepack.decoding import Preprocessing, preprocess
 from jepack.encoder import build_encoder
 from jepack.files import write_bytes, write_json
+from jepack.measures import isotropy
 from jepack.sources import package_folder
 from training.batches import Views
 from training.config import TrainConfig

@@ -24,7 +24,7 @@ from export.timing import processor, time_engines
 from jepack.decoding import Preprocessing
 from jepack.encoder import EncoderGraph, build_encoder
 from jepack.files import write_json
-from jepack.isotropy import Calibration
+from jepack.measures import Calibration
 
 OUT = Path(__file__).parent / "results" / "export_speed.json"
 ENCODERS = ("resnet18", "vit_tiny_patch16_224", "convnext_atto")

@@ -29,11 +29,11 @@ from export.gates import Thresholds, Verdict, judge_export, judge_weights
 from export.measure import compare, measure_graph
 from export.run import judge_encoder
 from jepack import bundle as bundles
-from jepack import isotropy
 from jepack.bundle import Bundle
 from jepack.encoder import Encoder, EncoderGraph, encoder_files, load_encoder
 from jepack.errors import ArtifactError
 from jepack.files import write_json
+from jepack.measures import isotropy
 from training.config import TrainConfig
 from training.train import train
 

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jepack import isotropy
 from jepack.files import write_json
+from jepack.measures import isotropy
 from jepack.sigreg import sigreg
 
 LEVELS = (0.05, 0.01, 0.001)

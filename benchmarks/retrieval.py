@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import retrieval
 from jepack.bundle import Bundle
 from jepack.decoding import preprocess
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import DataError
 from jepack.files import write_json
+from jepack.measures import retrieval
 from jepack.sources import ImageFile, find_images
 
 OUT = Path(__file__).parent / "results" / "retrieval.json"

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from export.evaluation import MINIMUM, Evaluation
 from export.measure import Outputs
-from jepack import isotropy
 from jepack.bundle import OUTPUTS, Bundle
 from jepack.encoder import Encoder
+from jepack.measures import isotropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 
 from export.evaluation import Evaluation
-from jepack import isotropy
 from jepack.bundle import OUTPUTS, cosine
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
+from jepack.measures import isotropy
 
 Floats = npt.NDArray[np.float32]
 Engine = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jepack import drawing, isotropy
+from jepack import drawing
+from jepack.measures import isotropy
 
 FOUND, TARGET = "#20639b", "#d1495b"
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from export.evaluation import Evaluation
 from export.gates import Thresholds
 from export.measure import Outputs, measure_graph, recall_of_neighbours, similarities
-from jepack import isotropy, retrieval
 from jepack.bundle import Bundle
 from jepack.decoding import preprocess
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import DataError
+from jepack.measures import isotropy, retrieval
 
 CHECKS = ("rank", "isotropy", "neighbours", "knn", "retrieval")
 NEEDED = 32  # held-out images

@@ -24,11 +24,12 @@ from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
 from export.timing import processor, time_engines
 from jepack import bundle as bundles
-from jepack import card, isotropy, standing
+from jepack import card, standing
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ArtifactError, ConfigError, GateError
 from jepack.files import check_writable, write_bytes, write_json
+from jepack.measures import isotropy
 from jepack.sources import source as sources
 from jepack.tracing import untraceable
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jepack.bundle import Bundle
 from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError, ConfigError
-from jepack.isotropy import Calibration
+from jepack.measures import Calibration
 from jepack.network import arguments_of, build_backbone, building, check_network
 
 

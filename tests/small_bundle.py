@@ -45,9 +45,9 @@ def write_small_bundle(
 
     from jepack import bundle as bundles
     from jepack import encoder as encoders
-    from jepack import isotropy
     from jepack.decoding import preprocess
     from jepack.files import write_json
+    from jepack.measures import isotropy
     from jepack.sources import find_images
 
     settings = preprocess.Preprocessing(

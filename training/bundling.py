@@ -14,11 +14,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from jepack import __version__, bundle, card, isotropy, retrieval, stages
+from jepack import __version__, bundle, card, stages
 from jepack.bundle import Bundle
 from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json
+from jepack.measures import isotropy, retrieval
 from jepack.names import kept
 from jepack.sources import ImageFile, Source
 from training.evaluate import features

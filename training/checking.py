@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jepack import isotropy
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.errors import TrainingError
+from jepack.measures import isotropy
 from training.batches import Cutter, Finisher
 from training.config import TrainConfig
 from training.evaluate import Evaluation, crops, evaluate

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph
-from jepack.isotropy import Calibration
 from jepack.machine import threads
+from jepack.measures import Calibration
 from jepack.sources import Source
 from jepack.tracing import exported, reason_of
 from training.averaging import local

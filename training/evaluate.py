@@ -18,11 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepack import isotropy
 from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import Encoder, EncoderGraph
-from jepack.isotropy import Calibration, IsotropyReport
 from jepack.machine import threads
+from jepack.measures import Calibration, IsotropyReport, isotropy
 from training.devices import exact_float32
 from training.images import Images
 

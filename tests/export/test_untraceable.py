@@ -22,7 +22,7 @@ from jepack.cli import app
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig
 from jepack.errors import ArtifactError
-from jepack.isotropy import Calibration
+from jepack.measures import Calibration
 
 
 def test_attention_over_five_axes_becomes_onnx_with_the_same_outputs() -> None:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepack.sigreg import NULL_MEAN, collapse_value, random_directions, sigreg
 
-REFERENCE = load_file(Path(__file__).parent / "data" / "sigreg.safetensors")
+REFERENCE = load_file(Path(__file__).parents[1] / "data" / "sigreg.safetensors")
 CASES = ["gaussian", "shifted", "shrunk", "low_rank", "heavy_tail", "collapsed"]
 
 

@@ -18,9 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jepack.sigreg import tiles
+
 KNOTS = 17
 T_MAX = 3.0
-NULL_MEAN = 1.0525  # the statistic's expectation at N(0, I), any N (jepack.isotropy.null_moments)
+NULL_MEAN = (
+    1.0525  # the statistic's expectation at N(0, I), any N (jepack.measures.isotropy.null_moments)
+)
 IMPLEMENTATIONS = ("auto", "plain", "tiles", "triton")
 
 logger = logging.getLogger(__name__)
@@ -158,12 +162,10 @@ def _engine(implementation: str, z: Tensor) -> ModuleType:
     if implementation == "triton" or (implementation == "auto" and fits and _can_build_triton()):
         if z.dtype != torch.float32:
             raise ValueError("the triton implementation computes in float32; pass float32 or lower")
-        from jepack import sigreg_triton
+        from jepack.sigreg import kernels
 
-        return sigreg_triton
-    from jepack import sigreg_tiles
-
-    return sigreg_tiles
+        return kernels
+    return tiles
 
 
 @lru_cache(maxsize=1)

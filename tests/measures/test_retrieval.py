@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from jepack import retrieval
 from jepack.errors import ConfigError
+from jepack.measures import retrieval
 
 
 def clouds(count: int, spread: float, seed: int = 0, dims: int = 16) -> tuple[np.ndarray, ...]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jepack import isotropy
 from jepack.errors import DataError
+from jepack.measures import isotropy
 
 
 def gaussian(samples: int, dimensions: int, seed: int = 0) -> np.ndarray:
