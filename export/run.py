@@ -24,8 +24,7 @@ from export.gates import Thresholds, Verdict
 from export.measure import Outputs, compare, measure_graph, run_engine, torch_engine
 from export.timing import processor, time_engines
 from jepack import bundle as bundles
-from jepack import card, standing
-from jepack.bundle import Bundle
+from jepack.bundle import Bundle, card, standing
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ArtifactError, ConfigError, GateError
 from jepack.files import check_writable, write_bytes, write_json

@@ -35,7 +35,7 @@ COMMANDS = {
     "isotropy": ("export.isotropy", "isotropy", "Measure how isotropic a set of embeddings is."),
     "export": ("export.cli", "export", "Export a bundle to ONNX and TorchScript, behind gates."),
     "verify": ("jepack.commands", "verify", "Check a bundle and explain each failure."),
-    "sign": ("jepack.signing", "sign", "Sign a bundle with a private key."),
+    "sign": ("jepack.bundle.signing", "sign", "Sign a bundle with a private key."),
     "push": ("jepack.hub", "push", "Publish a bundle to the Hugging Face Hub."),
     "pull": ("jepack.hub", "pull", "Fetch a bundle from the Hub at a pinned revision."),
     "serve": ("serving.cli", "serve", "Serve a bundle on NVIDIA Triton."),

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import options, origin, signing, standing
+from jepack import options
+from jepack.bundle import origin, signing, standing
 from jepack.errors import ArtifactError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines

@@ -25,13 +25,13 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import hub_fetch, options, signing, standing
+from jepack import hub_fetch, options
+from jepack.bundle import REVISION, signing, standing
 from jepack.errors import ConfigError
 from jepack.hub_errors import LOGIN, Patience
 from jepack.hub_fetch import already_there, fetch, look
 from jepack.hub_publish import Publication, prepare, publish, refuse_overridden
 from jepack.names import marked, marked_lines
-from jepack.origin import REVISION
 
 
 def push(

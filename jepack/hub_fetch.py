@@ -13,13 +13,24 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.utils import tqdm
 
 from jepack import bundle as bundles
-from jepack import signing
-from jepack.bundle import MANIFEST, MAX_SIGNATURE, REQUIRED, SIGNATURE, SUFFIXES, Bundle
+from jepack.bundle import (
+    MANIFEST,
+    MAX_SIGNATURE,
+    REQUIRED,
+    REVISION,
+    SIGNATURE,
+    SOURCE,
+    SUFFIXES,
+    Bundle,
+    Source,
+    edited,
+    signing,
+    source_of,
+)
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import existing_parent, new_folder, sha256_of, write_json
 from jepack.hub_errors import Patience, Say, persist
 from jepack.hub_publish import listing
-from jepack.origin import REVISION, SOURCE, Source, edited, source_of
 
 MAX_FILES = 1000
 MAX_MANIFEST_BYTES = 16_000_000

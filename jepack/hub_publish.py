@@ -14,8 +14,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from jepack import bundle as bundles
-from jepack import card, privacy, signing, standing
-from jepack.bundle import MANIFEST, SIGNATURE, Bundle
+from jepack.bundle import MANIFEST, SIGNATURE, Bundle, card, privacy, signing, standing
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
 from jepack.files import link_or_copy, sha256_of
 from jepack.hub_errors import Patience, Say, persist

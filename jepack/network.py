@@ -22,10 +22,15 @@ import torch
 from torch import nn
 from torch.nn.modules import module as hooks
 
-from jepack.bundle import Bundle
+from jepack.bundle import (
+    MAX_TENSORS,
+    Bundle,
+    config_problems,
+    misfit,
+    projector_problems,
+    shapes_in,
+)
 from jepack.errors import ArtifactError, ConfigError, JepackError
-from jepack.hardening import MAX_TENSORS, misfit, projector_problems, shapes_in
-from jepack.loader_rules import config_problems
 
 Shapes = Mapping[str, list[int]]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 
 import jepack
-from jepack import __version__, stages, standing
-from jepack.bundle import Bundle
+from jepack import __version__, stages
+from jepack.bundle import Bundle, standing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import link_or_copy, new_folder, write_bytes, write_json
 from serving.golden import golden_file

@@ -20,8 +20,7 @@ from local_hub import TOKEN, Fault, LocalHub
 from test_signing import key_pair
 
 from jepack import bundle as bundles
-from jepack import privacy, signing
-from jepack.bundle import SIGNATURE, Bundle
+from jepack.bundle import SIGNATURE, Bundle, privacy, signing
 from jepack.errors import ArtifactError, ConfigError, GateError, JepackError, ServerError
 from jepack.hub_errors import Patience
 from jepack.hub_fetch import fetch, look, resolve, source_of

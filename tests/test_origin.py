@@ -17,8 +17,7 @@ from test_hub import REPO, pull, push
 from typer.testing import CliRunner
 
 from jepack import bundle as bundles
-from jepack import card, origin, standing
-from jepack.bundle import Bundle
+from jepack.bundle import Bundle, card, origin, standing
 from jepack.cli import app
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
 from jepack.hub_fetch import already_there

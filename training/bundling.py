@@ -14,8 +14,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from jepack import __version__, bundle, card, stages
-from jepack.bundle import Bundle
+from jepack import __version__, bundle, stages
+from jepack.bundle import Bundle, card
 from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, encoder_files
 from jepack.files import write_bytes, write_json

@@ -17,12 +17,11 @@ import typer
 from rich.console import Console
 
 from jepack import options
-from jepack.bundle import Bundle, refuse_other_folder
+from jepack.bundle import PRETRAINED_CFG, Bundle, refuse_other_folder, table_problems
 from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
-from jepack.loader_rules import PRETRAINED_CFG, table_problems
 from jepack.names import marked, marked_lines, tell
 from jepack.options import SEED
 from jepack.sources import Source, find_images

@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from jepack import bundle as bundles
 from jepack import options
-from jepack.card import PROBES
+from jepack.bundle.card import PROBES
 from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import (
     Encoder,

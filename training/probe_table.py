@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import card
+from jepack.bundle import card
 from jepack.files import write_json
 from jepack.names import marked
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
+from jepack.bundle import PRETRAINED_CFG, argument_problems
 from jepack.encoder import load_strictly
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.files import sha256_of
-from jepack.loader_rules import PRETRAINED_CFG, argument_problems
 from jepack.network import bounded, build_backbone, building, most_here, most_of, quietly
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format

@@ -313,7 +313,7 @@ def test_arguments_that_make_no_network_are_one_error(tiny: Path) -> None:
 
 
 def test_every_argument_that_our_recipes_keep_in_a_bundle_is_on_the_list() -> None:
-    from jepack.loader_rules import argument_problems
+    from jepack.bundle import argument_problems
     from training.config import RECIPES, recipe
 
     for name in RECIPES:
@@ -328,7 +328,8 @@ def test_a_bundle_of_200_channels_is_sound(tmp_path: Path) -> None:
 
 
 def test_a_list_for_each_channel_is_as_long_as_there_are_channels() -> None:
-    from jepack.loader_rules import PREPROCESSING, PRETRAINED_CFG, table_problems
+    from jepack.bundle import PRETRAINED_CFG, table_problems
+    from jepack.bundle.rules import PREPROCESSING
 
     look = {"channels": 200, "mean": [0.5] * 200, "std": [0.2] * 200, "window": [[0, 1]] * 200}
     assert table_problems("preprocessing", look, PREPROCESSING) == []
@@ -407,8 +408,8 @@ def test_a_projector_that_is_not_that_of_its_file_is_refused(
 def test_the_tensors_of_a_projector_follow_from_its_sizes(layers: int, tmp_path: Path) -> None:
     from safetensors.torch import save_file as save
 
+    from jepack.bundle import projector_problems
     from jepack.encoder import Projector, ProjectorConfig
-    from jepack.hardening import projector_problems
 
     sizes = {"in_features": 6, "hidden": 5, "out_features": 3, "layers": layers}
     state = Projector(ProjectorConfig(**sizes)).state_dict()

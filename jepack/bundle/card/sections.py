@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jepack.bundle import OUTPUTS
+from jepack.bundle.card.snippets import snippets
+from jepack.bundle.folder import OUTPUTS
 from jepack.names import valid
-from jepack.snippets import snippets
 
 Json = dict[str, Any]
 
@@ -287,7 +287,7 @@ def loading(manifest: Json, present: set[str], repo: str | None) -> str:
     if any(item.library == "timm" for item in found):
         parts.append(
             "Pictures of 8 bits are opened as this encoder saw its own: upright, on white paper. Deeper "
-            "images and other formats are opened by `jepack.decoding.preprocess`, as in the lines for onnxruntime."
+            "images and other formats are opened by `jepack.decoding`, as in the lines for onnxruntime."
         )
     for item in found:
         parts.append(f"### {item.library}\n```python\n{item.code}\n```")

@@ -19,11 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from jepack import origin
-from jepack.decoding import Preprocessing
-from jepack.errors import ArtifactError, ConfigError
-from jepack.files import canonical_json, new_folder, sha256_of, write_json
-from jepack.hardening import (
+from jepack.bundle import origin
+from jepack.bundle.hardening import (
     golden_problems,
     json_problems,
     manifest_problems,
@@ -32,7 +29,10 @@ from jepack.hardening import (
     read_json,
     safetensors_problems,
 )
-from jepack.interop import loader_files
+from jepack.bundle.loaders import loader_files
+from jepack.decoding import Preprocessing
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import canonical_json, new_folder, sha256_of, write_json
 
 SCHEMA = 1
 MANIFEST = origin.MANIFEST

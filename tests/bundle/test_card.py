@@ -20,13 +20,12 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, constants
 from PIL import Image, ImageOps
 
 from jepack import bundle as bundles
-from jepack import card
-from jepack.bundle import Bundle
-from jepack.card_metadata import license_fields
+from jepack.bundle import Bundle, card
+from jepack.bundle.card.metadata import license_fields
+from jepack.bundle.card.snippets import opening, snippets
 from jepack.decoding import preprocess
 from jepack.hub_publish import prepare, publish
 from jepack.measures import isotropy
-from jepack.snippets import opening, snippets
 
 REPO = "ann/digits"
 PROBE: dict[str, Any] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepack import origin
-from jepack.bundle import Bundle, printable
+from jepack.bundle import origin
+from jepack.bundle.folder import Bundle, printable
 
 
 def forced(bundle: Bundle) -> dict[str, list[str]]:

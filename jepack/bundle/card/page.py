@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jepack import card_search, origin, privacy
-from jepack import card_sections as sections
-from jepack.card_metadata import eval_results_yaml, front_matter
-from jepack.card_picture import PICTURE, draw
-from jepack.card_sections import isotropy_of, read_json
+from jepack.bundle import origin, privacy
+from jepack.bundle.card import search, sections
+from jepack.bundle.card.metadata import eval_results_yaml, front_matter
+from jepack.bundle.card.picture import PICTURE, draw
+from jepack.bundle.card.sections import isotropy_of, read_json
 from jepack.files import write_bytes
 
 CARD = "README.md"
@@ -65,7 +65,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
         sections.data(manifest),
         sections.recipe(manifest, present),
         sections.probes(probes),
-        card_search.section(manifest),
+        search.section(manifest),
         sections.isotropy(isotropy, PICTURE if PICTURE in present else None),
         sections.gate(manifest),
         sections.exports(isotropy),

@@ -34,7 +34,7 @@ def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
         Snippet("sentence-transformers", ("modules.json",), SENTENCE_TRANSFORMERS),
     ]
     # Their image readers know grey and colour of 8 bits only; what else there is, other channels and
-    # windows of intensities, goes through jepack.preprocess.
+    # windows of intensities, goes through jepack.decoding.
     plain = mode is not None and manifest["preprocessing"].get("window") is None
     found = loaders if plain else []
     found = [*found, Snippet("onnxruntime", ("onnx/model.onnx",), fetching(repo) + ONNX)]
@@ -51,7 +51,7 @@ def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
 
 
 def opening(mode: str) -> str:
-    """Lines that open `image.png` as jepack.preprocess decodes it: upright, on white paper, "L" or "RGB"."""
+    """Lines that open `image.png` as jepack.decoding opens it: upright, on white paper, "L" or "RGB"."""
     convert = 'convert("RGB").convert("L")' if mode == "L" else 'convert("RGB")'
     return OPENING.strip().replace("CONVERT", convert)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from jepack.loader_rules import (
+from jepack.bundle.rules import (
     PREPROCESSING,
     config_problems,
     loader_problems,

@@ -1,0 +1,11 @@
+"""The model card: a README made from what was measured, with metadata the Hub reads."""
+
+from jepack.bundle.card.page import NOTES, PROBES, is_ours, make, refresh
+
+__all__ = [
+    "NOTES",
+    "PROBES",
+    "is_ours",
+    "make",
+    "refresh",
+]
