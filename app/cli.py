@@ -15,15 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.store import VectorStore
-from jepack import options
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
 from jepack.decoding import Window
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import kept, marked, marked_lines, original, tell, valid
-from jepack.options import SIDE
 from jepack.sources import ImageFile, Source, find_images
+from jepack.terminal import SIDE, options
 
 UrlOption = Annotated[
     str,

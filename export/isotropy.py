@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import options
 from jepack.errors import DataError
 from jepack.measures import IsotropyReport
 from jepack.measures import isotropy as measures
 from jepack.names import marked
+from jepack.terminal import options
 
 # field of IsotropyReport: (how it is called, its value at N(0, I), how it prints)
 ROWS = {

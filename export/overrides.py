@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from export.gates import Parity, Thresholds
-from jepack import assignments
 from jepack.errors import ConfigError
+from jepack.terminal import assignments
 
 
 def names_of(limits: Thresholds) -> dict[str, float]:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jepack import drawing
 from jepack.measures import isotropy
+from jepack.terminal import drawing
 
 FOUND, TARGET = "#20639b", "#d1495b"
 

@@ -20,8 +20,12 @@ from jepack.names import marked_lines, never_raise
 
 # command: (module, Typer function, one line for --help)
 COMMANDS = {
-    "quickstart": ("jepack.quickstart", "quickstart", "Walk a real data set through every stage."),
-    "doctor": ("jepack.doctor", "doctor", "Check this machine and say what to mend."),
+    "quickstart": (
+        "jepack.commands.quickstart",
+        "quickstart",
+        "Walk a real data set through every stage.",
+    ),
+    "doctor": ("jepack.commands.doctor", "doctor", "Check this machine and say what to mend."),
     "inspect": ("training.inspect", "inspect", "Show what a data set holds, and its bad files."),
     "views": ("training.preview", "views", "Draw the views the encoder will be told are the same."),
     "train": ("training.cli", "train", "Train an encoder on your images; writes a bundle."),
@@ -34,16 +38,16 @@ COMMANDS = {
     ),
     "isotropy": ("export.isotropy", "isotropy", "Measure how isotropic a set of embeddings is."),
     "export": ("export.cli", "export", "Export a bundle to ONNX and TorchScript, behind gates."),
-    "verify": ("jepack.commands", "verify", "Check a bundle and explain each failure."),
+    "verify": ("jepack.commands.small", "verify", "Check a bundle and explain each failure."),
     "sign": ("jepack.bundle.signing", "sign", "Sign a bundle with a private key."),
-    "push": ("jepack.hub", "push", "Publish a bundle to the Hugging Face Hub."),
-    "pull": ("jepack.hub", "pull", "Fetch a bundle from the Hub at a pinned revision."),
+    "push": ("jepack.hub.commands", "push", "Publish a bundle to the Hugging Face Hub."),
+    "pull": ("jepack.hub.commands", "pull", "Fetch a bundle from the Hub at a pinned revision."),
     "serve": ("serving.cli", "serve", "Serve a bundle on NVIDIA Triton."),
     "embed": ("serving.cli", "embed", "Embed a folder of images through the endpoint."),
     "index": ("app.cli", "index", "Build a vector index of a folder of images."),
     "search": ("app.cli", "search", "Find the nearest images of an index."),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),
-    "cache": ("jepack.commands", "cache", "Show what old caches take, and remove them."),
+    "cache": ("jepack.commands.small", "cache", "Show what old caches take, and remove them."),
 }
 NO_RIGHT = "This user may not: choose a place that it may write to, or ask its owner"
 FULL = "Free some space, or choose a place on another disk (TMPDIR for temporary files)"

@@ -16,15 +16,14 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
-from jepack import options
 from jepack.bundle import origin, standing
 from jepack.client import DEFAULT_URL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, ServerError, listed
 from jepack.files import check_writable, write_bytes
 from jepack.machine import shared_memory
 from jepack.names import marked, marked_lines, tell
-from jepack.options import SIDE
 from jepack.sources import ImageFile, Source, find_images
+from jepack.terminal import SIDE, options
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer

@@ -12,12 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 
-from jepack import options
-from jepack.assignments import names_of
 from jepack.errors import ConfigError
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.stages import page
+from jepack.terminal import names_of, options
 from training import trackers
 from training.config import RECIPES, TrainConfig, recipe
 from training.overrides import override

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jepack import drawing
 from jepack.sigreg import NULL_MEAN
+from jepack.terminal import drawing
 
 Entries = list[dict[str, Any]]
 RANKS = (("projection_rank", "#7c3aed"), ("embedding_rank", "#db2777"), ("patch_rank", "#0891b2"))

@@ -23,11 +23,11 @@ from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
 from jepack.measures import Calibration
 from jepack.sources import Source
+from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
 from training.averaging import local
 from training.batches import Prefetcher
 from training.config import TrainConfig
-from training.counting import counter
 from training.distributed import ranks
 from training.memory import available_memory
 from training.preparing import Prepared, prepare

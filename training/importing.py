@@ -16,18 +16,16 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack import options
 from jepack.bundle import PRETRAINED_CFG, Bundle, refuse_other_folder, table_problems
 from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import marked, marked_lines, tell
-from jepack.options import SEED
 from jepack.sources import Source, find_images
+from jepack.terminal import SEED, counter, options
 from training import bundling
 from training.bundling import Content
-from training.counting import counter
 from training.data import measure_window
 from training.devices import choose_device
 from training.images import class_ids

@@ -12,14 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import drawing, options
 from jepack.decoding import preprocess
 from jepack.errors import DataError
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
-from jepack.options import SIDE
 from jepack.sources import Source, find_images, passed_over
-from training.counting import counter
+from jepack.terminal import SIDE, counter, drawing, options
 from training.data import measure_window
 from training.preview import shown
 from training.ranges import sentences

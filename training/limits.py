@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepack.options import SEED, SHARE, SIDE, Limit, positive, whole
+from jepack.terminal import SEED, SHARE, SIDE, Limit, positive, whole
 
 # Upper ends are far beyond any use: they catch a slipped key before it becomes a full memory.
 LIMITS: dict[str, Limit] = {

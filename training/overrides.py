@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from jepack.assignments import assigned, names_of, parsed
+from jepack.terminal import assigned, names_of, parsed
 from training.config import TrainConfig
 
 VIEW = "view."  # knobs of the preset

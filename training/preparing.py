@@ -13,10 +13,10 @@ from rich.console import Console
 from jepack.decoding import Preprocessing, Window
 from jepack.names import tell
 from jepack.sources import ImageFile, Source, find_images
+from jepack.terminal import counter
 from training import sameness
 from training.batches import Cutter, Finisher
 from training.config import TrainConfig
-from training.counting import counter
 from training.data import Cache, guess_channels, measure_window, open_cache
 from training.distributed import Ranks, alone, broadcast, together
 from training.fitting import check_encoder

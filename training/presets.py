@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jepack.errors import ConfigError
-from jepack.options import SHARE, Limit
+from jepack.terminal import SHARE, Limit
 
 # Of the knobs that are no share, in 0..1.
 RANGES = {

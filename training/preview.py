@@ -11,12 +11,11 @@ import torch
 import typer
 from rich.console import Console
 
-from jepack import drawing, options
 from jepack.errors import DataError
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
-from jepack.options import SEED
 from jepack.sources import ImageFile, Source, find_images
+from jepack.terminal import SEED, drawing, options
 from training.config import TrainConfig
 from training.content import contents_for
 from training.data import guess_channels, measure_window

@@ -26,7 +26,6 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from jepack import bundle as bundles
-from jepack import options
 from jepack.bundle.card import PROBES
 from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import (
@@ -40,9 +39,8 @@ from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
-from jepack.options import SEED, Limit
 from jepack.sources import ImageFile, Source, find_images, record_of
-from training.counting import counter
+from jepack.terminal import SEED, Limit, counter, options
 from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
 from training.probe_table import keep, show

@@ -20,14 +20,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack import options
-from jepack.assignments import names_of, values_of
 from jepack.encoder import Encoder, load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.stages import page
+from jepack.terminal import names_of, options, values_of
 from training import regularisers, sameness
 from training.aside import refuse_inner_start
 from training.batches import Views

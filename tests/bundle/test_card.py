@@ -24,7 +24,7 @@ from jepack.bundle import Bundle, card
 from jepack.bundle.card.metadata import license_fields
 from jepack.bundle.card.snippets import opening, snippets
 from jepack.decoding import preprocess
-from jepack.hub_publish import prepare, publish
+from jepack.hub.publishing import prepare, publish
 from jepack.measures import isotropy
 
 REPO = "ann/digits"

@@ -459,7 +459,7 @@ def test_verify_tells_a_pooling_of_another_width(digits_folder: Path, tmp_path: 
 def test_verify_without_torch_says_that_it_did_not_compare(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jepack.commands.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("jepack.commands.small.importlib.util.find_spec", lambda name: None)
     code, told = verified(tiny)
     assert (code, told["sound"], told["network_compared"]) == (0, True, False)
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jepack import doctor
 from jepack.bundle import Bundle
 from jepack.cli import app
 from jepack.client.transport import channel
+from jepack.commands import doctor
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import loopback, shared_memory
 

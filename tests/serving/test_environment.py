@@ -9,7 +9,7 @@ from pathlib import Path
 import PIL
 import pytest
 
-from jepack import doctor
+from jepack.commands import doctor
 from jepack.errors import ConfigError, DependencyError
 from serving import environment
 from serving.environment import MARKER, ensure_server_environment, pins, wanted

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jepack.assignments import values_of
 from jepack.cli import app
 from jepack.errors import ConfigError
+from jepack.terminal import values_of
 from training.config import TrainConfig, recipe
 from training.limits import CHOICES, LIMITS, MAY_BE_NONE
 from training.overrides import override

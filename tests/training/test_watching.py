@@ -15,11 +15,11 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jepack import drawing
 from jepack.encoder import build_backbone, build_encoder
 from jepack.errors import ConfigError, DependencyError
 from jepack.measures import isotropy
 from jepack.sigreg import sigreg
+from jepack.terminal import drawing
 from training import trackers
 from training.checking import SCORED_SLICES, LabelFreeScore
 from training.config import TrainConfig, recipe

@@ -17,7 +17,7 @@ from jepack import bundle as bundles
 from jepack.bundle import MANIFEST, SIGNATURE, Bundle, card, privacy, signing, standing
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
 from jepack.files import link_or_copy, sha256_of
-from jepack.hub_errors import Patience, Say, persist
+from jepack.hub.patience import Patience, Say, persist
 
 # A repository made by hand may hold these; anything else that we did not put there is not ours to delete.
 OF_THE_HUB = {".gitattributes", ".gitignore", "README.md", "LICENSE"}

@@ -16,15 +16,15 @@ from typing import Any
 import local_hub
 import pytest
 from huggingface_hub import HfApi, constants
+from keys import key_pair
 from local_hub import TOKEN, Fault, LocalHub
-from test_signing import key_pair
 
 from jepack import bundle as bundles
 from jepack.bundle import SIGNATURE, Bundle, privacy, signing
 from jepack.errors import ArtifactError, ConfigError, GateError, JepackError, ServerError
-from jepack.hub_errors import Patience
-from jepack.hub_fetch import fetch, look, resolve, source_of
-from jepack.hub_publish import Published, prepare, publish, refuse_overridden
+from jepack.hub.fetching import fetch, look, resolve, source_of
+from jepack.hub.patience import Patience
+from jepack.hub.publishing import Published, prepare, publish, refuse_overridden
 
 # huggingface_hub 2.4 hands file objects to its HTTP client in a way that client wants renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

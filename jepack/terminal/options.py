@@ -15,8 +15,8 @@ from typing import Any
 import typer
 
 from jepack.client import check_address
-from jepack.drawing import PICTURES
 from jepack.files import obstacle
+from jepack.terminal.drawing import PICTURES
 
 SIDE = 65_536  # px, of a picture or a window; no decoder makes larger ones
 SEED = 1 << 40  # torch takes 64 bits, and a step's seed is a multiple of it

@@ -29,8 +29,8 @@ from jepack.bundle import (
 )
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import existing_parent, new_folder, sha256_of, write_json
-from jepack.hub_errors import Patience, Say, persist
-from jepack.hub_publish import listing
+from jepack.hub.patience import Patience, Say, persist
+from jepack.hub.publishing import listing
 
 MAX_FILES = 1000
 MAX_MANIFEST_BYTES = 16_000_000

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import options
 from jepack.bundle import origin, signing, standing
 from jepack.errors import ArtifactError
 from jepack.files import cache_root
 from jepack.names import marked, marked_lines
 from jepack.sources import caches
+from jepack.terminal import options
 
 SIGNATURES = {
     "none": ("none", "sign it: jepack sign BUNDLE --key KEY"),

@@ -20,11 +20,11 @@ from rich.panel import Panel
 from rich.rule import Rule
 
 from jepack import bundle as bundles
-from jepack import options
 from jepack.errors import ArtifactError, JepackError, ServerError
 from jepack.machine import Tether
 from jepack.names import marked, marked_lines
 from jepack.sources import demo, find_images
+from jepack.terminal import options
 
 console = Console()
 MINUTES = options.positive(10_000)

@@ -25,13 +25,14 @@ from rich.progress import (
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack import hub_fetch, options
 from jepack.bundle import REVISION, signing, standing
 from jepack.errors import ConfigError
-from jepack.hub_errors import LOGIN, Patience
-from jepack.hub_fetch import already_there, fetch, look
-from jepack.hub_publish import Publication, prepare, publish, refuse_overridden
+from jepack.hub import fetching
+from jepack.hub.fetching import already_there, fetch, look
+from jepack.hub.patience import LOGIN, Patience
+from jepack.hub.publishing import Publication, prepare, publish, refuse_overridden
 from jepack.names import marked, marked_lines
+from jepack.terminal import options
 
 
 def push(
@@ -110,7 +111,7 @@ def pull(
     check_name(repo)
     console, api, patience = Console(stderr=True), HfApi(), Patience()
     say = teller(console)
-    revision = hub_fetch.resolve(repo, asked or None, api=api, patience=patience, say=say)
+    revision = fetching.resolve(repo, asked or None, api=api, patience=patience, say=say)
     if not REVISION.fullmatch(asked):
         say(f"{repo}@{asked or 'main'} is commit {revision} now")
     there = already_there(repo, revision, out)
