@@ -26,9 +26,9 @@ from jepack.files import write_bytes, write_json
 from jepack.measures import isotropy
 from jepack.sources import package_folder
 from training.batches import Views
-from training.config import TrainConfig
-from training.distributed import Ranks
 from training.lejepa import LeJEPA
+from training.parallel import Ranks
+from training.settings import TrainConfig
 from training.starting import optimizer_for
 
 RESULT = Path(__file__).parent / "results" / "architectures.json"

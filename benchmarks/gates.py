@@ -34,7 +34,7 @@ from jepack.encoder import Encoder, EncoderGraph, encoder_files, load_encoder
 from jepack.errors import ArtifactError
 from jepack.files import write_json
 from jepack.measures import isotropy
-from training.config import TrainConfig
+from training.settings import TrainConfig
 from training.train import train
 
 OUT = Path(__file__).parent / "results" / "gates.json"

@@ -27,12 +27,10 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import build_encoder
 from jepack.sources import Source
 from training.batches import Prefetcher
-from training.compiling import compile_in_place
-from training.config import TrainConfig, recipe
-from training.devices import choose_device
-from training.distributed import Ranks
 from training.evaluate import features
+from training.parallel import Ranks, choose_device, compile_in_place
 from training.preparing import prepare
+from training.settings import TrainConfig, recipe
 from training.stepping import Entry, Unread, judge, take_step
 from training.train import seed_everything
 

@@ -30,10 +30,10 @@ from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.sources import demo, find_images
-from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.evaluate import features
 from training.probe import read_images, score
+from training.settings import TrainConfig, recipe
 from training.splits import training_split
 from training.sweep import Run, combinations, run_all
 

@@ -21,9 +21,8 @@ from jepack.bundle import Bundle
 from jepack.client import Client
 from jepack.decoding import Window, crop
 from serving.server import TritonServer
-from training.config import recipe
 from training.data import Cache
-from training.overrides import override
+from training.settings import override, recipe
 from training.train import train
 
 SETTINGS = [

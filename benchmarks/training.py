@@ -41,12 +41,12 @@ from jepack.files import write_json
 from jepack.sigreg import random_directions, sigreg
 from jepack.sources import Source, demo, find_images
 from training.batches import Prefetcher
-from training.config import TrainConfig, quickstart
-from training.distributed import Ranks
 from training.estimate import SavedBytes
 from training.evaluate import features, knn_accuracy
+from training.parallel import Ranks
 from training.preparing import prepare
 from training.probe import read_images
+from training.settings import TrainConfig, quickstart
 from training.splits import Split
 from training.starting import Session
 from training.stepping import one_step

@@ -25,8 +25,8 @@ from torchvision.transforms import v2
 
 from jepack.files import write_json
 from training.photometry import photometry
-from training.presets import Preset, preset
 from training.resample import cut_on_device, pack_images
+from training.settings import Preset, preset
 from training.views import crop_boxes, cut_views, draw
 
 OUT = Path(__file__).parent / "results" / "views.json"

@@ -180,7 +180,7 @@ def test_a_card_of_oddly_named_data_can_be_written() -> None:
 def test_a_run_whose_folder_no_library_could_write_is_refused_before_any_work(
     tmp_path: Path,
 ) -> None:
-    from training.config import TrainConfig
+    from training.settings import TrainConfig
     from training.train import train
 
     with pytest.raises(ConfigError, match="not a UTF-8 name"):

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.content import contents_for
-from training.devices import upload
 from training.images import Images
+from training.parallel import upload
 from training.photometry import add_noise, photometry
 from training.resample import Pack, cut_on_device, pack_images
+from training.settings import TrainConfig
 from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
 
 

@@ -19,12 +19,12 @@ from jepack.encoder import Encoder
 from jepack.errors import TrainingError
 from jepack.measures import isotropy
 from training.batches import Cutter, Finisher
-from training.config import TrainConfig
 from training.evaluate import Evaluation, crops, evaluate
 from training.images import Images, class_ids
 from training.lejepa import Embedder
 from training.monitor import Monitor
 from training.preparing import Prepared
+from training.settings import TrainConfig
 from training.starting import Session, told
 from training.views import preset
 

@@ -18,8 +18,7 @@ from jepack.sources import Source
 from jepack.stages import page
 from jepack.terminal import names_of, options
 from training import trackers
-from training.config import RECIPES, TrainConfig, recipe
-from training.overrides import override
+from training.settings import RECIPES, TrainConfig, override, recipe
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
 

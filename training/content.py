@@ -17,7 +17,7 @@ import numpy.typing as npt
 from jepack.decoding import Pixels, preprocess
 from jepack.errors import DataError
 from jepack.sources import ImageFile, own_bytes, place_of_window
-from training.presets import Preset
+from training.settings import Preset
 
 Grids = npt.NDArray[np.uint8]
 GRID = 32  # cells a side: the smallest local crop, 5 % of an image, is 7 cells wide

@@ -27,10 +27,10 @@ from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
 from training.averaging import local
 from training.batches import Prefetcher
-from training.config import TrainConfig
-from training.distributed import ranks
 from training.memory import available_memory
+from training.parallel import ranks
 from training.preparing import Prepared, prepare
+from training.settings import TrainConfig
 from training.starting import State
 from training.stepping import one_step
 from training.train import threads_of

@@ -14,8 +14,8 @@ from torch import nn
 from jepack import bundle as bundles
 from jepack.errors import ConfigError, JepackError
 from jepack.network import build_backbone, memory_bytes
-from training.config import TrainConfig
 from training.ijepa import checked_vit
+from training.settings import TrainConfig
 
 STRIDES = (32, 16, 14, 8)  # px: sizes that encoders take are mostly multiples of one of these
 MOST_TRIES = 16

@@ -12,7 +12,7 @@ from collections import deque
 
 from jepack.errors import TrainingError
 from jepack.sigreg import collapse_value
-from training.config import TrainConfig
+from training.settings import TrainConfig
 from training.starting import Session, told
 
 WINDOW = 20  # steps whose median is judged: one odd batch stops nothing

@@ -27,8 +27,8 @@ from jepack.terminal import SEED, counter, options
 from training import bundling
 from training.bundling import Content
 from training.data import measure_window
-from training.devices import choose_device
 from training.images import class_ids
+from training.parallel import choose_device
 from training.ranges import cautions
 from training.splits import Split, column, training_split
 from training.weights import Weights, open_source

@@ -16,11 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jepack.encoder import Encoder
 from jepack.sigreg import all_reduce_sum, world_size
-from training import compiling, regularisers, sharding
+from training import regularisers
 from training.batches import Views
-from training.batchnorm import synchronise_batchnorm
-from training.config import TrainConfig
-from training.distributed import Ranks, no_buffer_sync
+from training.parallel import Ranks, compiling, no_buffer_sync, sharding, synchronise_batchnorm
+from training.settings import TrainConfig
 
 
 @dataclass(frozen=True)

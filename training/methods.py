@@ -10,10 +10,10 @@ from torch import nn
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from training.batches import Views
-from training.config import TrainConfig
-from training.distributed import Ranks
 from training.ijepa import IJEPA
 from training.lejepa import LeJEPA, Parts
+from training.parallel import Ranks
+from training.settings import TrainConfig
 
 
 class Method(Protocol):

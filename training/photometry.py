@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.devices import upload
-from training.presets import Preset
+from training.parallel import upload
+from training.settings import Preset
 
 Floats = npt.NDArray[np.float32]
 

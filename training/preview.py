@@ -16,13 +16,11 @@ from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SEED, drawing, options
-from training.config import TrainConfig
 from training.content import contents_for
 from training.data import guess_channels, measure_window
 from training.decoding import Decoded, decode_file, gathered
-from training.overrides import override
 from training.photometry import add_noise
-from training.presets import PRESETS, Preset, preset
+from training.settings import PRESETS, Preset, TrainConfig, override, preset
 from training.views import crop_boxes, cut_views, draw
 
 Setting = Annotated[

@@ -41,8 +41,8 @@ from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
 from jepack.sources import ImageFile, Source, find_images, record_of
 from jepack.terminal import SEED, Limit, counter, options
-from training.devices import choose_device
 from training.evaluate import features, knn_accuracy
+from training.parallel import choose_device
 from training.probe_table import keep, show
 from training.saving import encoder_of
 from training.splits import (

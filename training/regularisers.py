@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepack.errors import ConfigError
 from jepack.sigreg import NULL_MEAN, all_reduce_sum, random_directions, sigreg, world_size
-from training.config import TrainConfig
+from training.settings import TrainConfig
 
 Regulariser = Callable[[Tensor, int], Tensor]
 

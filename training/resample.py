@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepack.decoding import Pixels
-from training.devices import upload
+from training.parallel import upload
 from training.views import Boxes, Ints
 
 PACK_BYTES = 64 << 20  # of padded pixels in one pack

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from jepack.decoding import Pixels
 from training.photometry import LUMA, STAINS, Floats
-from training.presets import Preset
+from training.settings import Preset
 
 MOST_CHANNELS = 128  # that OpenCV takes at once
 LEVELS = np.arange(256, dtype=np.float32)

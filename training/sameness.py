@@ -15,9 +15,8 @@ from typing import Any
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from jepack.files import canonical_json
-from training.config import TrainConfig
 from training.images import Images
-from training.presets import PRESETS, preset
+from training.settings import PRESETS, TrainConfig, preset
 from training.splits import Split
 
 Json = dict[str, Any]

@@ -19,12 +19,12 @@ from jepack.encoder import Encoder
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import write_json
 from jepack.names import marked_lines
-from training import checkpoint, sameness, sharding
+from training import checkpoint, sameness
 from training.aside import move_aside
-from training.config import TrainConfig
-from training.distributed import Ranks, alone
 from training.images import Images
+from training.parallel import Ranks, alone, sharding
 from training.schedule import learning_rate
+from training.settings import TrainConfig
 from training.starting import Session, State, build
 
 

@@ -15,13 +15,13 @@ from jepack import bundle as bundles
 from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
 from jepack.network import check_network
-from training import methods, sharding
+from training import methods
 from training.averaging import Average
-from training.config import TrainConfig
-from training.distributed import Ranks, broadcast
 from training.lejepa import LeJEPA
 from training.methods import Method
+from training.parallel import Ranks, broadcast, sharding
 from training.running import RunningFigures
+from training.settings import TrainConfig
 from training.splits import split
 
 LEAST_TRAIN = 16

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from jepack.errors import TrainingError
 from training.batches import Took
-from training.config import TrainConfig
-from training.distributed import Ranks
+from training.parallel import Ranks
 from training.schedule import learning_rate, weight_decay
+from training.settings import TrainConfig
 from training.starting import Session, State, told
 
 MAX_BAD_STEPS = 3

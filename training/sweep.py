@@ -30,15 +30,13 @@ from jepack.terminal import names_of, options, values_of
 from training import regularisers, sameness
 from training.aside import refuse_inner_start
 from training.batches import Views
-from training.config import RECIPES, TrainConfig, recipe
 from training.curves import read_log
-from training.devices import choose_device
-from training.distributed import Ranks, ranks
 from training.fitting import building, check_encoder, trouble
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
-from training.overrides import VIEW, override
+from training.parallel import Ranks, choose_device, ranks
 from training.preparing import Prepared, prepare
 from training.saving import refuse_another
+from training.settings import RECIPES, VIEW, TrainConfig, override, recipe
 from training.starting import settle
 from training.train import train
 

@@ -24,12 +24,11 @@ from training.aside import refuse_inner_start
 from training.batches import Prefetcher
 from training.budget import Budget
 from training.checking import Checker
-from training.config import TrainConfig
 from training.curves import draw_curves, threads_used
-from training.distributed import Ranks, Votes, alone, broadcast, ranks
 from training.health import Health
 from training.images import classes_of
 from training.monitor import Monitor
+from training.parallel import Ranks, Stop, Votes, alone, broadcast, ranks, stop_signals
 from training.preparing import Prepared, prepare
 from training.regularisers import FLOORS
 from training.saving import (
@@ -41,9 +40,9 @@ from training.saving import (
     save,
     told_finished,
 )
+from training.settings import TrainConfig
 from training.starting import Session, seed_everything
 from training.stepping import Entry, Unread, judge, take_step
-from training.stopping import Stop, stop_signals
 from training.trackers import check as check_trackers
 from training.trackers import open_trackers
 

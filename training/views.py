@@ -27,8 +27,8 @@ import numpy.typing as npt
 from jepack.decoding import Pixels
 from training.content import Grids, centres, shares
 from training.photometry import EXTRA_NUMBERS, LIGHT_NUMBERS, photometry
-from training.presets import PRESETS, Preset, preset
 from training.retouch import MOST_CHANNELS, retouch
+from training.settings import PRESETS, Preset, preset
 
 __all__ = [
     "PRESETS", "Boxes", "Draw", "Preset", "crop_boxes", "cut_views", "draw", "photometry", "preset",

@@ -314,7 +314,7 @@ def test_arguments_that_make_no_network_are_one_error(tiny: Path) -> None:
 
 def test_every_argument_that_our_recipes_keep_in_a_bundle_is_on_the_list() -> None:
     from jepack.bundle import argument_problems
-    from training.config import RECIPES, recipe
+    from training.settings import RECIPES, recipe
 
     for name in RECIPES:
         assert argument_problems({**recipe(name).encoder_options, "img_size": 64}) == []
@@ -474,8 +474,8 @@ def test_num_features_is_the_width_of_the_embedding(tiny: Path) -> None:
 def test_a_run_does_not_start_from_a_bundle_of_another_network(tiny: Path) -> None:
     import torch
 
-    from training.config import TrainConfig
-    from training.distributed import Ranks
+    from training.parallel import Ranks
+    from training.settings import TrainConfig
     from training.starting import settle
 
     value = json.loads((tiny / "config.json").read_text())

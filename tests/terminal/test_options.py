@@ -20,7 +20,7 @@ from jepack.cli import COMMANDS, app
 from jepack.client import check_address
 from jepack.errors import ArtifactError, ConfigError
 
-# The numbers of these go into the settings of a run, which know their ranges (training/limits.py).
+# The numbers of these go into the settings of a run, which know their ranges (training/settings/limits.py).
 SETTINGS = ("train", "sweep")
 NUMBERS = dict.fromkeys(COMMANDS, 0) | {
     "quickstart": 3, "inspect": 4, "views": 5, "probe": 4, "import": 4, "isotropy": 1, "export": 1,
@@ -78,7 +78,7 @@ def test_every_number_has_a_range(command: str) -> None:
 
 @pytest.mark.parametrize("command", SETTINGS)
 def test_every_number_of_a_run_has_a_range(command: str) -> None:
-    from training.config import TrainConfig
+    from training.settings import TrainConfig
 
     found = [name for name, one in options(command).items() if is_number(one[0])]
     assert "epochs" in found

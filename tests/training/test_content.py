@@ -11,10 +11,9 @@ from PIL import Image
 
 from jepack.errors import ConfigError, DataError
 from training.batches import Cutter
-from training.config import TrainConfig
 from training.content import centres, content_of, shares
 from training.data import open_cache
-from training.presets import preset
+from training.settings import TrainConfig, preset
 from training.views import crop_boxes, draw
 
 SMALL = TrainConfig(

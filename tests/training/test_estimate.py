@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from jepack.cli import app
 from training import memory
-from training.config import TrainConfig, quickstart
 from training.estimate import SavedBytes, estimate
+from training.settings import TrainConfig, quickstart
 
 SMALL = replace(
     quickstart(), encoder="test_vit", size=32, eval_size=32, global_views=2, images_per_step=16, epochs=3,

@@ -11,9 +11,9 @@ from small_bundle import write_digits
 
 from jepack.errors import ConfigError, DataError
 from training import building
-from training.config import TrainConfig, recipe
 from training.estimate import estimate
 from training.fitting import check_encoder
+from training.settings import TrainConfig, recipe
 from training.sweep import run_all
 from training.train import train
 

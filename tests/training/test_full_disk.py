@@ -13,8 +13,8 @@ import torch
 
 from jepack.errors import ArtifactError
 from training import checkpoint
-from training.config import TrainConfig, recipe
 from training.curves import read_log
+from training.settings import TrainConfig, recipe
 from training.train import train
 
 CPU = torch.device("cpu")

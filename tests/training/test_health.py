@@ -16,10 +16,10 @@ import torch
 
 from jepack.errors import TrainingError
 from training.checkpoint import load_newest
-from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.lejepa import LeJEPA, Parts
 from training.methods import METHODS
+from training.settings import TrainConfig, recipe
 from training.train import train
 
 

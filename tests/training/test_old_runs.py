@@ -15,9 +15,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 
 from training import checkpoint
-from training.config import TrainConfig
 from training.curves import read_log
 from training.saving import encoder_of
+from training.settings import TrainConfig
 from training.train import train
 
 RUN = Path(__file__).parent.parent / "data" / "run_060597d.tar.xz"

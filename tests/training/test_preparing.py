@@ -14,9 +14,9 @@ from jepack.errors import DataError
 from jepack.sources import Source
 from jepack.sources import find as listing
 from training import checkpoint
-from training.config import TrainConfig, recipe
-from training.distributed import Ranks
+from training.parallel import Ranks
 from training.preparing import Prepared, prepare
+from training.settings import TrainConfig, recipe
 from training.train import train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

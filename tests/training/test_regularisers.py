@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions, sigreg
 from training import regularisers
-from training.config import TrainConfig
 from training.lejepa import lejepa_loss
 from training.regularisers import normal_quantiles, visreg
+from training.settings import TrainConfig
 
 DIRECTIONS = random_directions(16, 128, step=0)
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from training.batches import Views
-from training.config import TrainConfig, recipe
-from training.distributed import Ranks
+from training.parallel import Ranks
 from training.running import RunningFigures
+from training.settings import TrainConfig, recipe
 from training.starting import Session, build, seed_everything
 from training.stepping import one_step
 

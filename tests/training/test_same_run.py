@@ -19,8 +19,8 @@ from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from training import checkpoint, sameness
 from training.aside import move_aside, refuse_inner_start
-from training.config import TrainConfig, recipe
 from training.curves import read_log
+from training.settings import TrainConfig, recipe
 from training.sweep import combinations, run_all
 from training.train import train
 

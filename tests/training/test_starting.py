@@ -13,8 +13,8 @@ import torch
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.errors import ArtifactError, ConfigError
-from training.config import TrainConfig, quickstart
 from training.probe import open_encoder
+from training.settings import TrainConfig, quickstart
 from training.train import train
 
 SHORT = replace(

@@ -16,11 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training import bundling, images, saving, starting, stepping
 from training import train as stage
 from training.batches import Took, Views
-from training.config import TrainConfig, recipe
-from training.distributed import Ranks
+from training.parallel import Ranks, stop_signals
+from training.settings import TrainConfig, recipe
 from training.starting import Session
 from training.stepping import Entry, Reading, Unread, judge, take_step
-from training.stopping import stop_signals
 from training.train import train
 
 HERE = Ranks(0, 1, torch.device("cpu"))

@@ -22,10 +22,9 @@ from jepack.decoding import Preprocessing
 from jepack.errors import ConfigError, DataError, SourceError
 from jepack.sources import caches, fetching
 from training.batches import Cutter
-from training.config import TrainConfig, recipe
 from training.data import open_cache
 from training.evaluate import crops
-from training.overrides import override
+from training.settings import TrainConfig, override, recipe
 from training.stream import Lanes, open_stream
 from training.train import train
 from training.views import preset

@@ -15,9 +15,9 @@ from jepack.encoder import build_encoder, load_encoder
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
 from jepack.sources import Source
-from training.config import TrainConfig, recipe
-from training.distributed import Ranks
+from training.parallel import Ranks
 from training.preparing import prepare
+from training.settings import TrainConfig, recipe
 from training.sweep import Run, combinations, fixed_views, loss_on, run_all, show
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jepack.machine import threads
-from training.config import quickstart
+from training.settings import quickstart
 from training.train import train
 
 SHORT = replace(

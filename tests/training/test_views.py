@@ -12,12 +12,10 @@ import torch
 
 from jepack.errors import ConfigError
 from training.batches import Cutter, Finisher
-from training.config import TrainConfig
 from training.data import open_cache
-from training.overrides import override
-from training.presets import PRESETS, preset
 from training.resample import cut_on_device, pack_images
 from training.retouch import retouch
+from training.settings import PRESETS, TrainConfig, override, preset
 from training.views import Draw, crop_boxes, cut_views, draw, photometry
 
 TINY = TrainConfig(

@@ -22,14 +22,14 @@ from jepack.sigreg import sigreg
 from jepack.terminal import drawing
 from training import trackers
 from training.checking import SCORED_SLICES, LabelFreeScore
-from training.config import TrainConfig, recipe
 from training.curves import read_log
 from training.data import Cache, open_cache
-from training.distributed import Ranks
 from training.evaluate import linear_accuracy, patch_features, tokens_of
 from training.lejepa import LeJEPA
 from training.monitor import trim
+from training.parallel import Ranks
 from training.preparing import serving_preprocessing
+from training.settings import TrainConfig, recipe
 from training.train import train
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.compiling import compile_in_place
+from training.parallel import compile_in_place
 
 
 def test_without_a_compiler_it_runs_uncompiled_and_says_so(

@@ -18,8 +18,7 @@ from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from training import checkpoint
 from training.checkpoint import load_newest
-from training.config import recipe
-from training.overrides import override
+from training.settings import override, recipe
 from training.train import train as run_training
 
 CPU = torch.device("cpu")

@@ -14,10 +14,8 @@ from typer.testing import CliRunner
 from jepack.cli import app
 from jepack.errors import ConfigError
 from jepack.terminal import values_of
-from training.config import TrainConfig, recipe
-from training.limits import CHOICES, LIMITS, MAY_BE_NONE
-from training.overrides import override
-from training.presets import PRESETS, preset
+from training.settings import PRESETS, TrainConfig, override, preset, recipe
+from training.settings.limits import CHOICES, LIMITS, MAY_BE_NONE
 from training.sweep import base_of, combinations
 
 

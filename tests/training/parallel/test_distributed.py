@@ -15,8 +15,8 @@ from torch import nn
 from two_ranks import FAMILIES, play
 
 from jepack.errors import ConfigError
-from training import batchnorm
-from training.batchnorm import GlobalBatchNorm, synchronise_batchnorm
+from training.parallel import batchnorm, synchronise_batchnorm
+from training.parallel.batchnorm import GlobalBatchNorm
 
 Scenes = dict[str, list[dict[str, Any]]]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, get_type_hints
 
 from jepack.terminal import assigned, names_of, parsed
-from training.config import TrainConfig
+from training.settings.config import TrainConfig
 
 VIEW = "view."  # knobs of the preset
 

@@ -13,8 +13,7 @@ import typer
 
 from jepack.cli import app
 from jepack.errors import ConfigError, DependencyError, JepackError
-from training import devices, distributed
-from training.devices import choose_device
+from training.parallel import choose_device, devices, distributed
 
 RANKED = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 

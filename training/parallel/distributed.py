@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jepack.errors import ConfigError, JepackError, TrainingError
 from jepack.sigreg import world_size
-from training import stopping
-from training.devices import choose_device
+from training.parallel import stopping
+from training.parallel.devices import choose_device
 
 # A rank that a step waits for longer is lost. The first step of a compiled network is the longest, minutes.
 STEP_LIMIT = datetime.timedelta(minutes=10)

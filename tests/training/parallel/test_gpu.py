@@ -21,10 +21,9 @@ from jepack import bundle as bundles
 from training import starting
 from training.batches import Cutter, Finisher
 from training.checkpoint import load_newest
-from training.config import TrainConfig, recipe
 from training.data import open_cache
-from training.devices import choose_device
-from training.distributed import Ranks
+from training.parallel import Ranks, choose_device
+from training.settings import TrainConfig, recipe
 from training.stepping import Entry, Unread, judge, take_step
 from training.train import train
 from training.views import preset

@@ -20,9 +20,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jepack.errors import DataError, TrainingError
-from training import distributed, stopping
-from training.batchnorm import synchronise_batchnorm
-from training.distributed import Ranks, Votes, alone, ranks
+from training.parallel import (
+    Ranks,
+    Votes,
+    alone,
+    distributed,
+    ranks,
+    stopping,
+    synchronise_batchnorm,
+)
 
 # Families whose BatchNorm holds the activation, and one whose does not.
 FAMILIES = (
