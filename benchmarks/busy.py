@@ -38,11 +38,11 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
 
     from jepack.encoder import build_encoder
     from jepack.sigreg import random_directions, sigreg
-    from training.batches import Views
     from training.parallel import Ranks
     from training.settings import override, quickstart
     from training.starting import build
     from training.stepping import one_step
+    from training.views import Views
 
     def training() -> Callable[[], None]:
         config = override(

@@ -31,10 +31,10 @@ from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.sources import demo, find_images
 from training.curves import read_log
+from training.data import training_split
 from training.evaluate import features
 from training.probe import read_images, score
 from training.settings import TrainConfig, recipe
-from training.splits import training_split
 from training.sweep import Run, combinations, run_all
 
 QUICK_GRID = ["sigreg_weight=0.005,0.02,0.1,0.4", "learning_rate=1e-4,5e-4,2e-3"]

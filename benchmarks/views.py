@@ -24,10 +24,8 @@ import torch
 from torchvision.transforms import v2
 
 from jepack.files import write_json
-from training.photometry import photometry
-from training.resample import cut_on_device, pack_images
 from training.settings import Preset, preset
-from training.views import crop_boxes, cut_views, draw
+from training.views import crop_boxes, cut_on_device, cut_views, draw, pack_images, photometry
 
 OUT = Path(__file__).parent / "results" / "views.json"
 # (preset, side of the cached images, views, px, channels, area share)

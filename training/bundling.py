@@ -22,10 +22,9 @@ from jepack.files import write_bytes, write_json
 from jepack.measures import isotropy, retrieval
 from jepack.names import kept
 from jepack.sources import ImageFile, Source
+from training.data import Split, class_ids, column
 from training.evaluate import features
-from training.images import class_ids
 from training.preparing import Prepared
-from training.splits import Split, column
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8

@@ -18,15 +18,14 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.errors import TrainingError
 from jepack.measures import isotropy
-from training.batches import Cutter, Finisher
+from training.data import Images, class_ids
 from training.evaluate import Evaluation, crops, evaluate
-from training.images import Images, class_ids
 from training.lejepa import Embedder
 from training.monitor import Monitor
 from training.preparing import Prepared
 from training.settings import TrainConfig
 from training.starting import Session, told
-from training.views import preset
+from training.views import Cutter, Finisher, preset
 
 EVALUATED_IMAGES = 1024
 SCORED_IMAGES = 256  # SIGReg grows with the batch, and the power 0.4 holds for a few hundred

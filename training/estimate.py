@@ -26,7 +26,6 @@ from jepack.sources import Source
 from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
 from training.averaging import local
-from training.batches import Prefetcher
 from training.memory import available_memory
 from training.parallel import ranks
 from training.preparing import Prepared, prepare
@@ -34,6 +33,7 @@ from training.settings import TrainConfig
 from training.starting import State
 from training.stepping import one_step
 from training.train import threads_of
+from training.views import Prefetcher
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
 TIMED_STEPS = 10

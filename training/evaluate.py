@@ -22,7 +22,7 @@ from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
 from jepack.measures import Calibration, IsotropyReport, isotropy
-from training.images import Images
+from training.data import Images
 from training.parallel import exact_float32
 
 Floats = npt.NDArray[np.float32]

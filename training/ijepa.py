@@ -23,11 +23,11 @@ from torch.nn.parallel import DistributedDataParallel
 from jepack.encoder import Encoder, Projector, ProjectorConfig
 from jepack.errors import ConfigError
 from jepack.sigreg import all_reduce_sum, world_size
-from training.batches import Views
 from training.lejepa import Parts
 from training.masks import MIN_GRID, TARGETS, Masks, draw_masks
 from training.parallel import Ranks, no_buffer_sync, upload
 from training.settings import TrainConfig
+from training.views import Views
 
 HEAD_DIMS = 32  # of the predictor's attention
 

@@ -26,11 +26,8 @@ from jepack.sources import Source, find_images
 from jepack.terminal import SEED, counter, options
 from training import bundling
 from training.bundling import Content
-from training.data import measure_window
-from training.images import class_ids
+from training.data import Split, cautions, class_ids, column, measure_window, training_split
 from training.parallel import choose_device
-from training.ranges import cautions
-from training.splits import Split, column, training_split
 from training.weights import Weights, open_source
 
 NEEDED_IMAGES = 32

@@ -18,9 +18,8 @@ from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.sources import Source, find_images, passed_over
 from jepack.terminal import SIDE, counter, drawing, options
-from training.data import measure_window
+from training.data import measure_window, sentences
 from training.preview import shown
-from training.ranges import sentences
 from training.survey import Look, survey
 
 SHOWN = 12  # names printed per list; --json has all

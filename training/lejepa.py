@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from jepack.encoder import Encoder
 from jepack.sigreg import all_reduce_sum, world_size
 from training import regularisers
-from training.batches import Views
 from training.parallel import Ranks, compiling, no_buffer_sync, sharding, synchronise_batchnorm
 from training.settings import TrainConfig
+from training.views import Views
 
 
 @dataclass(frozen=True)

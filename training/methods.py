@@ -9,11 +9,11 @@ from torch import nn
 
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
-from training.batches import Views
 from training.ijepa import IJEPA
 from training.lejepa import LeJEPA, Parts
 from training.parallel import Ranks
 from training.settings import TrainConfig
+from training.views import Views
 
 
 class Method(Protocol):

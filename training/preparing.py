@@ -15,17 +15,23 @@ from jepack.names import tell
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import counter
 from training import sameness
-from training.batches import Cutter, Finisher
-from training.data import Cache, guess_channels, measure_window, open_cache
+from training.data import (
+    Cache,
+    Images,
+    Split,
+    cautions,
+    guess_channels,
+    measure_window,
+    open_cache,
+    open_stream,
+    training_split,
+)
 from training.fitting import check_encoder
-from training.images import Images
 from training.parallel import Ranks, alone, broadcast, together
-from training.ranges import cautions
 from training.saving import refuse_early
 from training.settings import Preset, TrainConfig, preset
-from training.splits import Split, training_split
 from training.starting import Session, build, check_sizes, seed_everything, settle, steps_of
-from training.stream import open_stream
+from training.views import Cutter, Finisher
 
 
 @dataclass(frozen=True, kw_only=True)

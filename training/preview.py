@@ -16,12 +16,16 @@ from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SEED, drawing, options
-from training.content import contents_for
-from training.data import guess_channels, measure_window
-from training.decoding import Decoded, decode_file, gathered
-from training.photometry import add_noise
+from training.data import (
+    Decoded,
+    contents_for,
+    decode_file,
+    gathered,
+    guess_channels,
+    measure_window,
+)
 from training.settings import PRESETS, Preset, TrainConfig, override, preset
-from training.views import crop_boxes, cut_views, draw
+from training.views import add_noise, crop_boxes, cut_views, draw
 
 Setting = Annotated[
     list[str] | None, typer.Option("--set", help="Any knob of the preset: --set view.blur=0")

@@ -41,18 +41,11 @@ from jepack.names import examples, kept, marked, marked_lines, tell
 from jepack.network import build_backbone
 from jepack.sources import ImageFile, Source, find_images, record_of
 from jepack.terminal import SEED, Limit, counter, options
+from training.data import check_groups, column, copies_across, one_thing, own_split, training_split
 from training.evaluate import features, knn_accuracy
 from training.parallel import choose_device
 from training.probe_table import keep, show
 from training.saving import encoder_of
-from training.splits import (
-    check_groups,
-    column,
-    copies_across,
-    one_thing,
-    own_split,
-    training_split,
-)
 from training.weights import fetching
 
 Floats = npt.NDArray[np.float32]

@@ -15,9 +15,8 @@ from typing import Any
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
 from jepack.files import canonical_json
-from training.images import Images
+from training.data import Images, Split
 from training.settings import PRESETS, TrainConfig, preset
-from training.splits import Split
 
 Json = dict[str, Any]
 Changes = dict[str, tuple[Any, Any]]  # what -> before, after

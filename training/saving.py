@@ -21,7 +21,7 @@ from jepack.files import write_json
 from jepack.names import marked_lines
 from training import checkpoint, sameness
 from training.aside import move_aside
-from training.images import Images
+from training.data import Images
 from training.parallel import Ranks, alone, sharding
 from training.schedule import learning_rate
 from training.settings import TrainConfig

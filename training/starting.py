@@ -17,12 +17,12 @@ from jepack.errors import ConfigError, DataError
 from jepack.network import check_network
 from training import methods
 from training.averaging import Average
+from training.data import split
 from training.lejepa import LeJEPA
 from training.methods import Method
 from training.parallel import Ranks, broadcast, sharding
 from training.running import RunningFigures
 from training.settings import TrainConfig
-from training.splits import split
 
 LEAST_TRAIN = 16
 LEAST_HELD_OUT = 8  # isotropy is not told of fewer

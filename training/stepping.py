@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from jepack.errors import TrainingError
-from training.batches import Took
 from training.parallel import Ranks
 from training.schedule import learning_rate, weight_decay
 from training.settings import TrainConfig
 from training.starting import Session, State, told
+from training.views import Took
 
 MAX_BAD_STEPS = 3
 

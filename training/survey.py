@@ -15,8 +15,7 @@ from PIL import Image
 from jepack.decoding import dicom, kind_of, preprocess, to_eight_bits
 from jepack.errors import DataError
 from jepack.sources import ImageFile
-from training.ranges import Range, range_of
-from training.splits import Print, print_of
+from training.data import Print, Range, print_of, range_of
 
 HUGE_PIXELS = 12_000_000
 TINY_SIDE = 16

@@ -29,7 +29,6 @@ from jepack.stages import page
 from jepack.terminal import names_of, options, values_of
 from training import regularisers, sameness
 from training.aside import refuse_inner_start
-from training.batches import Views
 from training.curves import read_log
 from training.fitting import building, check_encoder, trouble
 from training.lejepa import Embedder, frozen_statistics, lejepa_loss
@@ -39,6 +38,7 @@ from training.saving import refuse_another
 from training.settings import RECIPES, VIEW, TrainConfig, override, recipe
 from training.starting import settle
 from training.train import train
+from training.views import Views
 
 LAMBDA_POWER = 0.4
 SCORED_BATCHES = 4

@@ -21,12 +21,11 @@ from jepack.names import marked, valid
 from jepack.sources import ImageFile, Source
 from training import bundling
 from training.aside import refuse_inner_start
-from training.batches import Prefetcher
 from training.budget import Budget
 from training.checking import Checker
 from training.curves import draw_curves, threads_used
+from training.data import classes_of
 from training.health import Health
-from training.images import classes_of
 from training.monitor import Monitor
 from training.parallel import Ranks, Stop, Votes, alone, broadcast, ranks, stop_signals
 from training.preparing import Prepared, prepare
@@ -45,6 +44,7 @@ from training.starting import Session, seed_everything
 from training.stepping import Entry, Unread, judge, take_step
 from training.trackers import check as check_trackers
 from training.trackers import open_trackers
+from training.views import Prefetcher
 
 
 def train(

@@ -188,7 +188,7 @@ def test_the_axis_of_channels_is_asked_for_where_the_shape_does_not_tell() -> No
 def test_own_pictures_above_the_servers_limit_are_read_smaller_by_the_same_pixels(
     tmp_path: Path,
 ) -> None:
-    from training.decoding import decode_file
+    from training.data import decode_file
 
     y, x = np.mgrid[:100, :140]
     large = np.stack([x + y, 240 - x, 20 + 2 * y], axis=-1).astype(np.uint8)
@@ -215,7 +215,7 @@ def test_own_pictures_above_the_servers_limit_are_read_smaller_by_the_same_pixel
 def test_large_pictures_inside_a_file_are_read_smaller_as_files_of_their_own_are(
     kind: str, tmp_path: Path
 ) -> None:
-    from training.decoding import decode_file
+    from training.data import decode_file
 
     y, x = np.mgrid[:100, :140]
     large = np.stack([x + y, 240 - x, 20 + 2 * y], axis=-1).astype(np.uint8)

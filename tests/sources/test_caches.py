@@ -15,8 +15,7 @@ from PIL import Image
 
 from jepack.errors import ConfigError, DataError
 from jepack.sources import caches
-from training import building
-from training.data import open_cache
+from training.data import building, open_cache
 
 
 def pictures(folder: Path, count: int = 8) -> Path:

@@ -15,7 +15,7 @@ from jepack.client.items import read
 from jepack.decoding import decode
 from jepack.errors import DataError
 from jepack.sources import ImageFile, find_images
-from training.decoding import decode_file
+from training.data import decode_file
 
 pytestmark = pytest.mark.timeout(60)
 

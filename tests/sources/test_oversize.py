@@ -38,7 +38,7 @@ def halved(pixels: Any) -> Any:
 
 def check_box(file: ImageFile) -> None:
     """The pixels of the box are those of the same place in the whole picture: a ramp tells its place."""
-    from training.decoding import decode_file
+    from training.data import decode_file
 
     found = decode_file(replace(file, box=BOX), 1000, 3, None)
     left, top, width, height = BOX
@@ -118,7 +118,7 @@ def test_fits_is_read_smaller(packed: bool, tmp_path: Path) -> None:
 
 
 def check_box_under_window(file: ImageFile) -> None:
-    from training.decoding import decode_file
+    from training.data import decode_file
 
     found = decode_file(replace(file, box=BOX), 1000, 1, ((0.0, 4000.0),))
     assert found.pixels.shape[0] == HEIGHT // 2
@@ -174,14 +174,14 @@ def test_boxes_fit_what_is_read_smaller(kind: str, tmp_path: Path) -> None:
         if channels == 3:
             check_box(file)
             continue
-        from training.decoding import decode_file
+        from training.data import decode_file
 
         assert decode_file(replace(file, box=BOX), 1000, 5, None).box == [30, 10, 25, 20]
 
 
 def test_a_box_and_a_mask_of_a_map_are_those_of_its_windows(tmp_path: Path) -> None:
     pytest.importorskip("rasterio")
-    from training.decoding import decode_file
+    from training.data import decode_file
 
     Image.fromarray(ramp(3)).save(tmp_path / "map.tif")
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)

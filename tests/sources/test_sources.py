@@ -148,7 +148,7 @@ def test_a_data_set_by_name_keeps_its_splits_apart(
 ) -> None:
     """The library takes a local folder for a name as it takes OWNER/NAME."""
     datasets = pytest.importorskip("datasets")
-    from training.splits import training_split
+    from training.data import training_split
 
     monkeypatch.setenv("JEPACK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
@@ -290,7 +290,7 @@ def test_a_missing_reader_names_its_extra(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stopped_build_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import building
+    from training.data import building
 
     for number, image in enumerate(stack(20)):
         png(image, tmp_path / "data" / f"{number:02d}.png")
@@ -318,7 +318,7 @@ def test_a_stopped_build_goes_on_where_it_was(
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import building
+    from training.data import building
 
     for number, image in enumerate(stack(8)):
         png(image, tmp_path / "data" / f"{number}.png")

@@ -10,7 +10,7 @@ import pytest
 from small_bundle import write_digits
 
 from jepack.errors import ConfigError, DataError
-from training import building
+from training.data import building
 from training.estimate import estimate
 from training.fitting import check_encoder
 from training.settings import TrainConfig, recipe

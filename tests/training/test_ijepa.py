@@ -16,17 +16,17 @@ from torch import Tensor
 from jepack.encoder import build_encoder, serving_graph
 from jepack.errors import ConfigError
 from training import methods
-from training.batches import Views
 from training.checkpoint import load_newest
+from training.data.images import images_of_step
 from training.evaluate import knn_accuracy
 from training.ijepa import encode_patches, sincos, target_decay
-from training.images import images_of_step
 from training.masks import MIN_CONTEXT, TARGETS, cover, draw_masks
 from training.parallel import Ranks
 from training.schedule import learning_rate, weight_decay
 from training.settings import TrainConfig, recipe
 from training.starting import optimizer_for
 from training.train import train
+from training.views import Views
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 GRID = (14, 14)

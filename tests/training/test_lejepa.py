@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from jepack.encoder import build_encoder
 from jepack.errors import ConfigError
-from training.batches import Views
 from training.lejepa import LeJEPA, lejepa_loss
 from training.parallel import Ranks
 from training.schedule import learning_rate
 from training.settings import TrainConfig
+from training.views import Views
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 REFERENCE = Path(__file__).parents[1] / "data" / "sigreg.safetensors"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from training.batches import Views
 from training.parallel import Ranks
 from training.running import RunningFigures
 from training.settings import TrainConfig, recipe
 from training.starting import Session, build, seed_everything
 from training.stepping import one_step
+from training.views import Views
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

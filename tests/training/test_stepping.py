@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import bundling, images, saving, starting, stepping
+from training import bundling, saving, starting, stepping
 from training import train as stage
-from training.batches import Took, Views
+from training.data import images
 from training.parallel import Ranks, stop_signals
 from training.settings import TrainConfig, recipe
 from training.starting import Session
 from training.stepping import Entry, Reading, Unread, judge, take_step
 from training.train import train
+from training.views import Took, Views
 
 HERE = Ranks(0, 1, torch.device("cpu"))
 CONFIG = replace(

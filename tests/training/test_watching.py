@@ -128,7 +128,7 @@ def test_the_score_is_the_loss_in_training_mode_on_views_that_stay_the_same(
     directions = isotropy.random_directions(8, SCORED_SLICES, config.seed)
     method = LeJEPA(model, config, Ranks(0, 1, torch.device("cpu")))
     method.regulariser = lambda z, step: sigreg(z, torch.from_numpy(directions))
-    from training.batches import Finisher
+    from training.views import Finisher
 
     finisher = Finisher(
         config, scorer.look, preprocessing.mean, preprocessing.std, torch.device("cpu")

@@ -19,14 +19,13 @@ import torch
 
 from jepack import bundle as bundles
 from training import starting
-from training.batches import Cutter, Finisher
 from training.checkpoint import load_newest
 from training.data import open_cache
 from training.parallel import Ranks, choose_device
 from training.settings import TrainConfig, recipe
 from training.stepping import Entry, Unread, judge, take_step
 from training.train import train
-from training.views import preset
+from training.views import Cutter, Finisher, preset
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.decoding import Pixels
-from training.photometry import LUMA, STAINS, Floats
 from training.settings import Preset
+from training.views.light import LUMA, STAINS, Floats
 
 MOST_CHANNELS = 128  # that OpenCV takes at once
 LEVELS = np.arange(256, dtype=np.float32)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from jepack.decoding import Pixels
 from training.parallel import upload
-from training.views import Boxes, Ints
+from training.views.boxes import Boxes, Ints
 
 PACK_BYTES = 64 << 20  # of padded pixels in one pack
 WORK_ELEMENTS = 1 << 26  # of the largest temporary

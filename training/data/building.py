@@ -23,8 +23,8 @@ from jepack.decoding import Window
 from jepack.errors import DataError, SourceError, listed
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
 from jepack.sources import ImageFile, caches
-from training.content import WHOLE, Grids
-from training.decoding import decode_file
+from training.data.content import WHOLE, Grids
+from training.data.decoded import decode_file
 
 FORMAT = 4
 BLOCK = 64  # images decoded ahead of the writer

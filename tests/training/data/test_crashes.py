@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jepack.sources import ImageFile, find_images
-from training import building
+from training.data import building
 
 whole = building.decoded
 
@@ -48,7 +48,7 @@ def test_an_image_that_ends_the_process_is_found_by_the_next_start_and_left_out(
     child.join()
     assert child.exitcode == -signal.SIGKILL
     build(tmp_path, data)
-    from training.data import read
+    from training.data.cache import read
 
     cache = read(tmp_path / "cache")
     assert [Path(name).name for name, _ in cache.bad] == ["20.png"]

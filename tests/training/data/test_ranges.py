@@ -16,9 +16,7 @@ from typer.testing import CliRunner
 
 from jepack.errors import AxisError, DataError
 from jepack.sources import find_images
-from training.data import guess_channels, measure_window
-from training.ranges import cautions
-from training.splits import training_split
+from training.data import cautions, guess_channels, measure_window, training_split
 from training.views import crop_boxes, cut_views, draw, preset
 
 

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError
-from training.batches import Cutter
-from training.content import centres, content_of, shares
-from training.data import open_cache
+from training.data import centres, open_cache, shares
+from training.data.content import content_of
 from training.settings import TrainConfig, preset
-from training.views import crop_boxes, draw
+from training.views import Cutter, crop_boxes, draw
 
 SMALL = TrainConfig(
     size=24, local_size=16, global_views=2, local_views=6, images_per_step=8, channels=1

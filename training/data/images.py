@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from jepack.decoding import Pixels, Preprocessing
 from jepack.sources import ImageFile
-from training.content import Grids
+from training.data.content import Grids
 
 Ints = npt.NDArray[np.int64]
 Order = Callable[[int], Ints]  # step -> indices of its images, over all ranks

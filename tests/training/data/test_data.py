@@ -10,9 +10,8 @@ from PIL import Image
 
 from jepack.decoding import decode
 from jepack.errors import DataError
-from training.data import guess_channels, open_cache
-from training.images import images_of_step
-from training.splits import split
+from training.data import guess_channels, open_cache, split
+from training.data.images import images_of_step
 
 
 def save(path: Path, size: tuple[int, int] = (30, 20), mode: str = "L", seed: int = 0) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from jepack.errors import DataError
 from jepack.sources import ImageFile
-from training.splits import column, copies_across, grouped_split, training_split
+from training.data import column, copies_across, grouped_split, training_split
 
 
 def files(groups: list[str], **columns: list[str]) -> list[ImageFile]:

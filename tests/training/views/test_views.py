@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from jepack.errors import ConfigError
-from training.batches import Cutter, Finisher
 from training.data import open_cache
-from training.resample import cut_on_device, pack_images
-from training.retouch import retouch
 from training.settings import PRESETS, TrainConfig, override, preset
-from training.views import Draw, crop_boxes, cut_views, draw, photometry
+from training.views import Cutter, Finisher, crop_boxes, cut_on_device, cut_views, draw, pack_images
+from training.views.boxes import Draw
+from training.views.cpu import photometry
+from training.views.cpu_light import retouch
 
 TINY = TrainConfig(
     size=24, local_size=16, global_views=2, local_views=1, images_per_step=8, channels=1

@@ -20,9 +20,9 @@ from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import AxisError, ConfigError, DataError, DependencyError
 from jepack.files import cache_root, canonical_json
 from jepack.sources import ImageFile, Source, caches, fetched_record, find_images
-from training.building import FORMAT, Progress, build
-from training.content import Grids
-from training.images import Fetched, Ints, Order, shuffled
+from training.data.building import FORMAT, Progress, build
+from training.data.content import Grids
+from training.data.images import Fetched, Ints, Order, shuffled
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.content import contents_for
-from training.images import Images
+from training.data import Images, contents_for
 from training.parallel import upload
-from training.photometry import add_noise, photometry
-from training.resample import Pack, cut_on_device, pack_images
 from training.settings import TrainConfig
-from training.views import Boxes, Draw, Preset, crop_boxes, cut_views, draw
+from training.views.boxes import Boxes, Draw, crop_boxes, draw
+from training.views.cpu import Preset, cut_views
+from training.views.device import Pack, cut_on_device, pack_images
+from training.views.light import add_noise, photometry
 
 
 @dataclass(frozen=True)

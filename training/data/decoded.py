@@ -12,7 +12,7 @@ import numpy as np
 from jepack.decoding import Pixels, Window, preprocess
 from jepack.errors import DataError, SourceError
 from jepack.sources import ImageFile, full_size, full_size_of_part
-from training.content import WHOLE, Grids, mask_of
+from training.data.content import WHOLE, Grids, mask_of
 
 
 @dataclass(frozen=True)

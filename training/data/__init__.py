@@ -1,0 +1,54 @@
+"""Images as training reads them: decoded into a cache or when a step needs them; split without leaks."""
+
+from training.data.cache import Cache, guess_channels, measure_window, open_cache
+from training.data.content import Grids, centres, contents_for, shares
+from training.data.decoded import Decoded, decode_file, gathered
+from training.data.images import Images, class_ids, classes_of
+from training.data.ranges import Range, cautions, range_of, sentences
+from training.data.splits import (
+    Print,
+    Split,
+    check_groups,
+    column,
+    copies_across,
+    grouped_split,
+    one_thing,
+    own_split,
+    print_of,
+    split,
+    training_split,
+)
+from training.data.stream import open_stream
+
+__all__ = [
+    "Cache",
+    "Decoded",
+    "Grids",
+    "Images",
+    "Print",
+    "Range",
+    "Split",
+    "cautions",
+    "centres",
+    "check_groups",
+    "class_ids",
+    "classes_of",
+    "column",
+    "contents_for",
+    "copies_across",
+    "decode_file",
+    "gathered",
+    "grouped_split",
+    "guess_channels",
+    "measure_window",
+    "one_thing",
+    "open_cache",
+    "open_stream",
+    "own_split",
+    "print_of",
+    "range_of",
+    "sentences",
+    "shares",
+    "split",
+    "training_split",
+]
