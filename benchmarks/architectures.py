@@ -25,10 +25,10 @@ from jepack.encoder import build_encoder
 from jepack.files import write_bytes, write_json
 from jepack.measures import isotropy
 from jepack.sources import package_folder
-from training.lejepa import LeJEPA
+from training.methods import LeJEPA
 from training.parallel import Ranks
+from training.run import optimizer_for
 from training.settings import TrainConfig
-from training.starting import optimizer_for
 from training.views import Views
 
 RESULT = Path(__file__).parent / "results" / "architectures.json"

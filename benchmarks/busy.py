@@ -39,9 +39,8 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
     from jepack.encoder import build_encoder
     from jepack.sigreg import random_directions, sigreg
     from training.parallel import Ranks
+    from training.run import build, one_step
     from training.settings import override, quickstart
-    from training.starting import build
-    from training.stepping import one_step
     from training.views import Views
 
     def training() -> Callable[[], None]:

@@ -22,9 +22,9 @@ from sklearn.manifold import TSNE
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.sources import find_images
+from training.commands.probe import opened, read_images
 from training.data import column
-from training.evaluate import features, patch_features
-from training.probe import opened, read_images
+from training.watch import features, patch_features
 
 COLOURS = ("#2563eb", "#f59e0b", "#dc2626", "#059669", "#7c3aed", "#0891b2", "#db2777", "#6b7280")
 

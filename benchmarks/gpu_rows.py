@@ -26,13 +26,12 @@ import torch
 from jepack.decoding import Preprocessing
 from jepack.encoder import build_encoder
 from jepack.sources import Source
-from training.evaluate import features
 from training.parallel import Ranks, choose_device, compile_in_place
-from training.preparing import prepare
+from training.run import Entry, Unread, judge, prepare, take_step
 from training.settings import TrainConfig, recipe
-from training.stepping import Entry, Unread, judge, take_step
 from training.train import seed_everything
 from training.views import Prefetcher
+from training.watch import features
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "no GPU: on the CPU, small"

@@ -30,12 +30,11 @@ from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.sources import demo, find_images
-from training.curves import read_log
+from training.commands.probe import read_images, score
+from training.commands.sweep import Run, combinations, run_all
 from training.data import training_split
-from training.evaluate import features
-from training.probe import read_images, score
 from training.settings import TrainConfig, recipe
-from training.sweep import Run, combinations, run_all
+from training.watch import features, read_log
 
 QUICK_GRID = ["sigreg_weight=0.005,0.02,0.1,0.4", "learning_rate=1e-4,5e-4,2e-3"]
 GRID = ["sigreg_weight=0.005,0.01,0.02,0.05,0.2", "learning_rate=1e-4,5e-4,1e-3,2e-3"]

@@ -20,9 +20,9 @@ import torch
 from jepack.decoding import decode
 from jepack.files import write_json
 from jepack.sources import demo, find_images
+from training.commands.probe import logistic, open_encoder, read_images
 from training.data import column, grouped_split
-from training.evaluate import features
-from training.probe import logistic, open_encoder, read_images
+from training.watch import features
 
 OUT = Path(__file__).parent / "results" / "leak.json"
 STRENGTH = 0.01  # of the probe, for every split alike

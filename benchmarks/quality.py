@@ -31,8 +31,8 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_backbone, load_encoder
 from jepack.files import write_json
 from jepack.sources import ImageFile, demo, find_images
-from training.evaluate import features
-from training.probe import open_encoder, read_images, score
+from training.commands.probe import open_encoder, read_images, score
+from training.watch import features
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ("linear", "balanced", "knn", "few_shot_10")

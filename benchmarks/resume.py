@@ -34,7 +34,7 @@ from rich.table import Table
 from jepack.cli import main as main_of_jepack
 from jepack.files import write_json
 from jepack.sources import demo
-from training.checkpoint import load_newest
+from training.run import load_newest
 
 OUT = Path(__file__).parent / "results" / "resume.json"
 SETTINGS = (

@@ -40,16 +40,14 @@ from jepack.encoder import Encoder, build_encoder
 from jepack.files import write_json
 from jepack.sigreg import random_directions, sigreg
 from jepack.sources import Source, demo, find_images
+from training.commands.dry_run import SavedBytes
+from training.commands.probe import read_images
 from training.data import Split
-from training.estimate import SavedBytes
-from training.evaluate import features, knn_accuracy
 from training.parallel import Ranks
-from training.preparing import prepare
-from training.probe import read_images
+from training.run import Session, one_step, prepare
 from training.settings import TrainConfig, quickstart
-from training.starting import Session
-from training.stepping import one_step
 from training.views import Prefetcher, preset
+from training.watch import features, knn_accuracy
 
 OUT = Path(__file__).parent / "results" / "training.json"
 CPU = torch.device("cpu")

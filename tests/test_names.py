@@ -91,7 +91,7 @@ def test_inspect_tells_of_odd_names_on_any_terminal(
     assert done.returncode == 0, done.stderr
     assert rb"d\xe9/broken[/].png: not an image" in done.stdout
     assert rb"d\xe9 2" in done.stdout  # the class
-    from training.inspect import inspect
+    from training.commands.inspect import inspect
 
     inspect(odd_folder, max_bad=0.5, as_json=True)
     told = json.loads(capsys.readouterr().out)

@@ -23,8 +23,8 @@ from jepack.measures import isotropy, retrieval
 from jepack.names import kept
 from jepack.sources import ImageFile, Source
 from training.data import Split, class_ids, column
-from training.evaluate import features
-from training.preparing import Prepared
+from training.run import Prepared
+from training.watch import features
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8

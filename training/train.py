@@ -20,31 +20,32 @@ from jepack.machine import threads
 from jepack.names import marked, valid
 from jepack.sources import ImageFile, Source
 from training import bundling
-from training.aside import refuse_inner_start
-from training.budget import Budget
-from training.checking import Checker
-from training.curves import draw_curves, threads_used
 from training.data import classes_of
-from training.health import Health
-from training.monitor import Monitor
+from training.methods import FLOORS
 from training.parallel import Ranks, Stop, Votes, alone, broadcast, ranks, stop_signals
-from training.preparing import Prepared, prepare
-from training.regularisers import FLOORS
-from training.saving import (
+from training.run import (
+    Budget,
+    Entry,
+    Prepared,
+    Session,
+    Unread,
     begin,
     finished_bundle,
+    judge,
     keep_bundle,
+    prepare,
+    refuse_inner_start,
     restarted,
     resume,
     save,
+    seed_everything,
+    take_step,
     told_finished,
 )
 from training.settings import TrainConfig
-from training.starting import Session, seed_everything
-from training.stepping import Entry, Unread, judge, take_step
-from training.trackers import check as check_trackers
-from training.trackers import open_trackers
 from training.views import Prefetcher
+from training.watch import Checker, Health, Monitor, draw_curves, open_trackers, threads_used
+from training.watch import check as check_trackers
 
 
 def train(

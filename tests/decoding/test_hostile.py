@@ -475,8 +475,8 @@ def test_a_run_does_not_start_from_a_bundle_of_another_network(tiny: Path) -> No
     import torch
 
     from training.parallel import Ranks
+    from training.run import settle
     from training.settings import TrainConfig
-    from training.starting import settle
 
     value = json.loads((tiny / "config.json").read_text())
     value["model_args"]["depth"] = 65_536

@@ -20,11 +20,11 @@ from jepack.client.transport import RequestError
 from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
 from jepack.sources import find_images
+from training.commands.importing import readable
+from training.commands.inspect import inspect
+from training.commands.probe import probe, read_labelled
+from training.commands.views import views
 from training.data import open_cache
-from training.importing import readable
-from training.inspect import inspect
-from training.preview import views
-from training.probe import probe, read_labelled
 
 FAULTS = [
     MemoryError(),

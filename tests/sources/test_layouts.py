@@ -14,8 +14,8 @@ from PIL import Image
 
 from jepack.errors import ConfigError, DataError
 from jepack.sources import Source, find_images, passed_over
+from training.commands.probe import split_words, splits_of
 from training.data import training_split
-from training.probe import split_words, splits_of
 
 
 def pictures(folder: Path, *names: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from jepack.machine import loopback
-from training.checkpoint import load_newest
+from training.run import load_newest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("launch.sh", "slurm/train.sbatch")

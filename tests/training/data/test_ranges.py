@@ -83,7 +83,7 @@ def test_a_hot_pixel_does_not_hide_that_the_others_fill_little(tmp_path: Path) -
 def test_deep_colour_that_keeps_8_bits_is_colour_and_is_told(tmp_path: Path) -> None:
     import typer
 
-    from training.inspect import inspect
+    from training.commands.inspect import inspect
 
     values = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png_of_16_bits(values))
@@ -114,7 +114,7 @@ def png_of_16_bits(values: Any) -> bytes:
 def test_views_draws_cubes_whose_channels_are_told(tmp_path: Path) -> None:
     import typer
 
-    from training.preview import views
+    from training.commands.views import views
 
     cube = np.random.default_rng(0).integers(0, 256, (32, 32, 200), dtype=np.uint8)
     np.save(tmp_path / "a.npy", cube)
@@ -132,7 +132,7 @@ def test_inspect_names_the_window_nodata_and_what_to_ask(tmp_path: Path) -> None
     tifffile = pytest.importorskip("tifffile")
     import typer
 
-    from training.inspect import inspect
+    from training.commands.inspect import inspect
 
     command = typer.Typer()
     command.command()(inspect)

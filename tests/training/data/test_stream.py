@@ -23,10 +23,10 @@ from jepack.errors import ConfigError, DataError, SourceError
 from jepack.sources import caches, fetching
 from training.data import open_cache, open_stream
 from training.data.lanes import Lanes
-from training.evaluate import crops
 from training.settings import TrainConfig, override, recipe
 from training.train import train
 from training.views import Cutter, preset
+from training.watch.evaluation import crops
 
 SMALL = TrainConfig(
     size=24, local_size=16, global_views=2, local_views=1, images_per_step=8, channels=1

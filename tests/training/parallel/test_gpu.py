@@ -18,12 +18,10 @@ import pytest
 import torch
 
 from jepack import bundle as bundles
-from training import starting
-from training.checkpoint import load_newest
 from training.data import open_cache
 from training.parallel import Ranks, choose_device
+from training.run import Entry, Unread, judge, load_newest, starting, take_step
 from training.settings import TrainConfig, recipe
-from training.stepping import Entry, Unread, judge, take_step
 from training.train import train
 from training.views import Cutter, Finisher, preset
 

@@ -16,8 +16,7 @@ import torch
 
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
-from training import checkpoint
-from training.checkpoint import load_newest
+from training.run import checkpoint, load_newest
 from training.settings import override, recipe
 from training.train import train as run_training
 

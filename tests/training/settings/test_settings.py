@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from jepack.cli import app
 from jepack.errors import ConfigError
 from jepack.terminal import values_of
+from training.commands.sweep import base_of, combinations
 from training.settings import PRESETS, TrainConfig, override, preset, recipe
 from training.settings.limits import CHOICES, LIMITS, MAY_BE_NONE
-from training.sweep import base_of, combinations
 
 
 def test_every_number_has_a_range_and_every_choice_its_words() -> None:

@@ -1,0 +1,57 @@
+"""The house: who may import whom. The order itself stands in pyproject.toml, under importlinter."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+OURS = ("jepack", "training", "export", "serving", "app")
+# A command imports its stage when it runs, so that --help is quick and needs no extra.
+COMMANDS = (
+    "app/cli.py",
+    "export/isotropy.py",
+    "training/commands/train.py",
+)
+# These need a library that may be missing: OpenAI Triton, torch, onnxruntime's quantiser.
+OPTIONAL = ("jepack.sigreg.kernels", "jepack.network", "export.reduced")
+
+
+def test_a_package_imports_only_those_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == 0
+
+
+def imports_inside_functions(path: Path) -> list[str]:
+    """Modules of ours that are imported when a function runs."""
+    found = []
+    tree = ast.parse(path.read_text())
+    outside = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if id(node) in outside:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+            found += [f"{node.module}.{name.name}" for name in node.names]
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names if name.name.split(".")[0] in OURS]
+    return found
+
+
+@pytest.mark.parametrize("stage", OURS)
+def test_modules_are_imported_at_the_top_of_a_file(stage: str) -> None:
+    late = {
+        str(path.relative_to(ROOT)): names
+        for path in sorted((ROOT / stage).rglob("*.py"))
+        if (names := imports_inside_functions(path))
+    }
+    for command in COMMANDS:
+        late.pop(command, None)
+    assert [
+        (path, name)
+        for path, names in late.items()
+        for name in names
+        if not name.startswith(OPTIONAL)
+    ] == []

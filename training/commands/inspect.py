@@ -1,0 +1,219 @@
+"""`jepack inspect`: what a data set holds, what is bad in it, what is worth a look."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jepack.decoding import preprocess
+from jepack.errors import DataError
+from jepack.names import marked, tell
+from jepack.names import shown as shown_name
+from jepack.sources import Source, find_images, passed_over
+from jepack.terminal import SIDE, counter, drawing, options
+from training.commands.survey import Look, survey
+from training.commands.views import shown
+from training.data import measure_window, sentences
+
+SHOWN = 12  # names printed per list; --json has all
+
+
+def inspect(
+    data: Annotated[str, typer.Argument(help="Folder of images, manifest, shards or other data.")],
+    max_bad: Annotated[
+        float,
+        typer.Option(
+            help="Unreadable images allowed, 0..1.", callback=options.within(options.SHARE)
+        ),
+    ] = 0.01,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet to this PNG.", callback=options.picture_to_write),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="For the contact sheet: p1,p99 or lo,hi or dicom.")
+    ] = None,
+    tile: Annotated[
+        int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
+    ] = 0,
+    channels: Annotated[
+        int,
+        typer.Option(
+            help="Of arrays whose shape does not tell them; 0 = by their shape.",
+            min=0,
+            max=65_536,
+        ),
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that decode.", min=1, max=1024)] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show what a data set holds, its bad files by name and reason, and what is suspicious.
+
+    Exit code 3 when more than --max-bad of the images cannot be read.
+
+    Example: jepack inspect photos/ --sheet contact.png
+    """
+    source, notes = Source.of(data), list[str]()
+    files = find_images(source, parts=True, tile=tile, notes=notes)
+    with counter("look") as show:
+        looks = survey(files, workers, show, channels or None)
+    facts = report(source.text, looks)
+    facts["notes"] = notes
+    facts["passed_over"] = passed_over(source.path) if source.kind == "folder" else {}
+    ranges = [look.range for look in looks if look.range is not None]
+    facts["cautions"] = sentences(ranges, None, None)
+    if sheet is not None:
+        contact_sheet(sheet, [look for look in looks if not look.problem], window)
+        facts["contact_sheet"] = str(sheet)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        show_report(facts)
+    if len(facts["bad"]) > max_bad * len(looks) or len(facts["bad"]) == len(looks):
+        raise DataError(
+            f"{len(facts['bad'])} of {len(looks)} images cannot be read, the limit is {max_bad:.1%}. "
+            "Mend or remove them, or raise --max-bad."
+        )
+
+
+def report(data: str, looks: list[Look]) -> dict[str, Any]:
+    """Everything found, as JSON holds it."""
+    good = [look for look in looks if not look.problem]
+    labels = Counter(look.file.label for look in looks)
+    names = sorted({key for look in looks for key in look.file.columns})
+    return {
+        "data": data,
+        "images": len(looks),
+        "readable": len(good),
+        "labels": {str(k): v for k, v in sorted(labels.items(), key=str) if k is not None},
+        "without_label": labels.get(None, 0),
+        "splits": count(told for look in looks if (told := look.file.columns.get("split"))),
+        "columns": {n: len({look.file.columns.get(n) for look in looks}) for n in names},
+        "formats": count(look.format for look in good),
+        "depths": count(look.depth for look in good),
+        "channels": count(str(look.channels) for look in good),
+        "height": spread([look.height for look in good]),
+        "width": spread([look.width for look in good]),
+        "values": {
+            "low": min((look.low for look in good), default=None),
+            "high": max((look.high for look in good), default=None),
+            "mean": float(np.mean([look.mean for look in good])) if good else None,
+            "std": float(np.mean([look.std for look in good])) if good else None,
+        },
+        "need_window": sum(look.needs_window for look in good),
+        "bad": {look.file.name: look.problem for look in looks if look.problem},
+        "suspicious": {look.file.name: look.doubts for look in looks if look.doubts},
+        "same_bytes": matching(looks, "same bytes"),
+        "look_the_same": matching(looks, "looks the same"),
+    }
+
+
+def count(values: Any) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def matching(looks: list[Look], words: str) -> int:
+    return sum(any(doubt.startswith(words) for doubt in look.doubts) for look in looks)
+
+
+def spread(values: list[int]) -> dict[str, float]:
+    if not values:
+        return {}
+    low, middle, high = np.percentile(values, [0, 50, 100])
+    return {"min": float(low), "median": float(middle), "max": float(high)}
+
+
+def show_report(facts: dict[str, Any]) -> None:
+    console = Console()
+    title = f"{marked(facts['data'])}: {facts['images']:,} images"
+    table = Table(title=title, box=None, show_header=False)
+    labels = facts["labels"]
+    told = ", ".join(f"{marked(name)} {n}" for name, n in list(labels.items())[:SHOWN]) or "none"
+    table.add_row("readable", f"{facts['readable']:,}, bad {len(facts['bad'])}")
+    table.add_row("labels", told + (f"; {facts['without_label']} without" if labels else ""))
+    if facts["columns"]:
+        told = ", ".join(f"{marked(name)} ({n} values)" for name, n in facts["columns"].items())
+        table.add_row("columns", told)
+    if facts["splits"]:
+        table.add_row("split", ", ".join(f"{marked(k)} {n}" for k, n in facts["splits"].items()))
+    for name in ("formats", "depths", "channels"):
+        table.add_row(name, ", ".join(f"{key}: {n}" for key, n in facts[name].items()))
+    for name in ("width", "height"):
+        if facts[name]:
+            table.add_row(
+                name, "{min:.0f} to {max:.0f} px, median {median:.0f}".format(**facts[name])
+            )
+    values = facts["values"]
+    if values["low"] is not None:
+        table.add_row(
+            "values", f"{values['low']:g} to {values['high']:g}, mean {values['mean']:.4g}, "
+            f"standard deviation {values['std']:.4g} within an image",
+        )  # fmt: skip
+    if facts["passed_over"]:
+        told = ", ".join(
+            f"{n} {marked(ending)}" for ending, n in list(facts["passed_over"].items())[:SHOWN]
+        )
+        table.add_row("passed over", f"{told}: not read by their ending")
+    if facts["need_window"]:
+        table.add_row(
+            "window", f"{facts['need_window']} hold values without a fixed meaning: training skips them "
+            "unless told what to show, such as --window p1,p99",
+        )  # fmt: skip
+    for caution in facts["cautions"]:
+        table.add_row("note", marked(caution))
+    copies = f"{facts['same_bytes']} by bytes, {facts['look_the_same']} by looks"
+    table.add_row("copies", copies)
+    console.print(table)
+    tell(console, facts["notes"])
+    listing(console, "red", "bad: training skips them", facts["bad"])
+    doubts = {name: "; ".join(told) for name, told in facts["suspicious"].items()}
+    listing(console, "yellow", "worth a look", doubts)
+
+
+def listing(console: Console, colour: str, title: str, entries: dict[str, str]) -> None:
+    if not entries:
+        return
+    console.print(f"[{colour}]{len(entries)} {title}[/]")
+    for name, reason in list(entries.items())[:SHOWN]:
+        console.print(f"  {marked(name)}: {marked(reason)}", highlight=False, soft_wrap=True)
+    if len(entries) > SHOWN:
+        console.print(f"  and {len(entries) - SHOWN} more; --json lists all")
+
+
+def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int = 10) -> None:
+    """A page of up to 60 images, evenly spread over the data, each with its label."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not looks:
+        raise DataError("no image can be read, so there is no contact sheet")
+    chosen = [
+        looks[i] for i in np.unique(np.linspace(0, len(looks) - 1, min(60, len(looks))).astype(int))
+    ]
+    # Depths without a fixed meaning are shown by their middle 98 %.
+    needs = any(look.depth not in ("uint8", "bool", "uint16") for look in chosen)
+    text = window or ("p1,p99" if needs else None)
+    rows = -(-len(chosen) // columns)
+    figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, look in zip(grid, chosen, strict=False):
+        try:
+            span = measure_window([look.file], text, look.channels)
+            picture = shown(preprocess.decode(look.file.read(), look.channels, span))
+        except DataError:  # --window does not fit it, or it has gone
+            continue
+        axes.imshow(picture, vmin=0, vmax=255)
+        axes.set_title(
+            shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
+        )
+    drawing.save(figure, out, dpi=100)

@@ -1,0 +1,18 @@
+"""Training methods behind one small interface: LeJEPA, I-JEPA, and what keeps projections apart."""
+
+from training.methods.fitting import building, check_encoder, trouble
+from training.methods.lejepa import Embedder, LeJEPA, frozen_statistics, lejepa_loss
+from training.methods.registry import Method
+from training.methods.regularisers import FLOORS
+
+__all__ = [
+    "FLOORS",
+    "Embedder",
+    "LeJEPA",
+    "Method",
+    "building",
+    "check_encoder",
+    "frozen_statistics",
+    "lejepa_loss",
+    "trouble",
+]

@@ -1,0 +1,54 @@
+"""A run: its state, steps, checkpoints, budget, and what makes two runs the same one."""
+
+from training.run.aside import refuse_inner_start, times_moved
+from training.run.averaging import local
+from training.run.budget import Budget
+from training.run.checkpoint import load_newest
+from training.run.memory import available_memory
+from training.run.preparing import Prepared, prepare
+from training.run.saving import (
+    begin,
+    encoder_of,
+    finished_bundle,
+    keep_bundle,
+    refuse_another,
+    restarted,
+    resume,
+    save,
+    told_finished,
+)
+from training.run.starting import build, optimizer_for, seed_everything, settle
+from training.run.state import Session, State, told
+from training.run.stepping import Entry, Unread, judge, one_step, take_step
+
+__all__ = [
+    "Budget",
+    "Entry",
+    "Prepared",
+    "Session",
+    "State",
+    "Unread",
+    "available_memory",
+    "begin",
+    "build",
+    "encoder_of",
+    "finished_bundle",
+    "judge",
+    "keep_bundle",
+    "load_newest",
+    "local",
+    "one_step",
+    "optimizer_for",
+    "prepare",
+    "refuse_another",
+    "refuse_inner_start",
+    "restarted",
+    "resume",
+    "save",
+    "seed_everything",
+    "settle",
+    "take_step",
+    "times_moved",
+    "told",
+    "told_finished",
+]

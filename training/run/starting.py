@@ -1,0 +1,191 @@
+"""A run before its first step: settled settings; encoder, method and optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from jepack import bundle as bundles
+from jepack.encoder import Encoder, build_encoder, load_encoder
+from jepack.errors import ConfigError, DataError
+from jepack.network import check_network
+from training.data import split
+from training.methods import LeJEPA, registry
+from training.parallel import Ranks, broadcast, sharding
+from training.run.averaging import Average
+from training.run.state import Session, State
+from training.settings import TrainConfig
+
+LEAST_TRAIN = 16
+LEAST_HELD_OUT = 8  # isotropy is not told of fewer
+
+
+def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
+    """The settings a run really has: a bundle it starts from names its encoder, an encoder that takes
+    one image size is evaluated and served at the size it trains at, and the device names the precision.
+
+    Raises ConfigError where the bundle of `init` or the ranks and the settings contradict each other.
+    """
+    check_ranks(config, here)
+    if config.init:
+        start = bundles.load(config.init)
+        check_network(start)
+        config = inherit(config, start)
+    if config.precision == "auto":  # the first rank decides for all
+        native = broadcast(computes_bf16(here.device))
+        config = replace(config, precision="bf16" if native else "fp32")
+    known = timm.get_pretrained_cfg(config.encoder) if timm.is_model(config.encoder) else None
+    if known is not None and known.fixed_input_size and config.serving_size != config.size:
+        return replace(config, eval_size=config.size)
+    return config
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; emulated, it is several times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    told: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16") or told.get("bf16"))
+
+
+def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
+    """The settings with the architecture of the bundle they start from."""
+    channels = start.preprocessing.channels
+    if config.channels not in (0, channels):
+        raise ConfigError(
+            f"{start.folder} takes {channels} channel(s), {config.channels} are asked. Leave "
+            "--set channels out, or start from another bundle"
+        )
+    arguments = start.config().get("model_args", {})
+    size = arguments.get("img_size", config.size)
+    if size != config.size:
+        raise ConfigError(
+            f"{start.folder} was trained at {size} px and takes no other size, {config.size} is asked. "
+            f"Use --size {size}"
+        )
+    return replace(
+        config,
+        encoder=start.config()["architecture"],
+        channels=channels,
+        global_pool=arguments.get("global_pool", config.global_pool),
+        patch_size=arguments.get("patch_size", config.patch_size),
+        projection_dims=start.dimensions["projection"],
+    )
+
+
+def steps_of(config: TrainConfig, images: int) -> int:
+    return max(1, round(config.epochs * images / config.images_per_step))
+
+
+def check_sizes(config: TrainConfig, train: int, held_out: int, here: Ranks) -> None:
+    """Whether so many training and held-out images are enough, for evaluation and bundle too.
+
+    Asked of the list of files before they are decoded, and again of those that could be read.
+    """
+    if train < LEAST_TRAIN or held_out < LEAST_HELD_OUT:
+        count = train + held_out
+        raise DataError(
+            f"{count} images give {train} to train on and {held_out} held out; training needs at least "
+            f"{LEAST_TRAIN}, judging what it learnt at least {LEAST_HELD_OUT}. "
+            f"{more_held_out(count, config, held_out)}"
+        )
+    if config.images_per_step > train:
+        share = here.world * config.accumulate
+        raise ConfigError(
+            f"images_per_step is {config.images_per_step} but there are {train} training images. "
+            f"Use --images-per-step {max(2, share, train // 2 // share * share)}"
+        )
+
+
+def more_held_out(count: int, config: TrainConfig, held_out: int) -> str:
+    if count < LEAST_TRAIN + LEAST_HELD_OUT:
+        return f"Add images: {LEAST_TRAIN + LEAST_HELD_OUT} are the least"
+    if held_out != len(split(count, config.validation_fraction, config.seed)[1]):
+        return "Mend the split: by the manifest's `split` column, the folders, or --group-by"
+    fits = max(LEAST_HELD_OUT, min(held_out, count - LEAST_TRAIN)) / count
+    return f"Use --set validation_fraction={math.ceil(100 * fits) / 100:g}, or add images"
+
+
+def check_ranks(config: TrainConfig, here: Ranks) -> None:
+    """Whether the step and the weights can be shared out over so many ranks."""
+    if config.images_per_step % (here.world * config.accumulate):
+        raise ConfigError(
+            f"{config.images_per_step} images per step do not divide by {here.world} ranks x "
+            f"{config.accumulate} micro-batches. Use --images-per-step {shared(config, here)}"
+        )
+    if config.sharding == "fsdp" and here.world == 1:
+        raise ConfigError(
+            "sharding=fsdp splits the weights over ranks, and there is one rank. Start it with "
+            "torchrun --nproc-per-node N -m jepack train ..., or leave sharding out"
+        )
+
+
+def shared(config: TrainConfig, here: Ranks) -> int:
+    """The images per step nearest to what is asked that every rank and micro-batch gets as many of."""
+    each = here.world * config.accumulate
+    return max(1, round(config.images_per_step / each)) * each
+
+
+def build(config: TrainConfig, here: Ranks) -> Session:
+    if config.init:
+        encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
+        encoder.train()
+    else:
+        encoder = build_encoder(
+            config.encoder, channels=config.channels, size=config.size,
+            projection_dims=config.projection_dims, hidden=config.projector_hidden,
+            layers=config.projector_layers, pretrained=config.pretrained, **config.building_options(),
+        )  # fmt: skip
+    if config.activation_checkpointing:
+        backbone: Any = encoder.backbone
+        backbone.set_grad_checkpointing(True)
+    if config.precision == "fp64":
+        encoder.double()
+    method = registry.build(config, encoder, here)
+    average: Average | None = None
+    averaged = config.ema_decay > 0 and not method.has_teacher
+    if config.sharding == "fsdp":
+        assert isinstance(method, LeJEPA)
+        return sharded(method, config, here, averaged)
+    if averaged:
+        average = Average(method.encoder, config.ema_decay)
+    return Session(State(method, optimizer_for(method.trained, config), average))
+
+
+def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> Session:
+    """The session with FSDP2: method, average and optimizer each in shards."""
+    twin = sharding.unsharded_twin(method.encoder) if here.first else None
+    average = Average(method.encoder, config.ema_decay) if averaged else None
+    method.shard()
+    if average is not None:
+        sharding.shard(average.module, here.device)
+    optimizer = optimizer_for(method.trained, config)
+    assert twin is None or isinstance(twin, Encoder)
+    return Session(State(method, optimizer, average), twin=twin, sharded=True)
+
+
+def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; biases, norms and other vectors are not decayed. On GPUs its one kernel, which can leave a
+    step out on the device; sharded weights do not work with that."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [  # the first is the one whose decay is scheduled
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    on_gpu = all(p.device.type == "cuda" for p in module.parameters())
+    fused = True if on_gpu and config.sharding != "fsdp" else None
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=fused)
+
+
+def seed_everything(config: TrainConfig, step: int, here: Ranks) -> None:
+    """Dropout and noise of a step depend on (seed, step, rank) alone, so resuming repeats them.
+
+    The first call (step 0) seeds the initial weights: the same on every rank.
+    """
+    torch.manual_seed(config.seed * 1_000_003 + step * 1_009 + (here.rank if step else 0))
