@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from app.store import VectorStore
@@ -23,6 +22,7 @@ from jepack.files import check_writable
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SIDE, options
+from jepack.terminal import bar as progress_bar
 
 UrlOption = Annotated[
     str,
@@ -81,7 +81,8 @@ def index(
     tell(Console(stderr=True), notes)
     started = time.monotonic()
     skipped: dict[ImageFile, str] = {}
-    with ExitStack() as stack, progress(as_json) as bar:
+    console = Console(stderr=True, quiet=as_json)
+    with ExitStack() as stack, progress_bar(console, transient=True) as bar:
         task = bar.add_task("Indexing", total=len(images))
 
         def advance(count: int) -> None:
@@ -220,14 +221,3 @@ def app(
         page.wait()
     finally:
         page.close()
-
-
-def progress(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=quiet),
-        transient=True,
-    )

@@ -18,7 +18,7 @@ from export.evaluation import Evaluation
 from jepack.bundle import OUTPUTS, cosine
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
-from jepack.measures import isotropy
+from jepack.measures import isotropy, similarities
 
 Floats = npt.NDArray[np.float32]
 Engine = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]
@@ -116,11 +116,3 @@ def recall_of_neighbours(a_ND: npt.NDArray[Any], b_ND: npt.NDArray[Any]) -> tupl
     nearest_b = np.argpartition(-similar_b, count - 1, axis=1)[:, :count]
     found = np.take_along_axis(similar_a, nearest_b, axis=1) >= last[:, None] - 1e-6
     return float(found.mean()), count
-
-
-def similarities(x_ND: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Cosine of every pair, an image with itself excluded, [N, N]."""
-    unit = x_ND / np.maximum(np.linalg.norm(x_ND, axis=1, keepdims=True), 1e-30)
-    similar = unit @ unit.T
-    np.fill_diagonal(similar, -np.inf)
-    return similar

@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from export.evaluation import Evaluation
 from export.gates import Thresholds
-from export.measure import Outputs, measure_graph, recall_of_neighbours, similarities
+from export.measure import Outputs, measure_graph, recall_of_neighbours
 from jepack.bundle import Bundle
 from jepack.decoding import preprocess
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import DataError
-from jepack.measures import isotropy, retrieval
+from jepack.measures import isotropy, retrieval, similarities, vote
+from jepack.sources import class_ids, classes_of
 
 CHECKS = ("rank", "isotropy", "neighbours", "knn", "retrieval")
 NEEDED = 32  # held-out images
@@ -122,11 +123,11 @@ def compare_classes(
     figures: dict[str, Any],
 ) -> dict[str, str]:
     """The checks that need labels; {} without enough of them. Adds to `figures`."""
-    known = np.array([file.label is not None for file in evaluation.files])
-    names = sorted({str(file.label) for file in evaluation.files if file.label is not None})
-    if known.sum() < retrieval.MINIMUM or len(names) < 2:
+    ids = class_ids(evaluation.files)
+    known = ids >= 0
+    if known.sum() < retrieval.MINIMUM or len(classes_of(evaluation.files)) < 2:
         return {}
-    labels = np.array([names.index(str(f.label)) for f in evaluation.files if f.label is not None])
+    labels = ids[known]
     group_by = (bundle.manifest.get("provenance", {}).get("recipe") or {}).get("group_by")
     of = None
     if group_by and all(group_by in file.columns for file in evaluation.files):
@@ -178,8 +179,4 @@ def votes(
     similar = similarities(np.asarray(x_ND, np.float64))
     if groups is not None:
         similar[groups[:, None] == groups[None]] = -np.inf
-    nearest = np.argsort(-similar, axis=1)[:, :VOTERS]
-    weight = np.exp(np.take_along_axis(similar, nearest, axis=1) / 0.07)
-    counts = np.zeros((len(labels), int(labels.max()) + 1))
-    np.add.at(counts, (np.arange(len(labels))[:, None], labels[nearest]), weight)
-    return (counts.argmax(axis=1) == labels).astype(np.float64)
+    return (vote(similar, labels, VOTERS) == labels).astype(np.float64)

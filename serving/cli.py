@@ -13,7 +13,6 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jepack import bundle as bundles
 from jepack.bundle import origin, standing
@@ -24,6 +23,7 @@ from jepack.machine import shared_memory
 from jepack.names import marked, marked_lines, tell
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SIDE, options
+from jepack.terminal import bar as progress_bar
 from serving.command import SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.server import TritonServer
@@ -213,7 +213,7 @@ def embed(
     console = Console(stderr=True)
     tell(console, notes)
     start = time.monotonic()
-    with Client(url, timeout_s=timeout_s) as client, progress_bar(console) as bar:
+    with Client(url, timeout_s=timeout_s) as client, progress_bar(console, speed=True) as bar:
         task = bar.add_task("embedding", total=len(files), speed="")
 
         def show(done: int) -> None:
@@ -255,17 +255,6 @@ def embed(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def progress_bar(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
 
 
 def listing(bad: dict[str, str]) -> str:

@@ -33,6 +33,7 @@ FORMATS = {
 }  # fmt: skip
 MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
+        "packaging",
         "huggingface_hub", "matplotlib", "model_signing", "pydantic", "safetensors", "timm", "torch",
         "triton", "tritonclient",
     },

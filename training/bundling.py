@@ -21,8 +21,8 @@ from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig, en
 from jepack.files import write_bytes, write_json
 from jepack.measures import isotropy, retrieval
 from jepack.names import kept
-from jepack.sources import ImageFile, Source
-from training.data import Split, class_ids, column
+from jepack.sources import ImageFile, Source, class_ids
+from training.data import Split, column
 from training.run import Prepared
 from training.watch import features
 

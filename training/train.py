@@ -18,9 +18,8 @@ from jepack.errors import ConfigError
 from jepack.files import check_writable, write_json
 from jepack.machine import threads
 from jepack.names import marked, valid
-from jepack.sources import ImageFile, Source
+from jepack.sources import ImageFile, Source, classes_of
 from training import bundling
-from training.data import classes_of
 from training.methods import FLOORS
 from training.parallel import Ranks, Stop, Votes, alone, broadcast, ranks, stop_signals
 from training.run import (

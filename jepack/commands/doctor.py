@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
@@ -25,19 +27,12 @@ from jepack import __version__, stages
 from jepack.machine import loopback, shared_memory, threads
 from jepack.names import marked_lines
 
-# What each stage needs: package -> (lowest version that works, extra that installs it)
-FLOORS = {
-    "numpy": ("1.26", ""),
-    "pillow": ("12.3", ""),
-    "torch": ("2.6", "train"),
-    "timm": ("1.0.20", "train"),
-    "onnx": ("1.17", "export"),
-    "onnxruntime": ("1.20", "export"),
-    "tritonclient": ("2.51", "client"),
-    "huggingface_hub": ("0.30", "hub"),
-    "gradio": ("6.22", "app"),
-    "lancedb": ("0.30", "app"),
-}
+# The libraries that a stage stands on; their floors and extras are the package's own metadata.
+PACKAGES = (
+    "numpy", "pillow", "torch", "timm", "onnx", "onnxruntime", "tritonclient", "huggingface-hub",
+    "gradio", "lancedb",
+)  # fmt: skip
+EXTRA = re.compile(r"extra == ['\"]([\w-]+)")
 # What reads each extra's images, here and in the server.
 DECODERS = {
     "tiff": ("tifffile", "imagecodecs"),
@@ -86,8 +81,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 def examine() -> Iterator[Check]:
     yield check_python()
     yield check_jepack()
-    for package, (floor, extra) in FLOORS.items():
-        yield check_package(package, floor, extra)
+    for requirement, extra in requirements():
+        yield check_package(requirement, extra)
     yield check_gpu()
     yield check_compiler()
     yield check_triton()
@@ -112,7 +107,18 @@ def check_jepack() -> Check:
     return Check("jepack", "ok", f"{__version__}, {kind}: {stages.checkout() or stages.PACKAGE}")
 
 
-def check_package(package: str, floor: str, extra: str) -> Check:
+def requirements() -> Iterator[tuple[Requirement, str]]:
+    """What jepack's metadata asks of PACKAGES, with the smallest extra that asks it ("" for none)."""
+    lines = importlib.metadata.requires("jepack") or []
+    asking = [(Requirement(line), EXTRA.search(line)) for line in lines]
+    pairs = [(one, extra.group(1) if extra else "") for one, extra in asking]
+    sizes = Counter(extra for _, extra in pairs)
+    for package in PACKAGES:
+        yield min((pair for pair in pairs if pair[0].name == package), key=lambda p: sizes[p[1]])
+
+
+def check_package(requirement: Requirement, extra: str) -> Check:
+    package = requirement.name
     install = f"pip install 'jepack[{extra}]'" if extra else f"pip install -U {package}"
     try:
         found = importlib.metadata.version(package)
@@ -120,8 +126,8 @@ def check_package(package: str, floor: str, extra: str) -> Check:
         if package == "onnxruntime" and installed("onnxruntime-gpu"):
             return Check(package, "ok", "onnxruntime-gpu")
         return Check(package, "fail", "not installed", install)
-    if numbers(found) < numbers(floor):
-        return Check(package, "fail", f"{found}, needs {floor}", install)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Check(package, "fail", f"{found}, needs {requirement.specifier}", install)
     return Check(package, "ok", found)
 
 
@@ -131,15 +137,6 @@ def installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """'2.14.1+cu130' -> (2, 14, 1)."""
-    parts = []
-    for part in version.split("+")[0].split("."):
-        digits = "".join(c for c in part if c.isdigit())
-        parts.append(int(digits or 0))
-    return tuple(parts)
 
 
 def check_gpu() -> Check:

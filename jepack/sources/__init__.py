@@ -1,5 +1,6 @@
 """Which images there are, and the bytes of each: folders, manifests, shards, files that hold many."""
 
+from jepack.sources.classes import class_ids, classes_of
 from jepack.sources.demo import package_folder
 from jepack.sources.fetching import fetched_record
 from jepack.sources.find import find_images, passed_over
@@ -14,6 +15,8 @@ __all__ = [
     "ImageFile",
     "Record",
     "Source",
+    "class_ids",
+    "classes_of",
     "fetched_record",
     "find_images",
     "full_size",

@@ -1,19 +1,18 @@
-"""What commands are told and show: options with ranges, name=value, progress, pictures."""
+"""What commands are told and show: options with ranges, name=value, progress, pictures.
 
-from jepack.terminal.assignments import assigned, names_of, parsed, values_of
+`assignments` needs pydantic and `drawing` a figure of matplotlib's: whoever has them imports the modules.
+"""
+
 from jepack.terminal.options import SEED, SHARE, SIDE, Limit, positive, whole
-from jepack.terminal.progress import counter
+from jepack.terminal.progress import bar, counter
 
 __all__ = [
     "SEED",
     "SHARE",
     "SIDE",
     "Limit",
-    "assigned",
+    "bar",
     "counter",
-    "names_of",
-    "parsed",
     "positive",
-    "values_of",
     "whole",
 ]

@@ -9,24 +9,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def bar(console: Console, *, transient: bool = False, speed: bool = False) -> Progress:
+    """Name, bar, count and time left; with `speed` a text field `speed` of the task's own."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    if speed:
+        columns.append(TextColumn("{task.fields[speed]}"))
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=transient)
+
+
 @contextmanager
 def counter(name: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar driven by (done, total); silent until there is something to count."""
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn(f"[bold]{name}[/]"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console,
-    )  # fmt: skip
-    task = bar.add_task(name, total=None)
+    shown = bar(console)
+    task = shown.add_task(f"[bold]{name}[/]", total=None)
 
     def show(done: int, total: int) -> None:
-        if not bar.live.is_started and console.is_terminal:
-            bar.start()
-        bar.update(task, completed=done, total=total)
+        if not shown.live.is_started and console.is_terminal:
+            shown.start()
+        shown.update(task, completed=done, total=total)
         if not console.is_terminal and done == total:
             console.print(f"{name} {done}/{total}")
 
     try:
         yield show
     finally:
-        bar.stop()
+        shown.stop()

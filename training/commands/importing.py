@@ -22,12 +22,12 @@ from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import marked, marked_lines, tell
-from jepack.sources import Source, find_images
+from jepack.sources import Source, class_ids, find_images
 from jepack.terminal import SEED, counter, options
 from training import bundling
 from training.bundling import Content
 from training.commands.weights import Weights, open_source
-from training.data import Split, cautions, class_ids, column, measure_window, training_split
+from training.data import Split, cautions, column, measure_window, training_split
 from training.parallel import choose_device
 
 NEEDED_IMAGES = 32

@@ -26,7 +26,8 @@ from jepack.files import write_json
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.stages import page
-from jepack.terminal import names_of, options, values_of
+from jepack.terminal import options
+from jepack.terminal.assignments import names_of, values_of
 from training.methods import (
     Embedder,
     building,

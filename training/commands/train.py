@@ -16,7 +16,8 @@ from jepack.errors import ConfigError
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.stages import page
-from jepack.terminal import names_of, options
+from jepack.terminal import options
+from jepack.terminal.assignments import names_of
 from training.settings import RECIPES, TrainConfig, override, recipe
 from training.watch import trackers
 

@@ -3,7 +3,7 @@
 from training.data.cache import Cache, guess_channels, measure_window, open_cache
 from training.data.content import Grids, centres, contents_for, shares
 from training.data.decoded import Decoded, decode_file, gathered
-from training.data.images import Images, class_ids, classes_of
+from training.data.images import Images
 from training.data.ranges import Range, cautions, range_of, sentences
 from training.data.splits import (
     Print,
@@ -31,8 +31,6 @@ __all__ = [
     "cautions",
     "centres",
     "check_groups",
-    "class_ids",
-    "classes_of",
     "column",
     "contents_for",
     "copies_across",

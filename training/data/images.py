@@ -83,16 +83,6 @@ class Images(Protocol):
         """Which of the `chosen` images each step sees. `share` of a step is this rank's; None = all."""
 
 
-def classes_of(files: Sequence[ImageFile]) -> tuple[str, ...]:
-    return tuple(sorted({file.label for file in files if file.label is not None}))
-
-
-def class_ids(files: Sequence[ImageFile]) -> Ints:
-    """[N] index into the classes, -1 where an image has no label."""
-    lookup = {name: number for number, name in enumerate(classes_of(files))}
-    return np.array([lookup.get(file.label, -1) if file.label else -1 for file in files])
-
-
 def shuffled(chosen: Ints, images_per_step: int, seed: int) -> Order:
     """Epoch after epoch of the `chosen` images, each in an order of its own."""
 

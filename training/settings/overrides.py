@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from jepack.terminal import assigned, names_of, parsed
+from jepack.terminal.assignments import assigned, names_of, parsed
 from training.settings.config import TrainConfig
 
 VIEW = "view."  # knobs of the preset
 
 
 def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
-    """Apply `field=value` texts (see jepack.assignments). Raises ConfigError for what cannot be meant."""
+    """Apply `field=value` texts (see terminal.assignments). Raises ConfigError for what cannot be meant."""
     names_of(settings, "--set")
     knobs = dict(config.view_overrides)
     plain = []

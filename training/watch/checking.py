@@ -12,7 +12,7 @@ import numpy as np
 
 from jepack.encoder import Encoder
 from jepack.errors import TrainingError
-from training.data import class_ids
+from jepack.sources import class_ids
 from training.run import Prepared, Session, told
 from training.watch.evaluation import Evaluation, crops, evaluate
 from training.watch.monitor import Monitor

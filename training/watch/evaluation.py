@@ -16,12 +16,11 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn import functional as F
 
 from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
-from jepack.measures import Calibration, IsotropyReport, isotropy
+from jepack.measures import Calibration, IsotropyReport, isotropy, unit, vote
 from training.data import Images
 from training.parallel import exact_float32
 
@@ -214,11 +213,6 @@ def knn_accuracy(
     k: int = 20,
 ) -> float:
     """Accuracy of a cosine-weighted vote among the k nearest; rows labelled -1 are left out."""
-    bank = F.normalize(torch.from_numpy(known[known_labels >= 0]), dim=1)
-    query = F.normalize(torch.from_numpy(asked[asked_labels >= 0]), dim=1)
-    bank_labels = torch.from_numpy(known_labels[known_labels >= 0])
-    similarity, nearest = (query @ bank.T).topk(min(k, len(bank)), dim=1)
-    votes = torch.zeros(len(query), int(bank_labels.max()) + 1)
-    votes.scatter_add_(1, bank_labels[nearest], (similarity / 0.07).exp())
-    answer = votes.argmax(dim=1).numpy()
+    bank, query = unit(known[known_labels >= 0]), unit(asked[asked_labels >= 0])
+    answer = vote(query @ bank.T, known_labels[known_labels >= 0], k)
     return float((answer == asked_labels[asked_labels >= 0]).mean())

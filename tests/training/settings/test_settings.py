@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from jepack.cli import app
 from jepack.errors import ConfigError
-from jepack.terminal import values_of
+from jepack.terminal.assignments import values_of
 from training.commands.sweep import base_of, combinations
 from training.settings import PRESETS, TrainConfig, override, preset, recipe
 from training.settings.limits import CHOICES, LIMITS, MAY_BE_NONE
