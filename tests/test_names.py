@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jepack.errors import ConfigError
 from jepack.names import examples, kept, marked, marked_lines, original, shown, stored
-from jepack.sources import find_images
+from jepack.sources import Source, find_images
 
 LATIN = os.fsdecode(b"caf\xe9.png")  # as an old archive unpacks it
 ODD = [
@@ -154,11 +154,12 @@ def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
     from jepack.client import Embeddings
     from serving.cli import npz_bytes, parquet_bytes
 
-    files = find_images(odd_folder)
+    source = Source.of(odd_folder)
+    files = find_images(source)
     rows = np.zeros((len(files), 4), np.float32)
     found = Embeddings(rows, rows, {"embedding": "aa", "projection": "bb"})
-    table = parquet.read_table(io.BytesIO(parquet_bytes(odd_folder, files, found)))
-    with np.load(io.BytesIO(npz_bytes(odd_folder, files, found))) as arrays:
+    table = parquet.read_table(io.BytesIO(parquet_bytes(source, files, found)))
+    with np.load(io.BytesIO(npz_bytes(source, files, found))) as arrays:
         for names, labels in (
             (table["path"].to_pylist(), table["label"].to_pylist()),
             (arrays["path"].tolist(), arrays["label"].tolist()),

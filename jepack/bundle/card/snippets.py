@@ -111,7 +111,8 @@ ONNX = """
 from pathlib import Path
 
 import onnxruntime
-from jepack import bundle, preprocess
+from jepack import bundle
+from jepack.decoding import preprocess
 
 encoder = bundle.load(folder)  # checks every file against the manifest
 pixels = preprocess.load(Path("image.png"), encoder.preprocessing)

@@ -76,13 +76,15 @@ SIZES: list[Any] = [
 def test_sizes_that_an_encoder_cannot_take_are_told_with_those_near(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    nowhere = tmp_path / "nothing"  # not even the folder of images is looked at
+    nothing = tmp_path / "nothing"  # holds no image, which would be told
+    nothing.mkdir()
     with pytest.raises(ConfigError, match=words):
-        train(tiny(**change), nowhere, tmp_path / "run", device="cpu", cache_root=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        train(tiny(**change), nothing, tmp_path / "run", device="cpu", cache_root=tmp_path)
+    assert list(tmp_path.iterdir()) == [nothing]
 
 
 def test_a_dry_run_asks_the_encoder_too(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
     config = tiny(encoder="convnextv2_atto", size=16, eval_size=16)
     with pytest.raises(ConfigError, match="global views of 16 px .*Use --size 32"):
         estimate(config, tmp_path / "nothing", device="cpu", cache_root=tmp_path)

@@ -192,7 +192,8 @@ def test_ranks_with_a_gpu_each_talk_over_nccl_and_others_over_gloo(
 def test_every_command_refuses_a_wrong_device_before_it_reads_anything(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "nowhere").mkdir()  # holds no image, which would be told
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JepackError, match="--device takes cpu, cuda or cuda:N"):
         typer.main.get_command(app).main([*words, "--device", "mps"], standalone_mode=False)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "nowhere"]

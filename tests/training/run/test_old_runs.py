@@ -19,7 +19,7 @@ from training.settings import TrainConfig
 from training.train import train
 from training.watch import read_log
 
-RUN = Path(__file__).parent.parent / "data" / "run_060597d.tar.xz"
+RUN = Path(__file__).parents[2] / "data" / "run_060597d.tar.xz"
 # The losses of the two steps that were left, as that version itself went on.
 LOSSES = (0.1167669, 0.1302116)
 
