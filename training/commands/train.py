@@ -18,7 +18,7 @@ from jepack.sources import Source
 from jepack.stages import page
 from jepack.terminal import options
 from jepack.terminal.assignments import names_of
-from training.settings import RECIPES, TrainConfig, override, recipe
+from training.settings import GROUPS, RECIPES, TrainConfig, group_of, override, recipe
 from training.watch import trackers
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
@@ -52,10 +52,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True)
     *shown, rest = own.parameters.values()
     del command.__annotations__[rest.name]
-    for name, text in OPTIONS.items():
+    order = list(GROUPS)
+    for name, text in sorted(OPTIONS.items(), key=lambda one: order.index(group_of(one[0]))):
         # Named in full, a flag has no --no- beside it.
         words = ["--" + name.replace("_", "-")] if hints[name] is bool else []
-        kind = Annotated[hints[name] | None, typer.Option(*words, help=text)]  # type: ignore[valid-type]
+        option = typer.Option(*words, help=text, rich_help_panel=group_of(name))
+        kind = Annotated[hints[name] | None, option]  # type: ignore[valid-type]
         command.__annotations__[name] = kind  # typer asks both
         shown.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)

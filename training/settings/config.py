@@ -1,85 +1,35 @@
-"""The resolved settings of a run, and recipes: functions that return one."""
+"""The resolved settings of a run: what they must be together, and what follows from them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from jepack.errors import ConfigError
+from training.settings.groups import (
+    DataSettings,
+    EncoderSettings,
+    IJEPASettings,
+    LossSettings,
+    RunSettings,
+    ScheduleSettings,
+    ViewSettings,
+)
 from training.settings.limits import out_of_range
 from training.settings.presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything that decides a run. Saved beside the weights as `config.json`."""
-
-    # what is learnt
-    method: str = "lejepa"  # lejepa or ijepa
-    encoder: str = "resnet18"  # timm name
-    pretrained: bool = False  # start from timm's published weights
-    init: str | None = None  # bundle folder to start from
-    global_pool: str | None = None  # timm pooling, None = the model's own
-    patch_size: int | None = None  # px, of a ViT; None = the model's own
-    projection_dims: int = 64
-    projector_hidden: int = 1024
-    projector_layers: int = 3
-    # what it sees
-    preset: str = "natural"  # view preset, see presets.py
-    view_overrides: dict[str, Any] = field(default_factory=dict)  # knobs of the preset: view.blur=0
-    window: str | None = (
-        None  # intensities shown: p1,p99 or lo,hi or dicom; None = 8 bits as they are
-    )
-    tile: int = 0  # px, side of the windows that large TIFFs are cut into; 0 = whole
-    tile_stride: int = 0  # px from window to window; 0 = no overlap
-    channels: int = 0  # 0 = decide from the images
-    size: int = 224  # px, global views
-    local_size: int = 98  # px, local views
-    global_views: int = 2
-    local_views: int = 6
-    stream: bool = False  # decode when a step needs an image, keep no cache
-    cache_side: int = 0  # px, shorter side kept in the decoded cache; 0 = 1.25 * size
-    eval_size: int = 0  # px, the crop evaluation and serving use; 0 = size
-    # how it learns
-    images_per_step: int = 256  # over all ranks and micro-batches, before views
-    accumulate: int = 1  # micro-batches per step; SIGReg sees the whole step either way
-    epochs: float = 100.0
-    minutes: float | None = (
-        None  # wall-clock budget of steps, evaluations, checkpoints; shortens `epochs`
-    )
-    learning_rate: float = 5e-4  # peak
-    final_lr_fraction: float = 1e-3  # of the peak, at the last step
-    warmup_fraction: float = 0.05  # of all steps
-    weight_decay: float = 5e-2  # not on biases and norms
-    weight_decay_end: float | None = None  # reached by a cosine at the last step; None = constant
-    gradient_clip: float = 0.0  # max norm; 0 = off
-    regulariser: str = "sigreg"  # sigreg or visreg
-    sigreg_weight: float = 0.05  # the paper's lambda, in (0, 1)
-    slices: int = 1024
-    ema_decay: float = 0.996  # of the evaluated copy of the weights; 0 = none
-    # I-JEPA only
-    predictor_width: int = 192
-    predictor_depth: int = 6
-    target_ema: tuple[float, float] = (0.996, 1.0)  # start and end of the target's EMA decay
-    # how it runs
-    precision: str = (
-        "auto"  # bf16, fp32, fp64 for proofs; auto = bf16 where the device computes in it
-    )
-    activation_checkpointing: bool = False
-    sharding: str = "none"  # fsdp = weights, gradients and optimizer split over ranks (LeJEPA)
-    compile: bool = False  # torch.compile of the backbone (LeJEPA); minutes before the first step
-    seed: int = 0
-    workers: int = 2  # threads that cut views
-    threads: int = (
-        0  # that compute on a CPU; 0 = the number that is fastest, looked at while running
-    )
-    # what is kept
-    checkpoint_minutes: float = 5.0
-    keep_checkpoints: int = 3
-    evaluate_epochs: float = 1.0
-    max_bad: float = 0.01  # fraction of unreadable images that is skipped
-    validation_fraction: float = 0.2
-    group_by: str | None = None  # manifest column that a split must not cut through
+class TrainConfig(
+    RunSettings,
+    ScheduleSettings,
+    IJEPASettings,
+    LossSettings,
+    ViewSettings,
+    DataSettings,
+    EncoderSettings,
+):
+    """Everything that decides a run, by groups (groups.py). Saved beside the weights as `config.json`."""
 
     def __post_init__(self) -> None:
         for problem in self.problems():

@@ -15,7 +15,7 @@ from jepack.cli import app
 from jepack.errors import ConfigError
 from jepack.terminal.assignments import values_of
 from training.commands.sweep import base_of, combinations
-from training.settings import PRESETS, TrainConfig, override, preset, recipe
+from training.settings import GROUPS, PRESETS, TrainConfig, override, preset, recipe
 from training.settings.limits import CHOICES, LIMITS, MAY_BE_NONE
 
 
@@ -27,6 +27,19 @@ def test_every_number_has_a_range_and_every_choice_its_words() -> None:
     free_text = {"encoder", "init", "global_pool", "preset", "window", "group_by"}
     words = {field.name for field in fields(TrainConfig) if str(field.type).startswith("str")}
     assert words - free_text == set(CHOICES)
+
+
+def test_every_setting_is_in_one_group_and_the_help_shows_it_there() -> None:
+    grouped = [one.name for group in GROUPS.values() for one in fields(group)]
+    assert sorted(grouped) == sorted(one.name for one in fields(TrainConfig))
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "120"}).output
+    places = [shown.index(f" {name} ─") for name in GROUPS if f" {name} ─" in shown]
+    assert len(places) == 6  # none of I-JEPA's has an option of its own
+    assert places == sorted(places)
+    views = shown[shown.index(" Views ─") : shown.index(" Loss ─")]
+    assert "--size" in views
+    assert "--preset" in views
+    assert "--seed" not in views
 
 
 @pytest.mark.parametrize("name", sorted(LIMITS))
