@@ -1,6 +1,6 @@
 """The settings of a run in groups, as a person thinks of them; `TrainConfig` is all of them.
 
-A group is a part of TrainConfig by inheritance: the names stay flat in `--set`, in config.json and in the code.
+TrainConfig inherits every group: names stay flat in `--set`, in config.json and in the code.
 """
 
 from __future__ import annotations
