@@ -25,10 +25,10 @@ from jepack.measures import Calibration
 from jepack.sources import Source
 from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
+from training.loop import threads_of
 from training.parallel import ranks
 from training.run import Prepared, State, available_memory, local, one_step, prepare
 from training.settings import TrainConfig
-from training.train import threads_of
 from training.views import Prefetcher
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import bundling
-from training import train as stage
+from training import bundling, loop
 from training.data import images
 from training.parallel import Ranks, stop_signals
 from training.run import Entry, Session, Unread, judge, saving, starting, stepping, take_step
@@ -190,7 +189,7 @@ def test_a_run_stopped_while_its_bundle_is_made_goes_straight_to_it(
         with pytest.raises(KeyboardInterrupt):
             train(config, digits_folder, run, **options)
     log = (run / "log.jsonl").read_text()
-    monkeypatch.setattr(stage, "Checker", stop)  # nothing of the steps is begun
-    monkeypatch.setattr(stage, "Prefetcher", stop)
+    monkeypatch.setattr(loop, "Checker", stop)  # nothing of the steps is begun
+    monkeypatch.setattr(loop, "Prefetcher", stop)
     assert train(config, digits_folder, run, **options) is not None
     assert (run / "log.jsonl").read_text() == log
