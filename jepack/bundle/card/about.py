@@ -9,7 +9,7 @@ from pathlib import Path
 from jepack.bundle.card.markdown import Json, read_json, table, text_of
 from jepack.bundle.card.measured import isotropy_of
 from jepack.bundle.card.snippets import snippets
-from jepack.bundle.folder import OUTPUTS
+from jepack.bundle.contents import OUTPUTS
 
 
 def summary(folder: Path, manifest: Json) -> str:

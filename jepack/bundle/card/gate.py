@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jepack.bundle.card.markdown import Json, table, text_of
-from jepack.bundle.folder import OUTPUTS
+from jepack.bundle.contents import OUTPUTS
 
 
 def gate(manifest: Json) -> str:
