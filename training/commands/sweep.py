@@ -244,7 +244,7 @@ def loss_on(
     a short run are far from N(0, I) (SIGReg 138 against 49 on digits), and that gap would rank.
     """
     encoder = encoder.cpu().float().train()
-    regulariser = regularisers.build(replace(config, seed=base.seed, slices=base.slices))
+    regulariser = regularisers.build_regulariser(replace(config, seed=base.seed, slices=base.slices))
     found = []
     with frozen_statistics(encoder):
         embedder = Embedder(encoder.backbone)

@@ -90,7 +90,7 @@ class LeJEPA:
         if not self.sharded:  # FSDP2 takes plainly laid out weights only
             self.encoder.to(memory_format=torch.channels_last)
         synchronise_batchnorm(self.encoder)
-        self.regulariser = regularisers.build(config)
+        self.regulariser = regularisers.build_regulariser(config)
         self.embedder: Any = Embedder(self.encoder.backbone)
         self.projector: Any = self.encoder.projector
         if config.compile:

@@ -17,7 +17,7 @@ from training.run.saving import (
     save,
     told_finished,
 )
-from training.run.starting import build, optimizer_for, seed_everything, settle
+from training.run.starting import build_session, optimizer_for, seed_everything, settle
 from training.run.state import Session, State, told
 from training.run.stepping import Entry, Unread, judge, one_step, take_step
 
@@ -30,7 +30,7 @@ __all__ = [
     "Unread",
     "available_memory",
     "begin",
-    "build",
+    "build_session",
     "encoder_of",
     "finished_bundle",
     "judge",

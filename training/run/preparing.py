@@ -29,7 +29,7 @@ from training.methods import check_encoder
 from training.parallel import Ranks, alone, broadcast, together
 from training.run import sameness
 from training.run.saving import refuse_early
-from training.run.starting import build, check_sizes, seed_everything, settle, steps_of
+from training.run.starting import build_session, check_sizes, seed_everything, settle, steps_of
 from training.run.state import Session
 from training.settings import Preset, TrainConfig, preset
 from training.views import Cutter, Finisher
@@ -58,7 +58,7 @@ class Prepared:
     def start(self) -> Session:
         """Fresh weights, the same on every rank."""
         seed_everything(self.config, 0, self.here)
-        session = build(self.config, self.here)
+        session = build_session(self.config, self.here)
         session.state.total = self.steps
         return session
 

@@ -24,7 +24,7 @@ from training.parallel import Ranks, alone, sharding
 from training.run import checkpoint, sameness
 from training.run.aside import move_aside
 from training.run.schedule import learning_rate
-from training.run.starting import build
+from training.run.starting import build_session
 from training.run.state import Session, State
 from training.settings import TrainConfig
 
@@ -328,7 +328,7 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
         ) from error
     found = checkpoint.load(folder, cpu)
     whole = replace(config, sharding="none", compile=False, pretrained=False)
-    session = build(whole, Ranks(0, 1, cpu))
+    session = build_session(whole, Ranks(0, 1, cpu))
     state = session.state
     state.method.trained.load_state_dict(found["method"])
     if state.average is not None and found["average"] is not None:

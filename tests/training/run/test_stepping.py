@@ -50,7 +50,7 @@ def views(step: int, value: float | None = None) -> Views:
 def made(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, *, like_gpu: bool) -> Session:
     """A run's state; with the optimizer's one kernel and late figures, as on a GPU, where `like_gpu`."""
     torch.manual_seed(0)
-    session = starting.build(config, HERE)
+    session = starting.build_session(config, HERE)
     session.state.total = 100
     if like_gpu:
         for group in session.state.optimizer.param_groups:
