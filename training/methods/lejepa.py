@@ -78,6 +78,13 @@ class Embedder(nn.Module):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
+def projections(encoder: Encoder, views: Views) -> Tensor:
+    """[V, B, D] of one process, as the loss takes them; the views lie where the encoder does."""
+    embedding = Embedder(encoder.backbone)(views.global_views, views.local_views)
+    z: Tensor = encoder.projector(embedding.flatten(0, 1))
+    return z.unflatten(0, embedding.shape[:2])
+
+
 class LeJEPA:
     """The method: modules, and the gradients of a step."""
 

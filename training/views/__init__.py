@@ -5,11 +5,13 @@ from training.views.boxes import crop_boxes, draw
 from training.views.cpu import cut_views, preset
 from training.views.device import cut_on_device, pack_images
 from training.views.light import add_noise, photometry
+from training.views.normalise import Normalise
 
 __all__ = [
     "Batch",
     "Cutter",
     "Finisher",
+    "Normalise",
     "Prefetcher",
     "Took",
     "Views",

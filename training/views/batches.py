@@ -22,6 +22,7 @@ from training.views.boxes import Boxes, Draw, crop_boxes, draw
 from training.views.cpu import Preset, cut_views
 from training.views.device import Pack, cut_on_device, pack_images
 from training.views.light import add_noise, photometry
+from training.views.normalise import Normalise
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Views:
         """The views of images start..stop-1 of this rank."""
         local = None if self.local_views is None else self.local_views[:, start:stop]
         return Views(self.step, self.global_views[:, start:stop], local)
+
+    def to(self, device: torch.device) -> Views:
+        local = None if self.local_views is None else self.local_views.to(device)
+        return Views(self.step, self.global_views.to(device), local)
 
     @property
     def images(self) -> int:
@@ -190,8 +195,7 @@ class Finisher:
         device: torch.device,
     ) -> None:
         self.config, self.look, self.device = config, look, device
-        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.normalise = Normalise(mean, std, device)
         self.double = config.precision == "fp64"
 
     def finish(self, batch: Batch) -> Views:
@@ -230,7 +234,7 @@ class Finisher:
             pixels = upload(pixels_VBHWC, self.device)
             x = pixels.flatten(0, 1).permute(0, 3, 1, 2).float() / 255  # channels-last already
             x = add_noise(x, self.look)
-        x = (x - self.mean) / self.std
+        x = self.normalise(x)
         if self.double:
             x = x.double()
         return x.unflatten(0, (views, images))
