@@ -111,15 +111,17 @@ def estimate(
         return replace(found, export_problem=problem)
 
 
-def export_problem(encoder: Encoder, look: Preprocessing) -> str:
+def export_problem(encoder: Encoder, preprocessing: Preprocessing) -> str:
     """What torch.export, the first step of ONNX too, says to this encoder; some seconds on a CPU.
 
     The second step, the translation of each operator, is `jepack export --dry-run`'s.
     """
     whole = copy.deepcopy(encoder).cpu().float()
     width = whole.projector.config.out_features
-    graph = EncoderGraph(whole, look, Calibration(np.zeros(width), np.eye(width))).eval()
-    images = torch.zeros(2, look.size, look.size, look.channels, dtype=torch.uint8)
+    graph = EncoderGraph(whole, preprocessing, Calibration(np.zeros(width), np.eye(width))).eval()
+    images = torch.zeros(
+        2, preprocessing.size, preprocessing.size, preprocessing.channels, dtype=torch.uint8
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

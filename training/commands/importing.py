@@ -158,13 +158,13 @@ def wrap(
             f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
         )
     digest = hashlib.sha256(b"".join(bytes.fromhex(content) for content in contents)).hexdigest()
-    look = replace(preprocessing_of(weights.stated, channels, size), window=span)
-    width = embedding_dims(weights.backbone.eval(), channels, look.size)
+    preprocessing = replace(preprocessing_of(weights.stated, channels, size), window=span)
+    width = embedding_dims(weights.backbone.eval(), channels, preprocessing.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
     fitting, held_out = training_split(files, HELD_OUT_SHARE, seed, group_by, contents)
 
     def read(indices: Any) -> Pixels:
-        return np.stack([preprocess.load(files[int(i)].read(), look) for i in indices])
+        return np.stack([preprocess.load(files[int(i)].read(), preprocessing) for i in indices])
 
     provenance = {
         "data": bundling.data_of(data, files, digest, held_out, seed),
@@ -175,7 +175,7 @@ def wrap(
     }
     content = Content(
         encoder=Encoder(weights.backbone, unused),
-        preprocessing=look,
+        preprocessing=preprocessing,
         architecture=weights.architecture,
         model_args=weights.model_args,
         method="imported",

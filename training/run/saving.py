@@ -320,7 +320,9 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
     run, cpu = folder.resolve().parent.parent, torch.device("cpu")
     try:
         config = TrainConfig.from_json(json.loads((run / "config.json").read_text()))
-        look = Preprocessing.from_json(json.loads((run / "preprocessing.json").read_text()))
+        preprocessing = Preprocessing.from_json(
+            json.loads((run / "preprocessing.json").read_text())
+        )
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{folder}: a checkpoint is opened inside its run folder, with config.json and "
@@ -333,7 +335,7 @@ def encoder_of(folder: Path) -> tuple[Encoder, Preprocessing]:
     state.method.trained.load_state_dict(found["method"])
     if state.average is not None and found["average"] is not None:
         state.average.load_state_dict(found["average"])
-    return session.best().eval(), look
+    return session.best().eval(), preprocessing
 
 
 def print_warning(text: str) -> None:
