@@ -28,7 +28,7 @@ from training.data import (
 from training.methods import check_encoder
 from training.parallel import Ranks, alone, broadcast, together
 from training.run import sameness
-from training.run.saving import refuse_early
+from training.run.resuming import refuse_early
 from training.run.starting import build_session, check_sizes, seed_everything, settle, steps_of
 from training.run.state import Session
 from training.settings import Preset, TrainConfig, preset

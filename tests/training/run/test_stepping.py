@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training import bundling, loop
 from training.data import images
 from training.parallel import Ranks, stop_signals
-from training.run import Entry, Session, Unread, judge, saving, starting, stepping, take_step
+from training.run import Entry, Session, Unread, judge, starting, stepping, take_step, weights
 from training.run.stepping import Reading
 from training.settings import TrainConfig, recipe
 from training.train import train
@@ -148,7 +148,7 @@ def test_a_checkpoint_goes_on_with_the_kernel_of_its_new_device(
     old, new = (made(monkeypatch, CONFIG, like_gpu=kind) for kind in (from_gpu, not from_gpu))
     take_step(CONFIG, old, views(0), HERE)
     own = [group["fused"] for group in new.state.optimizer.param_groups]
-    saving.load_plain(new.state, copy.deepcopy(saving.plain(old.state)))
+    weights.load_plain(new.state, copy.deepcopy(weights.plain(old.state)))
     assert [group["fused"] for group in new.state.optimizer.param_groups] == own
     assert all(torch.equal(kept(old)[name], value) for name, value in kept(new).items())
     take_step(CONFIG, new, views(1), HERE)
