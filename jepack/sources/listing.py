@@ -56,52 +56,11 @@ def expand(
         yield file  # of a pipe or a device decoding says what it is
         return
     try:
-        if path.is_dir():
-            if (path / "state.json").is_file():
-                parts = rows_of_saved(path)
-            else:
-                parts = slices(path, "zarr", arrays, told)
-        elif suffix in (".h5", ".hdf5"):
-            parts = slices(path, "hdf5", arrays, told)
-        elif suffix == ".tar":
-            for member in members(path, told):
-                yield replace(
-                    member,
-                    label=member.label if member.label is not None else file.label,
-                    columns={**file.columns, **member.columns},
-                )
-            return
-        elif suffix == ".parquet":
-            parts = rows_of_parquet(path)
-        elif suffix in (".tif", ".tiff"):
-            parts = tiff_parts(path, tile, stride)
-        elif suffix == ".npy":
-            parts = npy_parts(path)
-        elif suffix in dicom.SUFFIXES:
-            parts = dicom_parts(path)
+        if suffix == ".tar" and not path.is_dir():
+            yield from members_of(file, told)
         else:
-            parts = [(None, None)]
-        splits = splits_of_arrays(parts, path, told)
-        outside = 0
-        for part, label in parts:
-            own = {"split": splits[array_of(part)]} if splits else {}
-            box = file.box
-            if box is not None and part is not None and part.startswith("window="):
-                box = inside(box, part)
-                if box is None:
-                    outside += 1
-                    continue
-            yield replace(
-                file,
-                part=part,
-                box=box,
-                label=label if label is not None else file.label,
-                columns={**own, **file.columns},
-            )
-        if outside:
-            told.setdefault(f"{outside} windows lie outside the box and are left out", []).append(
-                path
-            )
+            parts = parts_of(path, tile, stride, arrays, told)
+            yield from placed(file, parts, splits_of_arrays(parts, path, told), told)
     except DependencyError:
         if suffix not in dicom.SUFFIXES:
             raise
@@ -116,6 +75,61 @@ def expand(
 
 Parts = list[tuple[str | None, str | None]]  # part and label
 WHOLE: Parts = [(None, None)]
+
+
+def parts_of(path: Path, tile: int, stride: int, arrays: Sequence[str], told: Notes) -> Parts:
+    """The parts of a file, or of a folder that counts as one; of a plain image its whole."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        saved_by_datasets = (path / "state.json").is_file()
+        return rows_of_saved(path) if saved_by_datasets else slices(path, "zarr", arrays, told)
+    if suffix in (".h5", ".hdf5"):
+        return slices(path, "hdf5", arrays, told)
+    if suffix == ".parquet":
+        return rows_of_parquet(path)
+    if suffix in (".tif", ".tiff"):
+        return tiff_parts(path, tile, stride)
+    if suffix == ".npy":
+        return npy_parts(path)
+    if suffix in dicom.SUFFIXES:
+        return dicom_parts(path)
+    return WHOLE
+
+
+def members_of(file: ImageFile, told: Notes) -> Iterator[ImageFile]:
+    """The images of a .tar: what they tell of themselves goes before what is told of the whole."""
+    for member in members(file.path, told):
+        yield replace(
+            member,
+            label=member.label if member.label is not None else file.label,
+            columns={**file.columns, **member.columns},
+        )
+
+
+def placed(
+    file: ImageFile, parts: Parts, splits: dict[str, str], told: Notes
+) -> Iterator[ImageFile]:
+    """The file once for each part, with its label, split and box. Windows outside a box are left out."""
+    outside = 0
+    for part, label in parts:
+        own = {"split": splits[array_of(part)]} if splits else {}
+        box = file.box
+        if box is not None and part is not None and part.startswith("window="):
+            box = inside(box, part)
+            if box is None:
+                outside += 1
+                continue
+        yield replace(
+            file,
+            part=part,
+            box=box,
+            label=label if label is not None else file.label,
+            columns={**own, **file.columns},
+        )
+    if outside:
+        told.setdefault(f"{outside} windows lie outside the box and are left out", []).append(
+            file.path
+        )
 
 
 def npy_parts(path: Path) -> Parts:
