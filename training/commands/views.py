@@ -24,7 +24,8 @@ from training.data import (
     guess_channels,
     measure_window,
 )
-from training.settings import PRESETS, Preset, TrainConfig, override, preset
+from training.settings import PRESETS, Preset, TrainConfig, override
+from training.settings import preset as preset_of
 from training.views import add_noise, crop_boxes, cut_views, draw
 
 Setting = Annotated[
@@ -56,7 +57,7 @@ def views(
     Example: jepack views photos/ --preset industrial --out views.png
     """
     config = override(TrainConfig(preset=preset_name), settings or [])
-    view_preset = preset(config.preset, config.view_overrides)
+    preset = preset_of(config.preset, config.view_overrides)
     source, notes = Source.of(data), list[str]()
     files = find_images(
         source, parts=True, notes=notes, tile=config.tile, stride=config.tile_stride
@@ -78,22 +79,20 @@ def views(
     if not chosen:
         raise DataError(f"{source}: none of the images tried can be read: {refused[0]}")
     pictures = [found for _, found in chosen]
-    large = make(pictures, view_preset, global_views, size, view_preset.global_scale, seed)
-    small = make(
-        pictures, view_preset, local_views, round(size * 0.44), view_preset.local_scale, seed + 1
-    )
-    draw_grid(out, chosen, large, small, config.preset, view_preset, config.view_overrides)
+    large = make(pictures, preset, global_views, size, preset.global_scale, seed)
+    small = make(pictures, preset, local_views, round(size * 0.44), preset.local_scale, seed + 1)
+    draw_grid(out, chosen, large, small, config.preset, preset, config.view_overrides)
     facts = {
         "out": str(out),
         "preset": config.preset,
-        "reason": view_preset.reason,
+        "reason": preset.reason,
         "images": len(chosen),
     }
     if as_json:
         print(json.dumps(facts))
         return
     Console().print(
-        f"[green]✓[/] {marked(out)}\n[bold]{config.preset}[/]: {view_preset.reason}",
+        f"[green]✓[/] {marked(out)}\n[bold]{config.preset}[/]: {preset.reason}",
         highlight=False,
         soft_wrap=True,
     )
