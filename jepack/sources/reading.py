@@ -1,4 +1,4 @@
-"""The bytes of one image of a file that holds many; listing.py says which parts there are.
+"""The bytes of one image of a file that holds many; parts.py says which parts there are.
 
 Open files are kept per thread. Arrays travel as npy bytes, so that decoding, windows and serving need to
 know one kind.
