@@ -1,9 +1,6 @@
 """`jepack sweep`: several short runs, ranked without labels.
 
-The score is the training loss over lambda^0.4, lower is better; watch/score.py says how it differs from the
-one that is told while a run goes. It is taken on the same images, views and directions for every run, in
-batches as large as training's: SIGReg grows with the batch, and 0.4 holds for batches of a few hundred. It
-compares runs of one projection width and one regulariser only. V views.
+The score is the training loss over lambda^0.4, lower is better; ranking.py takes it.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack.encoder import Encoder, load_encoder
+from jepack.encoder import load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
@@ -28,23 +25,14 @@ from jepack.sources import Source
 from jepack.stages import page
 from jepack.terminal import options
 from jepack.terminal.assignments import names_of, values_of
-from training.methods import (
-    building,
-    check_encoder,
-    frozen_statistics,
-    lejepa_loss,
-    projections,
-    regularisers,
-    trouble,
-)
+from training.commands.ranking import fixed_views, ranking_loss
+from training.methods import building, check_encoder, trouble
 from training.parallel import Ranks, choose_device, ranks
 from training.run import Prepared, prepare, refuse_another, refuse_inner_start, sameness, settle
 from training.settings import RECIPES, VIEW, TrainConfig, override, recipe
 from training.train import train
-from training.views import Views
 from training.watch import LAMBDA_POWER, over_lambda, read_log
 
-SCORED_BATCHES = 4
 # Settings that would make scores incomparable (all runs are scored on the same views), or that only the
 # score may fix; and any knob of the views.
 NOT_SWEPT = (
@@ -224,36 +212,6 @@ def refuse_other_run(
     """ConfigError when the folder holds a run of other settings or images."""
     with ranks(device) as here:
         refuse_another(folder, prepared.under(config, here).record(sameness.NOT_STATED))
-
-
-def fixed_views(prepared: Prepared) -> list[Views]:
-    """Some batches of views of training images, the same for every run of a sweep."""
-    shared = replace(prepared, config=replace(prepared.config, accumulate=1, precision="fp32"))
-    cutter, finisher = shared.cutter(), shared.finisher()
-    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)]
-
-
-@torch.no_grad()
-def ranking_loss(
-    encoder: Encoder, batches: list[Views], config: TrainConfig, base: TrainConfig
-) -> float:
-    """The run's loss, with its own lambda, on views and directions that all runs share.
-
-    BatchNorm normalises by the batch, as in training: with its running statistics the projections of
-    a short run are far from N(0, I) (SIGReg 138 against 49 on digits), and that gap would rank.
-    """
-    encoder = encoder.cpu().float().train()
-    regulariser = regularisers.build_regulariser(
-        replace(config, seed=base.seed, slices=base.slices)
-    )
-    losses = []
-    with frozen_statistics(encoder):
-        for views in batches:
-            z, count = projections(encoder, views), len(views.global_views)
-            parts = lejepa_loss(z, count, regulariser, views.step, config.sigreg_weight)
-            losses.append(parts.loss)
-    encoder.eval()
-    return float(torch.stack(losses).mean())
 
 
 def show(ranked: list[Run], out: Path) -> None:

@@ -4,7 +4,7 @@ Two are told, and a figure of one says nothing beside a figure of the other:
 
 - of a moment, `LabelFreeScore`: while a run goes, on one batch of at most 256 images that stays the same,
   with 256 directions in float64, dropout off. It compares moments of a run.
-- of a run, `ranking_loss` in commands/sweep.py: of its bundle, on 4 batches as large as training's that all
+- of a run, `ranking_loss` in commands/ranking.py: of its bundle, on 4 batches as large as training's that all
   runs share, with as many directions as training in float32, dropout on. It compares the runs of a sweep.
 
 What they share is here and in methods/lejepa.py (`projections`); in both BatchNorm normalises by the batch.

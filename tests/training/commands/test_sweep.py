@@ -15,7 +15,8 @@ from jepack.encoder import build_encoder, load_encoder
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
 from jepack.sources import Source
-from training.commands.sweep import Run, combinations, fixed_views, ranking_loss, run_all, show
+from training.commands.ranking import fixed_views, ranking_loss
+from training.commands.sweep import Run, combinations, run_all, show
 from training.parallel import Ranks
 from training.run import prepare
 from training.settings import TrainConfig, recipe
