@@ -152,7 +152,7 @@ def test_an_index_holds_odd_names_and_finds_them(
 def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     from jepack.client import Embeddings
-    from serving.cli import npz_bytes, parquet_bytes
+    from serving.embedding import npz_bytes, parquet_bytes
 
     source = Source.of(odd_folder)
     files = find_images(source)
