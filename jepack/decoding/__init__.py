@@ -2,7 +2,8 @@
 
 from jepack.decoding.cropping import INTERPOLATIONS, Preprocessing, crop
 from jepack.decoding.deep import READERS, fits_shape, kind_of, npy_header, size_of_file
-from jepack.decoding.dicom import Frames, may_be_large, quiet
+from jepack.decoding.dicom import Frames
+from jepack.decoding.dicom_header import may_be_large, quiet
 from jepack.decoding.intensity import (
     LONGER,
     NARROW,

@@ -30,6 +30,7 @@ from jepack.decoding import (
     dicom,
     need,
     open_tiff,
+    quiet,
     resolve,
     size_of_page,
 )
@@ -166,7 +167,7 @@ def stored_size(array: Any, place: tuple[int, ...], chunk: tuple[int, ...]) -> i
 
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
-    with dicom.quiet():
+    with quiet():
         return smaller_frame(frames(path), frame)
 
 
