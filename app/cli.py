@@ -6,8 +6,9 @@ import json
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,13 +17,15 @@ from rich.table import Table
 from app.store import VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL, Client
-from jepack.decoding import Window
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SIDE, options
 from jepack.terminal import bar as progress_bar
+
+if TYPE_CHECKING:
+    from app.indexing import Indexed, Origin
 
 UrlOption = Annotated[
     str,
@@ -85,42 +88,33 @@ def index(
     with ExitStack() as stack, progress_bar(console, transient=True) as bar:
         task = bar.add_task("Indexing", total=len(images))
 
-        def advance(count: int) -> None:
-            bar.advance(task, count)
-
-        bundle: str | None = None
-        window: Window = None
-        about: tuple[str, ...] = ()  # what the endpoint says of its encoder
+        advance = partial(bar.advance, task)
         if embeddings is not None:
-            output = output or indexing.default_of(embeddings)
-            source = indexing.read_file(embeddings, output)
-            fingerprint = source.fingerprint
-            parts = indexing.from_file(images, base, source, skipped, advance)
+            origin = indexing.of_file(embeddings, output, images, base, skipped, advance)
         else:
             client = stack.enter_context(Client(url))
-            endpoint = client.endpoint()
-            bundle, output = endpoint.bundle, output or endpoint.default_output
-            window = endpoint.window
-            about = endpoint.notes
-            fingerprint = indexing.fingerprint_of(endpoint.fingerprints, output, url)
-            parts = indexing.from_endpoint(images, output, client, skipped, advance)
+            origin = indexing.of_endpoint(client, output, images, skipped, advance)
         info = IndexInfo(
             name=name or kept(named.path.name if named.path.is_dir() else named.path.stem),
-            output=output,
+            output=origin.output,
             dimension=0,
-            fingerprint=fingerprint,
+            fingerprint=origin.fingerprint,
             data=str(base),
-            bundle=bundle,
+            bundle=origin.bundle,
             data_license=data_license,
         )
-        done = indexing.write_index(out, info, parts, skipped, window)
+        done = indexing.write_index(out, info, origin.parts, skipped, origin.window)
     seconds = time.monotonic() - started
     if as_json:
         told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
-        print(json.dumps({**told, "notes": list(about)}))
+        print(json.dumps({**told, "notes": list(origin.notes)}))
         return
+    tell_indexed(out, done, origin, seconds)
+
+
+def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float) -> None:
     console = Console()
-    for note in about:
+    for note in origin.notes:
         console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
     console.print(
         f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
@@ -128,7 +122,7 @@ def index(
         highlight=False,
         soft_wrap=True,
     )
-    if done.narrow and window is None:
+    if done.narrow and origin.window is None:
         console.print(
             f"[yellow]note:[/] {done.narrow} images fill less than half of their depth, and the encoder's "
             "bundle tells no window: it may see few of 256 levels. `jepack inspect` names the --window to "

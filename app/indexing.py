@@ -20,7 +20,7 @@ from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
 from jepack.bundle import OUTPUTS
-from jepack.client import Embeddings, Endpoint, Item
+from jepack.client import Client, Embeddings, Endpoint, Item
 from jepack.decoding import Window
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
@@ -55,6 +55,48 @@ class Indexed:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self.info), "skipped": self.skipped, "narrow": self.narrow}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an index's vectors come from, and what is known of their encoder."""
+
+    parts: Iterator[Part]
+    output: str
+    fingerprint: str
+    bundle: str | None = None
+    window: Window = None
+    notes: tuple[str, ...] = ()  # what the endpoint says of its encoder
+
+
+def of_file(
+    path: Path,
+    output: str | None,
+    images: Sequence[ImageFile],
+    base: Path,
+    skipped: dict[ImageFile, str],
+    on_progress: Progress,
+) -> Origin:
+    """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by."""
+    output = output or default_of(path)
+    source = read_file(path, output)
+    parts = from_file(images, base, source, skipped, on_progress)
+    return Origin(parts, output, source.fingerprint)
+
+
+def of_endpoint(
+    client: Client,
+    output: str | None,
+    images: Sequence[ImageFile],
+    skipped: dict[ImageFile, str],
+    on_progress: Progress,
+) -> Origin:
+    """Vectors that `jepack serve` gives; `output` None: the one that its bundle says to search by."""
+    endpoint = client.endpoint()
+    output = output or endpoint.default_output
+    fingerprint = fingerprint_of(endpoint.fingerprints, output, client.url)
+    parts = from_endpoint(images, output, client, skipped, on_progress)
+    return Origin(parts, output, fingerprint, endpoint.bundle, endpoint.window, endpoint.notes)
 
 
 def from_endpoint(

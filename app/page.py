@@ -104,77 +104,111 @@ def serve(desk: Desk, port: int) -> Page:
     return Page(str(address).rstrip("/"), demo)
 
 
+@dataclass(frozen=True)
+class Components:
+    """What of the page shows an answer of the desk, or asks it for one."""
+
+    query: gr.State
+    number: gr.State  # of the page shown
+    seed: gr.State  # of its order
+    status: gr.HTML
+    upload: gr.File
+    label: gr.Dropdown
+    shuffle: gr.Button
+    browse: gr.HTML
+    back: gr.Button
+    place: gr.HTML
+    forth: gr.Button
+    strip: gr.HTML
+    k: gr.Slider
+    results: gr.HTML
+
+
 def build_page(desk: Desk) -> gr.Blocks:
     """The layout, and which of the desk's answers goes where."""
-    store, labels = desk.library.store, desk.library.labels()
     with gr.Blocks(
-        title=f"{store.info.name} · jepack",
+        title=f"{desk.library.store.info.name} · jepack",
         analytics_enabled=False,
         delete_cache=(600, 3600),  # uploads that nobody searched with
         fill_width=True,
     ) as demo:
-        query, number, seed = gr.State(None), gr.State(0), gr.State(0)
-        gr.HTML(cards.header(store.info, store.count()))
-        status = gr.HTML(
-            cards.status("asking", "Asking the endpoint", desk.url), elem_id="jp-status"
-        )
-        with gr.Tab("Search"), gr.Row(elem_id="jp-desk"):
-            with gr.Column(scale=4, min_width=330, elem_id="jp-left"):
-                upload = gr.File(
-                    label="Search with an image of your own", height=76, elem_id="jp-upload"
-                )
-                with gr.Row(elem_id="jp-filter"):
-                    label = gr.Dropdown(
-                        [
-                            ("All labels", ""),
-                            *((f"{name} ({n:,})", name) for name, n in labels.items()),
-                        ],
-                        value="",
-                        label="Show the images of one label",
-                        show_label=False,
-                        visible=len(labels) > 1,
-                        elem_id="jp-labels",
-                    )
-                    shuffle = gr.Button("Shuffle", size="sm", min_width=80, scale=0)
-                browse = gr.HTML(js_on_load=ON_CLICK, elem_id="jp-gallery")
-                with gr.Row(elem_id="jp-pager"):
-                    back = gr.Button("← Back", size="sm", min_width=80)
-                    place = gr.HTML(elem_id="jp-place")
-                    forth = gr.Button("Next →", size="sm", min_width=80)
-            with gr.Column(scale=9, min_width=420, elem_id="jp-right"):
-                with gr.Row(elem_id="jp-top"):
-                    strip = gr.HTML(elem_id="jp-strip")
-                    k = gr.Slider(
-                        1, 50, value=10, step=1, label="Neighbours", min_width=200, elem_id="jp-k"
-                    )
-                results = gr.HTML(cards.welcome(), js_on_load=ON_CLICK, elem_id="jp-results")
-
-        def pick(k: int, event: gr.EventData) -> tuple[Any, ...]:
-            return desk.pick(str(event.id), k)
-
-        # The lambdas' first argument is the page number now shown.
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        shown = [strip, results, query]
-        for gallery in (browse, results):
-            gallery.click(pick, k, shown, **quiet)
-        # `change`, not `release`: the arrow keys move the slider too.
-        k.change(desk.resize, [query, k], shown, trigger_mode="always_last", **quiet)
-        upload.upload(
-            lambda path, k: (*desk.upload(path, k), None),  # emptied, to take the same file again
-            [upload, k],
-            [*shown, upload],
-            **quiet,
-        )
-        turn = {"inputs": [number, label, seed], "outputs": [browse, place, number, seed], **quiet}
-        demo.load(desk.browse, **turn)
-        back.click(lambda n, *rest: desk.browse(n - 1, *rest), **turn)
-        forth.click(lambda n, *rest: desk.browse(n + 1, *rest), **turn)
-        label.change(lambda n, *rest: desk.browse(0, *rest), **turn)
-        shuffle.click(lambda n, label, seed: desk.browse(0, label, seed + 1), **turn)
-        demo.load(desk.probe, None, status, **quiet)
-        gr.Timer(PROBE_EVERY_S).tick(desk.probe, None, status, **quiet)
+        connect(desk, lay_out(desk), demo)
     forbid_fetching(demo)
     return demo
+
+
+def lay_out(desk: Desk) -> Components:
+    """Inside a gr.Blocks."""
+    store, labels = desk.library.store, desk.library.labels()
+    query, number, seed = gr.State(None), gr.State(0), gr.State(0)
+    gr.HTML(cards.header(store.info, store.count()))
+    status = gr.HTML(cards.status("asking", "Asking the endpoint", desk.url), elem_id="jp-status")
+    with gr.Tab("Search"), gr.Row(elem_id="jp-desk"):
+        with gr.Column(scale=4, min_width=330, elem_id="jp-left"):
+            upload = gr.File(
+                label="Search with an image of your own", height=76, elem_id="jp-upload"
+            )
+            with gr.Row(elem_id="jp-filter"):
+                label = gr.Dropdown(
+                    [
+                        ("All labels", ""),
+                        *((f"{name} ({n:,})", name) for name, n in labels.items()),
+                    ],
+                    value="",
+                    label="Show the images of one label",
+                    show_label=False,
+                    visible=len(labels) > 1,
+                    elem_id="jp-labels",
+                )
+                shuffle = gr.Button("Shuffle", size="sm", min_width=80, scale=0)
+            browse = gr.HTML(js_on_load=ON_CLICK, elem_id="jp-gallery")
+            with gr.Row(elem_id="jp-pager"):
+                back = gr.Button("← Back", size="sm", min_width=80)
+                place = gr.HTML(elem_id="jp-place")
+                forth = gr.Button("Next →", size="sm", min_width=80)
+        with gr.Column(scale=9, min_width=420, elem_id="jp-right"):
+            with gr.Row(elem_id="jp-top"):
+                strip = gr.HTML(elem_id="jp-strip")
+                k = gr.Slider(
+                    1, 50, value=10, step=1, label="Neighbours", min_width=200, elem_id="jp-k"
+                )
+            results = gr.HTML(cards.welcome(), js_on_load=ON_CLICK, elem_id="jp-results")
+    return Components(
+        query, number, seed, status, upload, label, shuffle, browse, back, place, forth, strip, k, results
+    )  # fmt: skip
+
+
+def connect(desk: Desk, page: Components, demo: gr.Blocks) -> None:
+    """Inside a gr.Blocks."""
+
+    def pick(k: int, event: gr.EventData) -> tuple[Any, ...]:
+        return desk.pick(str(event.id), k)
+
+    # The lambdas' first argument is the page number now shown.
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    shown = [page.strip, page.results, page.query]
+    for gallery in (page.browse, page.results):
+        gallery.click(pick, page.k, shown, **quiet)
+    # `change`, not `release`: the arrow keys move the slider too.
+    page.k.change(desk.resize, [page.query, page.k], shown, trigger_mode="always_last", **quiet)
+    page.upload.upload(
+        lambda path, k: (*desk.upload(path, k), None),  # emptied, to take the same file again
+        [page.upload, page.k],
+        [*shown, page.upload],
+        **quiet,
+    )
+    turn = {
+        "inputs": [page.number, page.label, page.seed],
+        "outputs": [page.browse, page.place, page.number, page.seed],
+        **quiet,
+    }
+    demo.load(desk.browse, **turn)
+    page.back.click(lambda n, *rest: desk.browse(n - 1, *rest), **turn)
+    page.forth.click(lambda n, *rest: desk.browse(n + 1, *rest), **turn)
+    page.label.change(lambda n, *rest: desk.browse(0, *rest), **turn)
+    page.shuffle.click(lambda n, label, seed: desk.browse(0, label, seed + 1), **turn)
+    demo.load(desk.probe, None, page.status, **quiet)
+    gr.Timer(PROBE_EVERY_S).tick(desk.probe, None, page.status, **quiet)
 
 
 def forbid_fetching(demo: gr.Blocks) -> None:

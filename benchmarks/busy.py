@@ -39,7 +39,7 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
     from jepack.encoder import build_encoder
     from jepack.sigreg import random_directions, sigreg
     from training.parallel import Ranks
-    from training.run import build, one_step
+    from training.run import build_session, one_step
     from training.settings import override, quickstart
     from training.views import Views
 
@@ -47,7 +47,7 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
         config = override(
             quickstart(), ["channels=3", "precision=fp32", f"images_per_step={IMAGES}"]
         )
-        session = build(config, Ranks(0, 1, torch.device("cpu")))
+        session = build_session(config, Ranks(0, 1, torch.device("cpu")))
         state = session.state
         state.total = 10_000
         images = torch.randn(config.global_views, IMAGES, 3, config.size, config.size)

@@ -27,9 +27,8 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import build_encoder
 from jepack.sources import Source
 from training.parallel import Ranks, choose_device, compile_in_place
-from training.run import Entry, Unread, judge, prepare, take_step
+from training.run import Entry, Unread, judge, prepare, seed_everything, take_step
 from training.settings import TrainConfig, recipe
-from training.train import seed_everything
 from training.views import Prefetcher
 from training.watch import features
 

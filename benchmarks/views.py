@@ -93,7 +93,7 @@ def measure(case: tuple[Any, ...], images: int, rounds: int, device: str | None)
         if not everything:
             cut_views(data, boxes)
             return
-        views_VBSSC = cut_views(data, boxes, numbers=numbers, look=look)
+        views_VBSSC = cut_views(data, boxes, numbers=numbers, preset=look)
         x = torch.from_numpy(views_VBSSC).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         x.sub_(MEAN).div_(STD)
 

@@ -156,10 +156,10 @@ def compare_classes(
 
 def outputs_of(previous: Bundle, evaluation: Evaluation) -> Outputs:
     """The previous encoder's outputs of the held-out images."""
-    look = previous.preprocessing
-    images = np.stack([preprocess.load(file.read(), look) for file in evaluation.files])
+    preprocessing = previous.preprocessing
+    images = np.stack([preprocess.load(file.read(), preprocessing) for file in evaluation.files])
     encoder, calibration = load_encoder(previous)
-    graph = EncoderGraph(encoder, look, calibration).eval()
+    graph = EncoderGraph(encoder, preprocessing, calibration).eval()
     return measure_graph(graph, encoder, Evaluation(images, 0, "", images[:0]))
 
 

@@ -63,7 +63,7 @@ COMMANDS = {
     "push": ("jepack.hub.commands", "push", "Publish a bundle to the Hugging Face Hub."),
     "pull": ("jepack.hub.commands", "pull", "Fetch a bundle from the Hub at a pinned revision."),
     "serve": ("serving.cli", "serve", "Serve a bundle on NVIDIA Triton."),
-    "embed": ("serving.cli", "embed", "Embed a folder of images through the endpoint."),
+    "embed": ("serving.embedding", "embed", "Embed a folder of images through the endpoint."),
     "index": ("app.cli", "index", "Build a vector index of a folder of images."),
     "search": ("app.cli", "search", "Find the nearest images of an index."),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),

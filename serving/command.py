@@ -10,6 +10,7 @@ from jepack.machine import HOST, loopback
 from serving.environment import ServerEnvironment
 
 OPTIONS = {"grpc": "--port", "http": "--http-port", "metrics": "--metrics-port"}
+MOST_IMAGES = 65_536  # of one request
 SERVICES = {"http": 8000, "grpc": 8001, "metrics": 8002}
 # Shut over HTTP: a deeply nested JSON body can kill this server build, and any web page may post to
 # loopback; gRPC is the way in. Health and metadata stay open for probes.

@@ -112,7 +112,7 @@ def ensure_server_environment(
         if marker_of(folder) != wanted():  # another process may have made it while we waited
             tell_changes(marker_of(folder), console)
             clear(folder)
-            build(folder, console)
+            build_environment(folder, console)
     return ServerEnvironment(folder)
 
 
@@ -234,7 +234,7 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def build(folder: Path, console: Console) -> None:
+def build_environment(folder: Path, console: Console) -> None:
     console.print(
         f"Making the Triton server's environment in {marked(folder)} (about 150 MB to download, once)",
         highlight=False,

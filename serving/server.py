@@ -110,8 +110,8 @@ class TritonServer:
 
     def _begin_once(self) -> None:
         self.bundle.onnx()
-        look = self.bundle.preprocessing
-        crops = self.config.max_batch_size * look.size**2 * look.channels
+        preprocessing = self.bundle.preprocessing
+        crops = self.config.max_batch_size * preprocessing.size**2 * preprocessing.channels
         if problem := shared_memory.too_small(crops):
             raise ServerError(f"the server cannot start: {problem}")
         self.ports = choose_ports(self.ports)  # kept over a restart, so clients find it again

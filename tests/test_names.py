@@ -152,7 +152,7 @@ def test_an_index_holds_odd_names_and_finds_them(
 def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     from jepack.client import Embeddings
-    from serving.cli import npz_bytes, parquet_bytes
+    from serving.embedding import npz_bytes, parquet_bytes
 
     source = Source.of(odd_folder)
     files = find_images(source)
@@ -169,8 +169,8 @@ def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
 
 
 def test_a_card_of_oddly_named_data_can_be_written() -> None:
+    from jepack.bundle.card.history import data
     from jepack.bundle.card.metadata import front_matter
-    from jepack.bundle.card.sections import data
 
     manifest = {"name": "x", "provenance": {"data": {"folder": f"/photos/{LATIN}", "images": 3}}}
     report = {"embedding": {"statistic": 1.0}}

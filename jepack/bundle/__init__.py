@@ -1,6 +1,6 @@
 """The encoder bundle: one flat folder that is also one Hub repository. No torch here."""
 
-from jepack.bundle.folder import (
+from jepack.bundle.contents import (
     MANIFEST,
     MAX_SIGNATURE,
     ONNX_NAMES,
@@ -8,24 +8,22 @@ from jepack.bundle.folder import (
     REQUIRED,
     SIGNATURE,
     SUFFIXES,
-    Bundle,
-    cosine,
-    editing,
     files_of,
     fingerprints,
-    load,
-    printable,
-    read_manifest,
+)
+from jepack.bundle.folder import Bundle, cosine, load
+from jepack.bundle.hardening import MAX_TENSORS, misfit, projector_problems, shapes_in
+from jepack.bundle.making import (
+    editing,
     refuse_cached,
     refuse_other_folder,
-    verify,
     write_loader_files,
     write_manifest,
     writing,
 )
-from jepack.bundle.hardening import MAX_TENSORS, misfit, projector_problems, shapes_in
 from jepack.bundle.origin import REVISION, SOURCE, Source, edited, source_of
 from jepack.bundle.rules import PRETRAINED_CFG, argument_problems, config_problems, table_problems
+from jepack.bundle.verifying import printable, read_manifest, verify
 
 __all__ = [
     "MANIFEST",

@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 from jepack import bundle as bundles
-from jepack.bundle.folder import SIGNATURE, Bundle
+from jepack.bundle.contents import SIGNATURE
+from jepack.bundle.folder import Bundle
 from jepack.errors import ArtifactError, ConfigError, DependencyError
 from jepack.files import write_bytes
 from jepack.names import marked

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jepack.bundle import origin
-from jepack.bundle.folder import Bundle, printable
+from jepack.bundle.folder import Bundle
+from jepack.bundle.verifying import printable
 
 
 def forced(bundle: Bundle) -> dict[str, list[str]]:

@@ -1,10 +1,13 @@
 """Image bytes -> the uint8 crop an encoder sees. With errors.py, exactly what the Triton server is given."""
 
+from jepack.decoding.cropping import INTERPOLATIONS, Preprocessing, crop
 from jepack.decoding.deep import READERS, fits_shape, kind_of, npy_header, size_of_file
-from jepack.decoding.dicom import Frames, may_be_large, quiet
+from jepack.decoding.dicom import Frames
+from jepack.decoding.dicom_header import may_be_large, quiet
 from jepack.decoding.intensity import (
     LONGER,
     NARROW,
+    Pixels,
     Raw,
     Window,
     as_image,
@@ -24,17 +27,7 @@ from jepack.decoding.pictures import (
     formats_of,
     upright,
 )
-from jepack.decoding.preprocess import (
-    INTERPOLATIONS,
-    MAX_BYTES,
-    SUFFIXES,
-    Pixels,
-    Preprocessing,
-    crop,
-    decode,
-    load,
-    read_raw,
-)
+from jepack.decoding.preprocess import MAX_BYTES, SUFFIXES, decode, load, read_raw
 from jepack.decoding.tiff import open_tiff, page_sizes, size_of_page, stacked_images
 from jepack.decoding.tiff_tags import (
     COLOURS,

@@ -56,7 +56,7 @@ class Array:
 
     @property
     def part(self) -> str:
-        """What names its images in a part (see listing.py), all but their number."""
+        """What names its images in a part (see parts.py), all but their number."""
         return f"planes={self.name}@{self.axes}" if self.axes else f"slice={self.name}"
 
     @property

@@ -20,7 +20,7 @@ class ImageFile:
 
     path: Path
     label: str | None = None
-    part: str | None = None  # which image of a file that holds many; see listing.py
+    part: str | None = None  # which image of a file that holds many; see parts.py
     columns: dict[str, str] = field(default_factory=dict, compare=False)  # the manifest's others
     box: Box | None = None  # the region that matters
     mask: Path | None = None  # a picture of its shape, not 0 where something matters

@@ -1,4 +1,4 @@
-"""The bytes of one image of a file that holds many; listing.py says which parts there are.
+"""The bytes of one image of a file that holds many; parts.py says which parts there are.
 
 Open files are kept per thread. Arrays travel as npy bytes, so that decoding, windows and serving need to
 know one kind.
@@ -30,6 +30,7 @@ from jepack.decoding import (
     dicom,
     need,
     open_tiff,
+    quiet,
     resolve,
     size_of_page,
 )
@@ -166,7 +167,7 @@ def stored_size(array: Any, place: tuple[int, ...], chunk: tuple[int, ...]) -> i
 
 def dicom_frame(path: Path, frame: int) -> bytes:
     """One frame as a DICOM file of its own: rescaling, window and inversion stay with it."""
-    with dicom.quiet():
+    with quiet():
         return smaller_frame(frames(path), frame)
 
 

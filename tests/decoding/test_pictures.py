@@ -133,12 +133,12 @@ def test_a_strip_cut_before_it_is_enlarged_is_the_strip_enlarged_and_cut(
 ) -> None:
     from dataclasses import replace
 
-    from jepack.decoding import preprocess
+    from jepack.decoding import cropping
 
     values = np.random.default_rng(0).integers(0, 256, (*shape, 1)).astype(np.uint8)
     settings = replace(SETTINGS, interpolation=interpolation)
     whole = crop(values, settings)
-    monkeypatch.setattr(preprocess, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(cropping, "MAX_PIXELS", 1000)
     # Pillow keeps the box in 32 bits, so that single levels may round the other way.
     assert np.abs(crop(values, settings).astype(int) - whole).max() <= 1
 

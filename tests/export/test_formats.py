@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export import run
+from export import making
 from export.evaluation import find_evaluation
 from export.formats import FORMATS, Source
 from export.gates import Parity, Thresholds
@@ -158,7 +158,7 @@ def test_int8_is_recommended_where_it_is_half_as_fast_again_as_float32_at_batch_
         found["onnx/model_quantized.onnx"] = {"1": other, "8": milliseconds, "32": other}
         return found
 
-    monkeypatch.setattr(run, "time_engines", measured)
+    monkeypatch.setattr(making, "time_engines", measured)
     bundle = every_format.bundle
     graph = serving_graph(bundle)
     images = bundle.golden()["images"]
@@ -166,7 +166,7 @@ def test_int8_is_recommended_where_it_is_half_as_fast_again_as_float32_at_batch_
         Bundle(bundle.folder, {**bundle.manifest, "provenance": {}}), None, 8
     )
     source = Source(graph, images, bundle.folder)
-    exports = run.time_exports(every_format.exports, source, evaluation, Thresholds())
+    exports = making.time_exports(every_format.exports, source, evaluation, Thresholds())
     facts = {item.format: item.facts for item in exports}
     assert facts["int8"]["over_float32"] == times
     assert facts["int8"]["recommended"] is recommended

@@ -75,7 +75,9 @@ def test_an_interrupted_environment_is_made_again(
     (folder / "lib").mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text("")
     built = []
-    monkeypatch.setattr(environment, "build", lambda folder, console: built.append(folder))
+    monkeypatch.setattr(
+        environment, "build_environment", lambda folder, console: built.append(folder)
+    )
     ensure_server_environment(folder)
     assert built == [folder]
     assert [path.name for path in folder.iterdir()] == [".lock"]
@@ -87,7 +89,9 @@ def test_changed_pins_make_it_again_with_a_word(
     (tmp_path / "pyvenv.cfg").write_text("")
     environment.write_json(tmp_path / MARKER, {**wanted(), "pins": ["pillow==1.0"]})
     built = []
-    monkeypatch.setattr(environment, "build", lambda folder, console: built.append(folder))
+    monkeypatch.setattr(
+        environment, "build_environment", lambda folder, console: built.append(folder)
+    )
     ensure_server_environment(tmp_path)
     assert built == [tmp_path]
     assert f"+ pillow=={PIL.__version__}" in capsys.readouterr().err.replace("\n", " ")

@@ -25,10 +25,10 @@ from jepack.measures import Calibration
 from jepack.sources import Source
 from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
+from training.loop import threads_of
 from training.parallel import ranks
 from training.run import Prepared, State, available_memory, local, one_step, prepare
 from training.settings import TrainConfig
-from training.train import threads_of
 from training.views import Prefetcher
 
 WARM_STEPS = 2  # the first allocates, and its activations are counted
@@ -111,15 +111,17 @@ def estimate(
         return replace(found, export_problem=problem)
 
 
-def export_problem(encoder: Encoder, look: Preprocessing) -> str:
+def export_problem(encoder: Encoder, preprocessing: Preprocessing) -> str:
     """What torch.export, the first step of ONNX too, says to this encoder; some seconds on a CPU.
 
     The second step, the translation of each operator, is `jepack export --dry-run`'s.
     """
     whole = copy.deepcopy(encoder).cpu().float()
     width = whole.projector.config.out_features
-    graph = EncoderGraph(whole, look, Calibration(np.zeros(width), np.eye(width))).eval()
-    images = torch.zeros(2, look.size, look.size, look.channels, dtype=torch.uint8)
+    graph = EncoderGraph(whole, preprocessing, Calibration(np.zeros(width), np.eye(width))).eval()
+    images = torch.zeros(
+        2, preprocessing.size, preprocessing.size, preprocessing.channels, dtype=torch.uint8
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

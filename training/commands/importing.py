@@ -22,7 +22,7 @@ from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import marked, marked_lines, tell
-from jepack.sources import Source, class_ids, find_images
+from jepack.sources import ImageFile, Source, class_ids, find_images
 from jepack.terminal import SEED, counter, options
 from training import bundling
 from training.bundling import Content
@@ -147,24 +147,15 @@ def wrap(
     group_by: str | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
-    notes: list[str] = []
-    files = find_images(data, parts=True, notes=notes)
-    span = measure_window(files, window, channels)
-    tell(Console(stderr=True), [*notes, *cautions(files, channels, span)])
-    files, contents = readable(files, channels, span)
-    if len(set(contents)) < NEEDED_IMAGES:
-        alike = f", {len(set(contents))} different" if len(set(contents)) < len(files) else ""
-        raise DataError(
-            f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
-        )
+    files, contents, span = images_for(data, window, channels)
     digest = hashlib.sha256(b"".join(bytes.fromhex(content) for content in contents)).hexdigest()
-    look = replace(preprocessing_of(weights.stated, channels, size), window=span)
-    width = embedding_dims(weights.backbone.eval(), channels, look.size)
+    preprocessing = replace(preprocessing_of(weights.stated, channels, size), window=span)
+    width = embedding_dims(weights.backbone.eval(), channels, preprocessing.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
     fitting, held_out = training_split(files, HELD_OUT_SHARE, seed, group_by, contents)
 
     def read(indices: Any) -> Pixels:
-        return np.stack([preprocess.load(files[int(i)].read(), look) for i in indices])
+        return np.stack([preprocess.load(files[int(i)].read(), preprocessing) for i in indices])
 
     provenance = {
         "data": bundling.data_of(data, files, digest, held_out, seed),
@@ -175,7 +166,7 @@ def wrap(
     }
     content = Content(
         encoder=Encoder(weights.backbone, unused),
-        preprocessing=look,
+        preprocessing=preprocessing,
         architecture=weights.architecture,
         model_args=weights.model_args,
         method="imported",
@@ -195,7 +186,29 @@ def wrap(
         return bundling.assemble(out, content, show, device=device or bundling.CPU)
 
 
-def readable(files: list[Any], channels: int, window: Window = None) -> tuple[list[Any], list[str]]:
+def images_for(
+    data: Source, window: str | None, channels: int
+) -> tuple[list[ImageFile], list[str], Window]:
+    """The files that decode, the SHA-256 of each one's bytes, and the window they are shown through.
+
+    Raises DataError where there are too few to fit a projection.
+    """
+    notes: list[str] = []
+    files = find_images(data, parts=True, notes=notes)
+    span = measure_window(files, window, channels)
+    tell(Console(stderr=True), [*notes, *cautions(files, channels, span)])
+    files, contents = readable(files, channels, span)
+    if len(set(contents)) < NEEDED_IMAGES:
+        alike = f", {len(set(contents))} different" if len(set(contents)) < len(files) else ""
+        raise DataError(
+            f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
+        )
+    return files, contents, span
+
+
+def readable(
+    files: list[ImageFile], channels: int, window: Window = None
+) -> tuple[list[ImageFile], list[str]]:
     """The files that decode, and the SHA-256 of each one's bytes."""
     kept, contents, bad = [], [], []
     with counter("read") as show:

@@ -1,9 +1,6 @@
 """`jepack sweep`: several short runs, ranked without labels.
 
-The score is the training loss over lambda^0.4 (arXiv:2511.08544, section 6), lower is better. It is
-taken on the same images, views and directions for every run, in batches as large as training's: SIGReg
-grows with the batch, and 0.4 holds for batches of a few hundred. It compares runs of one projection width
-and one regulariser only. V views.
+The score is the training loss over lambda^0.4, lower is better; ranking.py takes it.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack.encoder import Encoder, load_encoder
+from jepack.encoder import load_encoder
 from jepack.errors import ConfigError, TrainingError
 from jepack.files import write_json
 from jepack.names import marked
@@ -28,24 +25,14 @@ from jepack.sources import Source
 from jepack.stages import page
 from jepack.terminal import options
 from jepack.terminal.assignments import names_of, values_of
-from training.methods import (
-    Embedder,
-    building,
-    check_encoder,
-    frozen_statistics,
-    lejepa_loss,
-    regularisers,
-    trouble,
-)
+from training.commands.ranking import fixed_views, ranking_loss
+from training.methods import building, check_encoder, trouble
 from training.parallel import Ranks, choose_device, ranks
 from training.run import Prepared, prepare, refuse_another, refuse_inner_start, sameness, settle
 from training.settings import RECIPES, VIEW, TrainConfig, override, recipe
 from training.train import train
-from training.views import Views
-from training.watch import read_log
+from training.watch import LAMBDA_POWER, over_lambda, read_log
 
-LAMBDA_POWER = 0.4
-SCORED_BATCHES = 4
 # Settings that would make scores incomparable (all runs are scored on the same views), or that only the
 # score may fix; and any knob of the views.
 NOT_SWEPT = (
@@ -99,13 +86,13 @@ def sweep(
     Example: jepack sweep photos/ --grid sigreg_weight=0.01,0.02,0.05 --grid learning_rate=5e-4,2e-3
     """
     base = base_of(recipe_name, settings or [], epochs, grid)
-    found = run_all(
+    ranked = run_all(
         base, combinations(base, grid), Source.of(data), out, device=device, fresh=fresh
     )
     if as_json:
-        print(json.dumps([asdict(run) for run in found]))
+        print(json.dumps([asdict(run) for run in ranked]))
         return
-    show(found, out)
+    show(ranked, out)
 
 
 def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> TrainConfig:
@@ -139,15 +126,15 @@ def combinations(base: TrainConfig, grid: list[str]) -> list[dict[str, Any]]:
                 raise ConfigError(f"--grid {entry} holds {text} twice; leave one of them out")
             changes.append(change)
         axes.append(changes)
-    found = [
+    product = [
         {key: value for change in chosen for key, value in change.items()}
         for chosen in itertools.product(*axes)
     ]
-    for changed in found:
+    for changed in product:
         replace(
             base, **changed
         )  # a combination that cannot work is told before anything is trained
-    return found
+    return product
 
 
 def name_of_run(changed: dict[str, Any]) -> str:
@@ -196,9 +183,9 @@ def run_all(
             done.append(Run(name, changed, failure=str(error)))
             continue
         encoder, _ = load_encoder(bundle, **config.building_options(any_size=True))
-        loss = loss_on(encoder, views, config, base)
+        loss = ranking_loss(encoder, views, config, base)
         last = read_log(folder)[1][-1]["evaluation"]
-        score = loss / config.sigreg_weight**LAMBDA_POWER
+        score = over_lambda(loss, config.sigreg_weight)
         done.append(Run(name, changed, score, loss, last.get("knn"), last["embedding_rank"]))
     done.sort(key=lambda run: (run.score is None, run.score))
     write_json(out / "sweep.json", [asdict(run) for run in done])
@@ -227,41 +214,11 @@ def refuse_other_run(
         refuse_another(folder, prepared.under(config, here).record(sameness.NOT_STATED))
 
 
-def fixed_views(prepared: Prepared) -> list[Views]:
-    """Some batches of views of training images, the same for every run of a sweep."""
-    shared = replace(prepared, config=replace(prepared.config, accumulate=1, precision="fp32"))
-    cutter, finisher = shared.cutter(), shared.finisher()
-    return [finisher.finish(cutter.cut(step)) for step in range(SCORED_BATCHES)]
-
-
-@torch.no_grad()
-def loss_on(
-    encoder: Encoder, batches: list[Views], config: TrainConfig, base: TrainConfig
-) -> float:
-    """The run's loss, with its own lambda, on views and directions that all runs share.
-
-    BatchNorm normalises by the batch, as in training: with its running statistics the projections of
-    a short run are far from N(0, I) (SIGReg 138 against 49 on digits), and that gap would rank.
-    """
-    encoder = encoder.cpu().float().train()
-    regulariser = regularisers.build(replace(config, seed=base.seed, slices=base.slices))
-    found = []
-    with frozen_statistics(encoder):
-        embedder = Embedder(encoder.backbone)
-        for views in batches:
-            embedding = embedder(views.global_views, views.local_views)
-            z = encoder.projector(embedding.flatten(0, 1)).unflatten(0, embedding.shape[:2])
-            weight, count = config.sigreg_weight, len(views.global_views)
-            found.append(lejepa_loss(z, count, regulariser, views.step, weight).loss)
-    encoder.eval()
-    return float(torch.stack(found).mean())
-
-
-def show(found: list[Run], out: Path) -> None:
-    table = Table(title=f"{len(found)} runs, best first", title_justify="left", box=None)
+def show(ranked: list[Run], out: Path) -> None:
+    table = Table(title=f"{len(ranked)} runs, best first", title_justify="left", box=None)
     for column in ("", "changed", "score", "loss", "kNN (not used)", "embedding rank"):
         table.add_column(column)
-    for place, run in enumerate(found, start=1):
+    for place, run in enumerate(ranked, start=1):
         changed = marked("  ".join(f"{key}={value}" for key, value in run.changed.items()))
         if run.score is None or run.loss is None:
             table.add_row(str(place), changed, "failed", marked((run.failure or "")[:60]), "", "")
@@ -273,7 +230,7 @@ def show(found: list[Run], out: Path) -> None:
         )  # fmt: skip
     console = Console()
     console.print(table)
-    if len({run.changed.get("sigreg_weight") for run in found}) > 1:
+    if len({run.changed.get("sigreg_weight") for run in ranked}) > 1:
         console.print(
             "[yellow]Lambda differs:[/] the score ranks short runs of one lambda; across lambdas it mostly "
             f"follows lambda ({marked(page('import.md'))}).",
@@ -283,7 +240,7 @@ def show(found: list[Run], out: Path) -> None:
     console.print(
         f"score = loss / lambda^{LAMBDA_POWER:g} on the same views for all, lower is better\n"
         f"  all figures  {marked(out / 'sweep.json')}\n"
-        f"  best bundle  {marked(out / found[0].name / 'bundle')}",
+        f"  best bundle  {marked(out / ranked[0].name / 'bundle')}",
         highlight=False,
         soft_wrap=True,
     )

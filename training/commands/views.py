@@ -24,7 +24,8 @@ from training.data import (
     guess_channels,
     measure_window,
 )
-from training.settings import PRESETS, Preset, TrainConfig, override, preset
+from training.settings import PRESETS, Preset, TrainConfig, override
+from training.settings import preset as preset_of
 from training.views import add_noise, crop_boxes, cut_views, draw
 
 Setting = Annotated[
@@ -56,7 +57,7 @@ def views(
     Example: jepack views photos/ --preset industrial --out views.png
     """
     config = override(TrainConfig(preset=preset_name), settings or [])
-    look = preset(config.preset, config.view_overrides)
+    preset = preset_of(config.preset, config.view_overrides)
     source, notes = Source.of(data), list[str]()
     files = find_images(
         source, parts=True, notes=notes, tile=config.tile, stride=config.tile_stride
@@ -78,15 +79,20 @@ def views(
     if not chosen:
         raise DataError(f"{source}: none of the images tried can be read: {refused[0]}")
     pictures = [found for _, found in chosen]
-    large = make(pictures, look, global_views, size, look.global_scale, seed)
-    small = make(pictures, look, local_views, round(size * 0.44), look.local_scale, seed + 1)
-    draw_grid(out, chosen, large, small, config.preset, look, config.view_overrides)
-    facts = {"out": str(out), "preset": config.preset, "reason": look.reason, "images": len(chosen)}
+    large = make(pictures, preset, global_views, size, preset.global_scale, seed)
+    small = make(pictures, preset, local_views, round(size * 0.44), preset.local_scale, seed + 1)
+    draw_grid(out, chosen, large, small, config.preset, preset, config.view_overrides)
+    facts = {
+        "out": str(out),
+        "preset": config.preset,
+        "reason": preset.reason,
+        "images": len(chosen),
+    }
     if as_json:
         print(json.dumps(facts))
         return
     Console().print(
-        f"[green]✓[/] {marked(out)}\n[bold]{config.preset}[/]: {look.reason}",
+        f"[green]✓[/] {marked(out)}\n[bold]{config.preset}[/]: {preset.reason}",
         highlight=False,
         soft_wrap=True,
     )
@@ -94,7 +100,7 @@ def views(
 
 def make(
     chosen: list[Decoded],
-    look: Preset,
+    preset: Preset,
     views: int,
     size: int,
     scale: tuple[float, float],
@@ -102,15 +108,15 @@ def make(
 ) -> Any:
     """[V, B, S, S, C] uint8, as training on the CPU cuts them, noise included."""
     pictures = [found.pixels for found in chosen]
-    numbers = draw(views, len(pictures), seed=seed, step=0, look=look)
+    numbers = draw(views, len(pictures), seed=seed, step=0, preset=preset)
     shapes = np.array([picture.shape[:2] for picture in pictures])
     regions, masks = gathered(chosen)
-    contents = contents_for(pictures, masks, look)
-    boxes = crop_boxes(shapes, numbers, size, scale, look, regions, masks, contents)
-    found = cut_views(pictures, boxes, numbers=numbers, look=look)
+    contents = contents_for(pictures, masks, preset)
+    boxes = crop_boxes(shapes, numbers, size, scale, preset, regions, masks, contents)
+    found = cut_views(pictures, boxes, numbers=numbers, preset=preset)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        noisy = add_noise(torch.from_numpy(found).float() / 255, look)
+        noisy = add_noise(torch.from_numpy(found).float() / 255, preset)
     return (noisy * 255).round().byte().numpy()
 
 
@@ -123,7 +129,13 @@ def shown(picture_HWC: Any) -> Any:
 
 
 def draw_grid(
-    out: Path, chosen: Any, large: Any, small: Any, name: str, look: Preset, changed: dict[str, Any]
+    out: Path,
+    chosen: Any,
+    large: Any,
+    small: Any,
+    name: str,
+    preset: Preset,
+    changed: dict[str, Any],
 ) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -131,7 +143,7 @@ def draw_grid(
     rows, columns = len(chosen), 1 + len(large) + len(small)
     figure = Figure(figsize=(1.55 * columns + 0.2, 1.75 * rows + 1.0), layout="constrained")
     FigureCanvasAgg(figure)
-    title = f"{name}: {look.reason}"
+    title = f"{name}: {preset.reason}"
     if changed:
         title += "\nchanged: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
     figure.suptitle(title, fontsize=11, wrap=True)

@@ -1,10 +1,11 @@
 """Images as training reads them: decoded into a cache or when a step needs them; split without leaks."""
 
-from training.data.cache import Cache, guess_channels, measure_window, open_cache
+from training.data.cache import Cache, open_cache
 from training.data.content import Grids, centres, contents_for, shares
 from training.data.decoded import Decoded, decode_file, gathered
 from training.data.images import Images
 from training.data.ranges import Range, cautions, range_of, sentences
+from training.data.samples import guess_channels, measure_window
 from training.data.splits import (
     Print,
     Split,

@@ -39,7 +39,7 @@ MENDS = (
 Progress = Callable[[int, int], None]
 
 
-def build(
+def build_cache(
     folder: Path,
     files: Sequence[ImageFile],
     side: int,

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.decoding import Pixels, Preprocessing, Window, preprocess
-from jepack.errors import AxisError, ConfigError, DataError, DependencyError
+from jepack.errors import DataError
 from jepack.files import cache_root, canonical_json
 from jepack.sources import ImageFile, Source, caches, fetched_record, find_images
-from training.data.building import FORMAT, Progress, build
+from training.data.building import FORMAT, Progress, build_cache
 from training.data.content import Grids
 from training.data.images import Fetched, Ints, Order, shuffled
 
@@ -73,85 +73,20 @@ class Cache:
     def get(self, index: int) -> Pixels | None:
         return self[index]
 
-    def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
+    def original(self, index: int, among: Any, preprocessing: Preprocessing) -> Pixels:
         """The crop of one image as serving would make it, from the file.
 
         From the cache where the file can no longer be read: a run does not end for one image at its end.
         """
         try:
-            return preprocess.load(self.files[index].read(), look)
+            return preprocess.load(self.files[index].read(), preprocessing)
         except DataError:
-            return preprocess.crop(self[index], look)
+            return preprocess.crop(self[index], preprocessing)
 
     def order(
         self, chosen: Ints, images_per_step: int, seed: int, share: slice | None = None
     ) -> Order:
         return shuffled(chosen, images_per_step, seed)
-
-
-def some(files: Sequence[ImageFile], count: int) -> Sequence[ImageFile]:
-    """About `count` files, evenly spread."""
-    return files[:: max(1, len(files) // count)]
-
-
-def guess_channels(files: Sequence[ImageFile], sample: int = 32) -> int:
-    """1 when a sample of the images holds no colour, else 3, or what the files have. Reads up to `sample`."""
-    for file in some(files, sample):
-        try:
-            values = preprocess.read_raw(file.read(), windowed=False).values
-        except AxisError:  # nobody but the user can tell
-            raise
-        except (DataError, DependencyError):
-            continue
-        if values.shape[2] not in (1, 3):
-            return int(values.shape[2])
-        if values.shape[2] == 3:
-            rgb = values.astype(np.float32)
-            limit = 8 if values.dtype == np.uint8 else 0  # JPEG rounds grey by a few levels
-            if np.abs(rgb - rgb[..., :1]).max() > limit:
-                return 3
-    return 1
-
-
-def measure_window(
-    files: Sequence[ImageFile], text: str | None, channels: int, sample: int = 64
-) -> Window:
-    """`p1,p99` (percentiles over a sample), `lo,hi`, `dicom` or None -> the window to store.
-
-    Percentiles are taken per channel where the files have the encoder's channels, else over all.
-    """
-    if text is None or text == "dicom":
-        return text
-    words = text.replace(" ", "").split(",")
-    try:
-        low, high = (float(word.removeprefix("p")) for word in words)
-    except ValueError:
-        raise ConfigError(f"--window takes p1,p99 or lo,hi or dicom; found {text!r}") from None
-    if not low < high:
-        raise ConfigError(f"--window needs low < high, found {text!r}")
-    if not words[0].startswith("p"):
-        return ((low, high),)
-    if not 0 <= low < high <= 100:
-        raise ConfigError(f"--window: percentiles lie in 0..100, found {text!r}")
-    found: list[Any] = []
-    reason = ""
-    for file in some(files, sample):
-        try:
-            flat = preprocess.read_raw(file.read(), channels).measured
-        except AxisError:
-            raise
-        except (DataError, DependencyError) as error:
-            reason = reason or str(error).removeprefix("image: ")
-            continue
-        flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)
-        found.append(flat[:: max(1, len(flat) // 4096)])
-    if not found:
-        raise DataError(f"--window: none of the images looked at can be read: {reason}")
-    if {part.shape[1] for part in found} != {channels}:
-        found = [part.reshape(-1, 1) for part in found]
-    values = np.concatenate(found)
-    ends = np.nanpercentile(np.where(np.isfinite(values), values, np.nan), [low, high], axis=0)
-    return tuple((float(a), float(b) if b > a else float(a) + 1) for a, b in ends.T)
 
 
 def open_cache(
@@ -182,7 +117,7 @@ def open_cache(
                 if not (
                     folder / "index.json"
                 ).is_file():  # another process may have built it meanwhile
-                    build(
+                    build_cache(
                         folder,
                         files,
                         side,

@@ -74,13 +74,13 @@ def content_of(image_HWC: Pixels, background: str) -> Grids:
     return np.asarray(cv2.resize(holds.astype(np.uint8) * 255, **size), dtype=np.uint8)
 
 
-def contents_for(images: Sequence[Pixels], masks: Grids | None, look: Preset) -> Grids | None:
+def contents_for(images: Sequence[Pixels], masks: Grids | None, preset: Preset) -> Grids | None:
     """[B, G, G] that crops are judged by: the masks, else what is not background; None when not asked."""
-    if look.min_content <= 0:
+    if preset.min_content <= 0:
         return None
     if masks is not None:
         return masks
-    return np.stack([content_of(image, look.background) for image in images])
+    return np.stack([content_of(image, preset.background) for image in images])
 
 
 def shares(grids_BGG: Grids, starts: Any, lengths: Any, shapes_B2: Any) -> Any:

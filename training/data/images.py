@@ -74,7 +74,7 @@ class Images(Protocol):
         Raises DataError when too many of all images cannot be read.
         """
 
-    def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
+    def original(self, index: int, among: Any, preprocessing: Preprocessing) -> Pixels:
         """The crop of one image as serving would make it, from its file."""
 
     def order(

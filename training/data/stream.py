@@ -76,10 +76,10 @@ class Stream:
         found = self._try(index)
         return None if found is None else found.pixels
 
-    def original(self, index: int, among: Any, look: Preprocessing) -> Pixels:
+    def original(self, index: int, among: Any, preprocessing: Preprocessing) -> Pixels:
         """The crop as serving would make it; for one that cannot be read, the next of `among` that can."""
         _, used = self._decoded(index, among)
-        return preprocess.load(self.files[used].read(), look)
+        return preprocess.load(self.files[used].read(), preprocessing)
 
     def order(
         self, chosen: Ints, images_per_step: int, seed: int, share: slice | None = None

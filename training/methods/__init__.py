@@ -1,7 +1,13 @@
 """Training methods behind one small interface: LeJEPA, I-JEPA, and what keeps projections apart."""
 
 from training.methods.fitting import building, check_encoder, trouble
-from training.methods.lejepa import Embedder, LeJEPA, frozen_statistics, lejepa_loss
+from training.methods.lejepa import (
+    Embedder,
+    LeJEPA,
+    frozen_statistics,
+    lejepa_loss,
+    projections,
+)
 from training.methods.registry import Method
 from training.methods.regularisers import FLOORS
 
@@ -14,5 +20,6 @@ __all__ = [
     "check_encoder",
     "frozen_statistics",
     "lejepa_loss",
+    "projections",
     "trouble",
 ]

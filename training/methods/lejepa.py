@@ -78,6 +78,13 @@ class Embedder(nn.Module):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
+def projections(encoder: Encoder, views: Views) -> Tensor:
+    """[V, B, D] of one process, as the loss takes them; the views lie where the encoder does."""
+    embedding = Embedder(encoder.backbone)(views.global_views, views.local_views)
+    z: Tensor = encoder.projector(embedding.flatten(0, 1))
+    return z.unflatten(0, embedding.shape[:2])
+
+
 class LeJEPA:
     """The method: modules, and the gradients of a step."""
 
@@ -90,7 +97,7 @@ class LeJEPA:
         if not self.sharded:  # FSDP2 takes plainly laid out weights only
             self.encoder.to(memory_format=torch.channels_last)
         synchronise_batchnorm(self.encoder)
-        self.regulariser = regularisers.build(config)
+        self.regulariser = regularisers.build_regulariser(config)
         self.embedder: Any = Embedder(self.encoder.backbone)
         self.projector: Any = self.encoder.projector
         if config.compile:

@@ -44,7 +44,7 @@ METHODS: dict[str, Callable[[Encoder, TrainConfig, Ranks], Method]] = {
 }
 
 
-def build(config: TrainConfig, encoder: Encoder, here: Ranks) -> Method:
+def build_method(config: TrainConfig, encoder: Encoder, here: Ranks) -> Method:
     """The method that `config.method` names, around this encoder."""
     if config.method not in METHODS:
         raise ConfigError(f"no method {config.method!r}; there are {', '.join(METHODS)}")

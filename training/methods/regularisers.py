@@ -24,7 +24,7 @@ FLOORS: dict[str, float | None] = {"sigreg": NULL_MEAN, "visreg": None}
 VISREG_EPSILON = 1e-4  # under the root of a variance
 
 
-def build(config: TrainConfig) -> Regulariser:
+def build_regulariser(config: TrainConfig) -> Regulariser:
     """The regulariser that `config.regulariser` names."""
     if config.regulariser not in REGULARISERS:
         known = ", ".join(REGULARISERS)

@@ -4,22 +4,15 @@ from training.run.aside import refuse_inner_start, times_moved
 from training.run.averaging import local
 from training.run.budget import Budget
 from training.run.checkpoint import load_newest
+from training.run.finished import finished_bundle, keep_bundle, told_finished
 from training.run.memory import available_memory
 from training.run.preparing import Prepared, prepare
-from training.run.saving import (
-    begin,
-    encoder_of,
-    finished_bundle,
-    keep_bundle,
-    refuse_another,
-    restarted,
-    resume,
-    save,
-    told_finished,
-)
-from training.run.starting import build, optimizer_for, seed_everything, settle
+from training.run.resuming import refuse_another, resume
+from training.run.saving import begin, restarted, save
+from training.run.starting import build_session, optimizer_for, seed_everything, settle
 from training.run.state import Session, State, told
 from training.run.stepping import Entry, Unread, judge, one_step, take_step
+from training.run.weights import encoder_of
 
 __all__ = [
     "Budget",
@@ -30,7 +23,7 @@ __all__ = [
     "Unread",
     "available_memory",
     "begin",
-    "build",
+    "build_session",
     "encoder_of",
     "finished_bundle",
     "judge",

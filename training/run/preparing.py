@@ -28,8 +28,8 @@ from training.data import (
 from training.methods import check_encoder
 from training.parallel import Ranks, alone, broadcast, together
 from training.run import sameness
-from training.run.saving import refuse_early
-from training.run.starting import build, check_sizes, seed_everything, settle, steps_of
+from training.run.resuming import refuse_early
+from training.run.starting import build_session, check_sizes, seed_everything, settle, steps_of
 from training.run.state import Session
 from training.settings import Preset, TrainConfig, preset
 from training.views import Cutter, Finisher
@@ -58,7 +58,7 @@ class Prepared:
     def start(self) -> Session:
         """Fresh weights, the same on every rank."""
         seed_everything(self.config, 0, self.here)
-        session = build(self.config, self.here)
+        session = build_session(self.config, self.here)
         session.state.total = self.steps
         return session
 
@@ -71,8 +71,8 @@ class Prepared:
         )
 
     def finisher(self) -> Finisher:
-        look = self.preprocessing
-        return Finisher(self.config, self.views, look.mean, look.std, self.here.device)
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        return Finisher(self.config, self.views, mean, std, self.here.device)
 
     def record(self, license: str) -> dict[str, Any]:
         """What makes it this run, see sameness.py."""
@@ -108,7 +108,7 @@ def prepare(
     if run is not None:
         refuse_early(run, config)
 
-    def look() -> tuple[Sequence[ImageFile], int, Window]:
+    def survey() -> tuple[Sequence[ImageFile], int, Window]:
         files = find(config, source) if found is None else found
         if run is not None:
             refuse_early(run, config, len(files))
@@ -118,7 +118,7 @@ def prepare(
         tell(Console(stderr=True), cautions(files, channels, window))
         return files, channels, window
 
-    files, channels, window = broadcast(alone(here, look))
+    files, channels, window = broadcast(alone(here, survey))
     if source.away and not here.first:  # its node may keep a cache of its own, elsewhere
         files = find_images(source, parts=True)
     config = replace(config, channels=channels)

@@ -98,8 +98,8 @@ def decided(settings: Json) -> Json:
     values["tile_stride"] = values["tile_stride"] or values["tile"]
     overrides = values.pop("view_overrides")
     if values["preset"] in PRESETS:
-        look = preset(values["preset"], overrides)
-        overrides = {field.name: getattr(look, field.name) for field in fields(look)}
+        chosen = preset(values["preset"], overrides)
+        overrides = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
         overrides.pop("reason")
     return values | {f"view.{knob}": value for knob, value in overrides.items()}
 

@@ -131,7 +131,7 @@ def shared(config: TrainConfig, here: Ranks) -> int:
     return max(1, round(config.images_per_step / each)) * each
 
 
-def build(config: TrainConfig, here: Ranks) -> Session:
+def build_session(config: TrainConfig, here: Ranks) -> Session:
     if config.init:
         encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
         encoder.train()
@@ -146,7 +146,7 @@ def build(config: TrainConfig, here: Ranks) -> Session:
         backbone.set_grad_checkpointing(True)
     if config.precision == "fp64":
         encoder.double()
-    method = registry.build(config, encoder, here)
+    method = registry.build_method(config, encoder, here)
     average: Average | None = None
     averaged = config.ema_decay > 0 and not method.has_teacher
     if config.sharding == "fsdp":

@@ -155,9 +155,9 @@ def preset(name: str, changes: Mapping[str, Any] | None = None) -> Preset:
     """A preset by name, with some of its knobs changed. Raises ConfigError."""
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    look = PRESETS[name]
+    known = PRESETS[name]
     checked = {knob: checked_knob(knob, value) for knob, value in (changes or {}).items()}
-    return replace(look, **checked)
+    return replace(known, **checked)
 
 
 def checked_knob(knob: str, value: Any) -> Any:

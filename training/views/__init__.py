@@ -1,14 +1,17 @@
 """Views: every image cut, turned and lit with its own random numbers, on the CPU or the device."""
 
-from training.views.batches import Cutter, Finisher, Prefetcher, Took, Views
+from training.views.batches import Batch, Cutter, Finisher, Prefetcher, Took, Views
 from training.views.boxes import crop_boxes, draw
 from training.views.cpu import cut_views, preset
 from training.views.device import cut_on_device, pack_images
 from training.views.light import add_noise, photometry
+from training.views.normalise import Normalise
 
 __all__ = [
+    "Batch",
     "Cutter",
     "Finisher",
+    "Normalise",
     "Prefetcher",
     "Took",
     "Views",

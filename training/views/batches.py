@@ -22,6 +22,7 @@ from training.views.boxes import Boxes, Draw, crop_boxes, draw
 from training.views.cpu import Preset, cut_views
 from training.views.device import Pack, cut_on_device, pack_images
 from training.views.light import add_noise, photometry
+from training.views.normalise import Normalise
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Views:
         local = None if self.local_views is None else self.local_views[:, start:stop]
         return Views(self.step, self.global_views[:, start:stop], local)
 
+    def to(self, device: torch.device) -> Views:
+        local = None if self.local_views is None else self.local_views.to(device)
+        return Views(self.step, self.global_views.to(device), local)
+
     @property
     def images(self) -> int:
         return self.global_views.shape[1]
@@ -81,7 +86,7 @@ class Cutter:
         images: Images,
         chosen: npt.NDArray[np.int64],
         config: TrainConfig,
-        look: Preset,
+        preset: Preset,
         rank: int = 0,
         world: int = 1,
         *,
@@ -89,7 +94,7 @@ class Cutter:
     ) -> None:
         if config.images_per_step % (world * config.accumulate):
             raise ValueError(f"{config.images_per_step} images per step do not divide by {world}")
-        self.images, self.chosen, self.config, self.look = images, chosen, config, look
+        self.images, self.chosen, self.config, self.preset = images, chosen, config, preset
         self.on_device = on_device
         share = config.images_per_step // world
         self.share = slice(rank * share, (rank + 1) * share)
@@ -97,32 +102,34 @@ class Cutter:
 
     def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
         started = time.perf_counter()
-        config, look = self.config, self.look
+        config, preset = self.config, self.preset
         found = self.images.fetch(self.order(step)[self.share], self.chosen, pool)
         images = found.images
-        numbers = draw(config.views, config.images_per_step, seed=config.seed, step=step, look=look)
+        numbers = draw(
+            config.views, config.images_per_step, seed=config.seed, step=step, preset=preset
+        )
         numbers = numbers.images(self.share)
-        contents = contents_for(images, found.masks, look)
+        contents = contents_for(images, found.masks, preset)
 
         def boxes(views: slice, size: int, scale: tuple[float, float]) -> Boxes:
             return crop_boxes(
-                found.shapes, numbers.views(views), size, scale, look, found.regions, found.masks, contents
+                found.shapes, numbers.views(views), size, scale, preset, found.regions, found.masks, contents
             )  # fmt: skip
 
-        global_boxes = boxes(slice(0, config.global_views), config.size, look.global_scale)
+        global_boxes = boxes(slice(0, config.global_views), config.size, preset.global_scale)
         local_boxes = global_views = local_views = None
         if config.local_views:
             rest = slice(config.global_views, config.views)
-            local_boxes = boxes(rest, config.local_size, look.local_scale)
+            local_boxes = boxes(rest, config.local_size, preset.local_scale)
         packs: list[Pack] = []
         if self.on_device:
             packs = pack_images(images, pin=torch.cuda.is_available())
         else:
             first = numbers.views(slice(0, config.global_views))
-            global_views = cut_views(images, global_boxes, pool, numbers=first, look=look)
+            global_views = cut_views(images, global_boxes, pool, numbers=first, preset=preset)
             if local_boxes is not None:
                 others = numbers.views(slice(config.global_views, config.views))
-                local_views = cut_views(images, local_boxes, pool, numbers=others, look=look)
+                local_views = cut_views(images, local_boxes, pool, numbers=others, preset=preset)
         return Batch(
             step, global_views, local_views, packs, global_boxes, local_boxes, numbers,
             time.perf_counter() - started,
@@ -184,14 +191,13 @@ class Finisher:
     def __init__(
         self,
         config: TrainConfig,
-        look: Preset,
+        preset: Preset,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: torch.device,
     ) -> None:
-        self.config, self.look, self.device = config, look, device
-        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.config, self.preset, self.device = config, preset, device
+        self.normalise = Normalise(mean, std, device)
         self.double = config.precision == "fp64"
 
     def finish(self, batch: Batch) -> Views:
@@ -225,12 +231,12 @@ class Finisher:
             x = cut_on_device(batch.packs, boxes, self.device, exact=self.double)
             x = x.flatten(0, 1) / 255
             light = numbers.light.reshape(views * images, -1)
-            x = photometry(x, light, self.look, numbers.extra.reshape(views * images, -1))
+            x = photometry(x, light, self.preset, numbers.extra.reshape(views * images, -1))
         else:
             pixels = upload(pixels_VBHWC, self.device)
             x = pixels.flatten(0, 1).permute(0, 3, 1, 2).float() / 255  # channels-last already
-            x = add_noise(x, self.look)
-        x = (x - self.mean) / self.std
+            x = add_noise(x, self.preset)
+        x = self.normalise(x)
         if self.double:
             x = x.double()
         return x.unflatten(0, (views, images))

@@ -40,11 +40,11 @@ class Draw:
         return Draw(self.box[place], self.turn[place], self.light[place], self.extra[place], again)
 
 
-def draw(views: int, images: int, *, seed: int, step: int, look: Preset | None = None) -> Draw:
-    """All random numbers of a step: a pure function of (seed, step), and of whether `look` redraws."""
+def draw(views: int, images: int, *, seed: int, step: int, preset: Preset | None = None) -> Draw:
+    """All random numbers of a step: a pure function of (seed, step), and of whether `preset` redraws."""
     generator = np.random.default_rng([seed, 2, step])
     again = None
-    if look is not None and look.min_content > 0:
+    if preset is not None and preset.min_content > 0:
         more = np.random.default_rng([seed, 6, step])
         again = more.random((views, images, TRIES, 4), dtype=np.float32)
     return Draw(
@@ -76,7 +76,7 @@ def crop_boxes(
     numbers: Draw,
     size: int,
     scale: tuple[float, float],
-    look: Preset,
+    preset: Preset,
     regions: Ints | None = None,
     masks: Grids | None = None,
     contents: Grids | None = None,
@@ -84,19 +84,19 @@ def crop_boxes(
     """Boxes of all views at once. `shapes` [B, 2] are heights and widths, px.
 
     `regions` [B, 4] (top, left, height, width, px) keep every crop's centre inside, `masks` [B, G, G]
-    draw it where they count. Of a view whose `contents` (else `masks`) fill less than look.min_content,
+    draw it where they count. Of a view whose `contents` (else `masks`) fill less than preset.min_content,
     the first of `numbers.again` that shows enough is taken, else the fullest.
     """
     limits = np.asarray(shapes, np.float64)[None]
-    starts, lengths = placed(numbers.box, limits, scale, look, regions, masks)
+    starts, lengths = placed(numbers.box, limits, scale, preset, regions, masks)
     grids = masks if contents is None else contents
     if numbers.again is not None and grids is not None:
         found = [(starts, lengths)]
         for number in range(numbers.again.shape[2]):
-            found.append(placed(numbers.again[:, :, number], limits, scale, look, regions, masks))
+            found.append(placed(numbers.again[:, :, number], limits, scale, preset, regions, masks))
         every_start, every_length = (np.stack(part) for part in zip(*found, strict=True))
         share = shares(grids, every_start, every_length, limits[0])
-        enough = share >= look.min_content
+        enough = share >= preset.min_content
         taken = np.where(enough.any(axis=0), enough.argmax(axis=0), share.argmax(axis=0))
         starts, lengths = (
             np.take_along_axis(part, taken[None, ..., None], axis=0)[0]
@@ -104,8 +104,8 @@ def crop_boxes(
         )
     cut_size = size
     angle = None
-    if look.rotation > 0:
-        angle = (2 * numbers.extra[..., 0] - 1) * look.rotation
+    if preset.rotation > 0:
+        angle = (2 * numbers.extra[..., 0] - 1) * preset.rotation
         cut_size = math.ceil(size * MARGIN)
     if angle is not None:
         larger = np.round(lengths * (cut_size / size))
@@ -120,7 +120,7 @@ def crop_boxes(
         box=np.concatenate([starts, lengths], axis=-1).astype(np.int64),
         level=level,
         fine=shrink / (1 << level) > 1.5,
-        **turns(numbers.turn, look),
+        **turns(numbers.turn, preset),
         angle=angle,
         size=size,
         cut_size=cut_size,
@@ -131,14 +131,14 @@ def placed(
     box: Floats,
     limits: Any,
     scale: tuple[float, float],
-    look: Preset,
+    preset: Preset,
     regions: Ints | None,
     masks: Grids | None,
 ) -> tuple[Any, Any]:
     """Where crops start and how large they are, [V, B, 2] px each, from their random numbers [V, B, 4]."""
     unit = box.astype(np.float64)
     area = limits.prod(axis=-1) * (scale[0] + unit[..., 0] * (scale[1] - scale[0]))
-    low, high = math.log(look.aspect[0]), math.log(look.aspect[1])
+    low, high = math.log(preset.aspect[0]), math.log(preset.aspect[1])
     ratio = np.exp(low + unit[..., 1] * (high - low))
     lengths = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=-1)
     lengths = np.clip(np.round(lengths), 1, limits)
@@ -153,12 +153,12 @@ def placed(
     return np.clip(starts, 0, limits - lengths), lengths
 
 
-def turns(numbers: Ints, look: Preset) -> dict[str, npt.NDArray[np.bool_]]:
+def turns(numbers: Ints, preset: Preset) -> dict[str, npt.NDArray[np.bool_]]:
     """Flips, then quarter turns counter-clockwise, as flips followed by a transposition."""
     nothing = np.zeros(numbers.shape[:2], dtype=bool)
-    columns = numbers[..., 0] % 2 == 1 if look.flip_horizontal else nothing
-    rows = numbers[..., 1] % 2 == 1 if look.flip_vertical else nothing
-    quarter = numbers[..., 2] if look.quarter_turns else np.zeros_like(numbers[..., 2])
+    columns = numbers[..., 0] % 2 == 1 if preset.flip_horizontal else nothing
+    rows = numbers[..., 1] % 2 == 1 if preset.flip_vertical else nothing
+    quarter = numbers[..., 2] if preset.quarter_turns else np.zeros_like(numbers[..., 2])
     return {
         "flip_rows": rows ^ (quarter >= 2),
         "flip_columns": columns ^ ((quarter == 1) | (quarter == 2)),

@@ -42,11 +42,11 @@ def cut_views(
     pool: Executor | None = None,
     *,
     numbers: Draw | None = None,
-    look: Preset | None = None,
+    preset: Preset | None = None,
 ) -> Pixels:
     """Images [H, W, C] of any size -> views [V, B, S, S, C] uint8.
 
-    With `numbers` and `look` their light and colour are changed too, except for noise.
+    With `numbers` and `preset` their light and colour are changed too, except for noise.
     """
     views, size = boxes.box.shape[0], boxes.size
     result = np.empty((views, len(images), size, size, images[0].shape[2]), dtype=np.uint8)
@@ -56,10 +56,10 @@ def cut_views(
     def some(start: int) -> None:
         for number in range(start, min(start + CHUNK, len(images))):
             cut_image(images[number], plan, number, result[:, number])
-            if numbers is not None and look is not None:
+            if numbers is not None and preset is not None:
                 for view in range(views):
                     light, extra = numbers.light[view, number], numbers.extra[view, number]
-                    result[view, number] = retouch(result[view, number], light, extra, look)
+                    result[view, number] = retouch(result[view, number], light, extra, preset)
 
     if pool is None or len(starts) == 1:
         for start in starts:

@@ -24,25 +24,25 @@ DENSITY = -np.log(np.maximum(LEVELS, 1.0) / 255).astype(np.float32)
 LUMA_WEIGHTS = np.array(LUMA, dtype=np.float32)
 
 
-def retouch(view_HWC: Pixels, light: Floats, extra: Floats, look: Preset) -> Pixels:
+def retouch(view_HWC: Pixels, light: Floats, extra: Floats, preset: Preset) -> Pixels:
     """Light, colour and focus of one view; noise is left to the batch. May return its argument."""
     x: Any = view_HWC
     channels = x.shape[2]
     u: list[float] = light.tolist()
-    if look.stain > 0 and channels == 3:
-        x = restain(x, extra[1:7], look.stain)
-    if u[0] < look.jitter:
-        x = jitter(x, u, look)
-    if channels == 3 and u[5] < look.gray:
+    if preset.stain > 0 and channels == 3:
+        x = restain(x, extra[1:7], preset.stain)
+    if u[0] < preset.jitter:
+        x = jitter(x, u, preset)
+    if channels == 3 and u[5] < preset.gray:
         x = cv2.transform(x, np.tile(LUMA_WEIGHTS, (3, 1)))
-    if channels > 1 and float(extra[7]) < look.band_dropout:
+    if channels > 1 and float(extra[7]) < preset.band_dropout:
         band = min(channels - 1, int(float(extra[8]) * channels))
         x = x.copy()
         x[..., band] = round(float(x[..., band].mean()))
-    if u[6] < look.blur:
-        low, high = look.blur_sigma
+    if u[6] < preset.blur:
+        low, high = preset.blur_sigma
         x = blur(x, low + u[7] * (high - low), high)
-    if u[8] < look.solarise:
+    if u[8] < preset.solarise:
         x = cv2.LUT(x, np.where(LEVELS >= 127.5, 255 - LEVELS, LEVELS).astype(np.uint8))
     return np.asarray(x, dtype=np.uint8).reshape(view_HWC.shape)
 
@@ -51,19 +51,21 @@ def table(values: npt.NDArray[np.float32]) -> Pixels:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def jitter(x: Any, u: list[float], look: Preset) -> Any:
+def jitter(x: Any, u: list[float], preset: Preset) -> Any:
     def factor(column: int, strength: float) -> float:
         return 1 + (2 * u[column] - 1) * strength
 
     colour = x.shape[2] == 3
-    if look.brightness > 0:
-        x = cv2.LUT(x, table(LEVELS * factor(1, look.brightness)))
-    if look.contrast > 0:
+    if preset.brightness > 0:
+        x = cv2.LUT(x, table(LEVELS * factor(1, preset.brightness)))
+    if preset.contrast > 0:
         means = x.reshape(-1, x.shape[-1] if x.ndim == 3 else 1).mean(axis=0)
         mean = float(means @ LUMA_WEIGHTS) if colour else float(means.mean())
-        x = cv2.LUT(x, table(mean + (LEVELS - mean) * factor(2, look.contrast)))
-    if colour and (look.saturation > 0 or look.hue > 0):
-        x = cv2.transform(x, colour_matrix(factor(3, look.saturation), (2 * u[4] - 1) * look.hue))
+        x = cv2.LUT(x, table(mean + (LEVELS - mean) * factor(2, preset.contrast)))
+    if colour and (preset.saturation > 0 or preset.hue > 0):
+        x = cv2.transform(
+            x, colour_matrix(factor(3, preset.saturation), (2 * u[4] - 1) * preset.hue)
+        )
     return x
 
 

@@ -27,7 +27,7 @@ STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 
 def photometry(
-    images_BCHW: Tensor, light: Floats, look: Preset, extra: Floats | None = None
+    images_BCHW: Tensor, light: Floats, preset: Preset, extra: Floats | None = None
 ) -> Tensor:
     """Change float images in 0..1; `light` [B, 9] and `extra` [B, 9] are uniform numbers.
 
@@ -38,42 +38,42 @@ def photometry(
     u = upload(light, device, dtype)
     x = images_BCHW
     colour = x.shape[1] == 3
-    if look.stain > 0 and colour and extra is not None:
-        x = restain(x, upload(extra[:, 1:7], device, dtype), look.stain)
-    if look.jitter > 0:
-        x = torch.where(picked(u[:, 0] < look.jitter), jitter(x, u, look), x)
-    if colour and look.gray > 0:
-        x = torch.where(picked(u[:, 5] < look.gray), luma(x).expand_as(x), x)
-    if look.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
-        x = drop_band(x, upload(extra[:, 7:9], device, dtype), look.band_dropout)
-    if look.blur > 0:
-        low, high = look.blur_sigma
+    if preset.stain > 0 and colour and extra is not None:
+        x = restain(x, upload(extra[:, 1:7], device, dtype), preset.stain)
+    if preset.jitter > 0:
+        x = torch.where(picked(u[:, 0] < preset.jitter), jitter(x, u, preset), x)
+    if colour and preset.gray > 0:
+        x = torch.where(picked(u[:, 5] < preset.gray), luma(x).expand_as(x), x)
+    if preset.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
+        x = drop_band(x, upload(extra[:, 7:9], device, dtype), preset.band_dropout)
+    if preset.blur > 0:
+        low, high = preset.blur_sigma
         # Chosen on the CPU, where the numbers are: asking the device would wait for it.
-        chosen = upload(np.flatnonzero(light[:, 6] < look.blur), device)
+        chosen = upload(np.flatnonzero(light[:, 6] < preset.blur), device)
         if len(chosen):
             sigma = low + u[chosen, 7] * (high - low)
             x = x.index_copy(0, chosen, blur(x[chosen], sigma, high))
-    if look.solarise > 0:
-        x = torch.where(picked(u[:, 8] < look.solarise) & (x >= 0.5), 1 - x, x)
-    return add_noise(x, look)
+    if preset.solarise > 0:
+        x = torch.where(picked(u[:, 8] < preset.solarise) & (x >= 0.5), 1 - x, x)
+    return add_noise(x, preset)
 
 
-def add_noise(x: Tensor, look: Preset) -> Tensor:
-    if look.noise > 0:
-        x = (x + torch.randn_like(x) * look.noise).clamp(0, 1)
+def add_noise(x: Tensor, preset: Preset) -> Tensor:
+    if preset.noise > 0:
+        x = (x + torch.randn_like(x) * preset.noise).clamp(0, 1)
     return x
 
 
-def jitter(x: Tensor, u: Tensor, look: Preset) -> Tensor:
+def jitter(x: Tensor, u: Tensor, preset: Preset) -> Tensor:
     def factor(column: int, strength: float) -> Tensor:
         return (1 + (2 * u[:, column] - 1) * strength)[:, None, None, None]
 
-    x = (x * factor(1, look.brightness)).clamp(0, 1)
+    x = (x * factor(1, preset.brightness)).clamp(0, 1)
     mean = (luma(x) if x.shape[1] == 3 else x).mean(dim=(1, 2, 3), keepdim=True)
-    x = (mean + (x - mean) * factor(2, look.contrast)).clamp(0, 1)
-    if x.shape[1] == 3 and (look.saturation > 0 or look.hue > 0):
-        saturation = 1 + (2 * u[:, 3] - 1) * look.saturation
-        turns = (2 * u[:, 4] - 1) * look.hue
+    x = (mean + (x - mean) * factor(2, preset.contrast)).clamp(0, 1)
+    if x.shape[1] == 3 and (preset.saturation > 0 or preset.hue > 0):
+        saturation = 1 + (2 * u[:, 3] - 1) * preset.saturation
+        turns = (2 * u[:, 4] - 1) * preset.hue
         x = mix_channels(x, hue_matrix(turns) @ saturation_matrix(saturation)).clamp(0, 1)
     return x
 

@@ -5,9 +5,11 @@ from training.watch.curves import draw_curves, read_log, threads_used
 from training.watch.evaluation import features, knn_accuracy, patch_features
 from training.watch.health import Health
 from training.watch.monitor import Monitor
+from training.watch.score import LAMBDA_POWER, over_lambda
 from training.watch.trackers import check, open_trackers
 
 __all__ = [
+    "LAMBDA_POWER",
     "Checker",
     "Health",
     "Monitor",
@@ -16,6 +18,7 @@ __all__ = [
     "features",
     "knn_accuracy",
     "open_trackers",
+    "over_lambda",
     "patch_features",
     "read_log",
     "threads_used",

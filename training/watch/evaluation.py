@@ -23,6 +23,7 @@ from jepack.machine import threads
 from jepack.measures import Calibration, IsotropyReport, isotropy, unit, vote
 from training.data import Images
 from training.parallel import exact_float32
+from training.views import Normalise
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,18 +49,18 @@ class Evaluation:
     rankme: float  # of the embedding as it is
 
     def figures(self) -> dict[str, float]:
-        found = {"rankme": self.rankme}
+        figures = {"rankme": self.rankme}
         reports = {
             "projection": self.projection, "embedding": self.embedding, "patch": self.patch,
         }  # fmt: skip
         for name, report in reports.items():
             if report is not None:
-                found[f"{name}_statistic"] = report.statistic
-                found[f"{name}_rank"] = report.effective_rank
+                figures[f"{name}_statistic"] = report.statistic
+                figures[f"{name}_rank"] = report.effective_rank
         labelled = {
             "knn": self.knn_accuracy, "linear": self.linear_accuracy, "majority": self.majority,
         }  # fmt: skip
-        return found | {name: value for name, value in labelled.items() if value is not None}
+        return figures | {name: value for name, value in labelled.items() if value is not None}
 
 
 def crops(
@@ -69,13 +70,13 @@ def crops(
 
     Read in the files' order, so that of shards each is opened once.
     """
-    found = {}
+    cut = {}
     for index in np.sort(chosen).tolist():
         image = images.get(index)
         if image is not None:
-            found[index] = preprocess.crop(image, preprocessing)
-    kept = [index for index in chosen.tolist() if index in found]
-    return np.stack([found[index] for index in kept]), np.array(kept, dtype=np.int64)
+            cut[index] = preprocess.crop(image, preprocessing)
+    kept = [index for index in chosen.tolist() if index in cut]
+    return np.stack([cut[index] for index in kept]), np.array(kept, dtype=np.int64)
 
 
 @torch.no_grad()
@@ -116,17 +117,14 @@ def patch_features(
         return None
     if next(encoder.parameters()).dtype != torch.float32:
         backbone = copy.deepcopy(backbone).float()
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
+    normalise = Normalise(preprocessing.mean, preprocessing.std)
     device, was_training = next(backbone.parameters()).device, backbone.training
     backbone.eval()
     parts = []
     generator = np.random.default_rng(7)
     for start in range(0, len(images_NHWC), batch_size):
         pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).permute(0, 3, 1, 2)
-        maps = backbone.forward_features(((pixels / 255 - mean) / std).to(device))
+        maps = backbone.forward_features(normalise(pixels / 255).to(device))
         tokens = tokens_of(maps, backbone)
         if tokens is None:
             break

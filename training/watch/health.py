@@ -1,6 +1,6 @@
 """Stops a run that the loss itself shows to be lost: no better than one point, or diverged.
 
-What only an evaluation can show (rank) is in checking.py; non-finite steps are in train.py. Every rank
+What only an evaluation can show (rank) is in checking.py; non-finite steps are in run/stepping.py. Every rank
 sees the same figures, so all stop at the same step.
 """
 

@@ -1,4 +1,14 @@
-"""The label-free score: which of several runs is best, without a label."""
+"""The label-free score: loss / lambda^0.4, lower is better. Source: arXiv:2511.08544, section 6.
+
+Two are told, and a figure of one says nothing beside a figure of the other:
+
+- of a moment, `LabelFreeScore`: while a run goes, on one batch of at most 256 images that stays the same,
+  with 256 directions in float64, dropout off. It compares moments of a run.
+- of a run, `ranking_loss` in commands/ranking.py: of its bundle, on 4 batches as large as training's that all
+  runs share, with as many directions as training in float32, dropout on. It compares the runs of a sweep.
+
+What they share is here and in methods/lejepa.py (`projections`); in both BatchNorm normalises by the batch.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +25,7 @@ from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.measures import isotropy
 from training.data import Images
-from training.methods import Embedder
+from training.methods import projections
 from training.settings import TrainConfig
 from training.views import Cutter, Finisher, preset
 
@@ -24,11 +34,16 @@ SCORED_SLICES = 256
 LAMBDA_POWER = 0.4
 
 
-class LabelFreeScore:
-    """loss / lambda^0.4 on images, views and directions that stay the same for the whole run.
+def over_lambda(loss: float, weight: float) -> float:
+    """The score of a loss whose lambda (`sigreg_weight`) is `weight`."""
+    return loss / weight**LAMBDA_POWER
 
-    Lower is better; compares moments of a run, and runs that differ in nothing that the score depends on
-    (projection dims, images per step, views). Source: arXiv:2511.08544, section 6. LeJEPA with SIGReg only.
+
+class LabelFreeScore:
+    """On images, views and directions that stay the same for the whole run.
+
+    Compares moments of a run, and runs that differ in nothing that the score depends on (projection dims,
+    images per step, views). LeJEPA with SIGReg only.
     """
 
     def __init__(
@@ -42,26 +57,24 @@ class LabelFreeScore:
             config, images_per_step=min(config.images_per_step, SCORED_IMAGES), accumulate=1
         )
         self.preprocessing = preprocessing
-        self.look = preset(config.preset, config.view_overrides)
-        self.cutter = Cutter(images, train, self.config, self.look)
+        self.preset = preset(config.preset, config.view_overrides)
+        self.cutter = Cutter(images, train, self.config, self.preset)
 
     def figures(self, encoder: Encoder) -> dict[str, float]:
         """{"score": ...}, empty where the method has no such loss."""
         if self.config.method != "lejepa" or self.config.regulariser != "sigreg":
             return {}
-        return {"score": self.loss(encoder) / self.config.sigreg_weight**LAMBDA_POWER}
+        return {"score": over_lambda(self.loss(encoder), self.config.sigreg_weight)}
 
     @torch.no_grad()
     def loss(self, encoder: Encoder) -> float:
         config, device = self.config, next(encoder.parameters()).device
         mean, std = self.preprocessing.mean, self.preprocessing.std
-        finisher = Finisher(config, self.look, mean, std, torch.device("cpu"))
+        finisher = Finisher(config, self.preset, mean, std, torch.device("cpu"))
         with torch.random.fork_rng(), batch_statistics(encoder):
             torch.manual_seed(config.seed)  # some presets add noise
             views = finisher.finish(self.cutter.cut(0))
-            local = None if views.local_views is None else views.local_views.to(device)
-            embedding = Embedder(encoder.backbone)(views.global_views.to(device), local)
-            z = encoder.projector(embedding.flatten(0, 1)).unflatten(0, embedding.shape[:2])
+            z = projections(encoder, views.to(device))
         z_VBD = z.double().cpu().numpy()
         prediction = np.square(z_VBD - z_VBD[: config.global_views].mean(axis=0)).mean()
         directions = isotropy.random_directions(z_VBD.shape[2], SCORED_SLICES, config.seed)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jepack.bundle import origin, privacy
-from jepack.bundle.card import search, sections
+from jepack.bundle.card import about, gate, history, measured, search
+from jepack.bundle.card.markdown import read_json
+from jepack.bundle.card.measured import isotropy_of
 from jepack.bundle.card.metadata import eval_results_yaml, front_matter
 from jepack.bundle.card.picture import PICTURE, draw
-from jepack.bundle.card.sections import isotropy_of, read_json
 from jepack.files import write_bytes
 
 CARD = "README.md"
@@ -61,18 +62,18 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     parts = [
         MADE,
-        sections.summary(folder, manifest),
-        sections.data(manifest),
-        sections.recipe(manifest, present),
-        sections.probes(probes),
+        about.summary(folder, manifest),
+        history.data(manifest),
+        history.recipe(manifest, present),
+        measured.probes(probes),
         search.section(manifest),
-        sections.isotropy(isotropy, PICTURE if PICTURE in present else None),
-        sections.gate(manifest),
-        sections.exports(isotropy),
-        sections.loading(manifest, present, repo),
-        sections.use(manifest),
-        sections.limits(manifest, isotropy, probes),
-        sections.provenance(manifest),
+        measured.isotropy(isotropy, PICTURE if PICTURE in present else None),
+        gate.gate(manifest),
+        gate.exports(isotropy),
+        about.loading(manifest, present, repo),
+        about.use(manifest),
+        about.limits(manifest, isotropy, probes),
+        history.provenance(manifest),
         NOTES,
     ]
     body = "\n\n".join(part.strip() for part in parts if part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from jepack.bundle.card.sections import LABELS
+from jepack.bundle.card.measured import LABELS
 
 PICTURE = "isotropy.png"
 

@@ -61,7 +61,7 @@ def test_no_save_leaves_the_bundle_as_it_was(folder: Path, digits: Path) -> None
 def test_published_weights_that_cannot_be_had_say_how_to_go_on(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.commands.probe.build_backbone", failing)
+    monkeypatch.setattr("training.commands.probe.opening.build_backbone", failing)
     with pytest.raises(
         ArtifactError, match="timm:resnet10t: its weights could not be had .no route"
     ):

@@ -15,7 +15,8 @@ from jepack.encoder import build_encoder, load_encoder
 from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
 from jepack.sources import Source
-from training.commands.sweep import Run, combinations, fixed_views, loss_on, run_all, show
+from training.commands.ranking import fixed_views, ranking_loss
+from training.commands.sweep import Run, combinations, run_all, show
 from training.parallel import Ranks
 from training.run import prepare
 from training.settings import TrainConfig, recipe
@@ -82,7 +83,7 @@ def test_a_score_is_taken_with_directions_that_no_setting_of_the_run_changes(
     source = Source.of(digits_folder)
     views = fixed_views(prepare(tiny(), source, alone, cache_root=tmp_path))
     found = {
-        loss_on(encoder, views, replace(tiny(), **change), tiny())
+        ranking_loss(encoder, views, replace(tiny(), **change), tiny())
         for change in ({}, {"seed": 5}, {"slices": 64}, {"learning_rate": 1.0})
     }
     assert len(found) == 1

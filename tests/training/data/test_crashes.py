@@ -29,7 +29,7 @@ def build(folder: Path, data: Path) -> None:
     building.decoded = deadly  # type: ignore[assignment]
     building.BLOCK = 16
     files = find_images(data)
-    building.build(folder / "cache", files, 8, 1, None, 0.1, 1, None)
+    building.build_cache(folder / "cache", files, 8, 1, None, 0.1, 1, None)
 
 
 @pytest.mark.timeout(120)

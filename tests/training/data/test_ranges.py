@@ -192,12 +192,12 @@ def test_pages_of_one_file_are_never_on_both_sides_of_a_split(tmp_path: Path) ->
 def test_views_of_200_channels_are_those_of_fewer_channels_side_by_side(name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 200), dtype=np.uint8)
     look = replace(preset(name), jitter=0.0, band_dropout=0.0)
-    numbers = draw(2, 1, seed=0, step=0, look=look)
+    numbers = draw(2, 1, seed=0, step=0, preset=look)
     boxes = crop_boxes(np.array([[60, 70]]), numbers, 32, (0.2, 1.0), look)
 
     def views(channels: slice) -> Any:
         some = np.ascontiguousarray(image[..., channels])
-        return cut_views([some], boxes, numbers=numbers, look=look)
+        return cut_views([some], boxes, numbers=numbers, preset=look)
 
     found = views(slice(0, 200))
     assert found.shape == (2, 1, 32, 32, 200)

@@ -49,7 +49,7 @@ def build(config: TrainConfig, here: Ranks = ALONE) -> Any:
     )  # fmt: skip
     if config.precision == "fp64":
         encoder.double()
-    return registry.build(config, encoder, here)
+    return registry.build_method(config, encoder, here)
 
 
 # masks

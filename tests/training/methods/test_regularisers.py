@@ -112,7 +112,7 @@ def test_a_collapsed_start_grows_to_unit_variance_in_all_dimensions(
     """Two noisy views of points on a plane, and a linear map that starts at a thirtieth of its size."""
     torch.manual_seed(0)
     config = TrainConfig(regulariser=name, slices=64, sigreg_weight=weight)
-    regulariser = regularisers.build(config)
+    regulariser = regularisers.build_regulariser(config)
     model = nn.Linear(8, 4)
     with torch.no_grad():
         model.weight.mul_(0.03)
@@ -131,7 +131,7 @@ def test_a_collapsed_start_grows_to_unit_variance_in_all_dimensions(
 
 def test_an_unknown_regulariser_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be sigreg or visreg"):
-        regularisers.build(replace(TrainConfig(), regulariser="vicreg"))
+        regularisers.build_regulariser(replace(TrainConfig(), regulariser="vicreg"))
 
 
 def test_visreg_with_a_sigreg_lambda_is_doubted() -> None:

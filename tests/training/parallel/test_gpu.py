@@ -162,7 +162,7 @@ def prepared(
 ) -> tuple[starting.Session, Ranks, Cutter, Finisher]:
     here = Ranks(0, 1, choose_device("cuda"))
     torch.manual_seed(0)
-    session = starting.build(config, here)
+    session = starting.build_session(config, here)
     session.state.total = 100
     cache = open_cache(data, side=40, channels=config.channels, root=tmp_path / "cache")
     look = preset(config.preset, config.view_overrides)

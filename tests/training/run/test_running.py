@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from training.parallel import Ranks
-from training.run import Session, build, one_step, seed_everything
+from training.run import Session, build_session, one_step, seed_everything
 from training.run.running import RunningFigures
 from training.settings import TrainConfig, recipe
 from training.views import Views
@@ -30,7 +30,7 @@ def tiny(**changes: Any) -> TrainConfig:
 
 def session_of(config: TrainConfig) -> Session:
     seed_everything(config, 0, ALONE)
-    session = build(config, ALONE)
+    session = build_session(config, ALONE)
     session.state.total = 10
     return session
 

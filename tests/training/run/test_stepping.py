@@ -13,11 +13,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training import bundling
-from training import train as stage
+from training import bundling, loop
 from training.data import images
 from training.parallel import Ranks, stop_signals
-from training.run import Entry, Session, Unread, judge, saving, starting, stepping, take_step
+from training.run import Entry, Session, Unread, judge, starting, stepping, take_step, weights
 from training.run.stepping import Reading
 from training.settings import TrainConfig, recipe
 from training.train import train
@@ -51,7 +50,7 @@ def views(step: int, value: float | None = None) -> Views:
 def made(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, *, like_gpu: bool) -> Session:
     """A run's state; with the optimizer's one kernel and late figures, as on a GPU, where `like_gpu`."""
     torch.manual_seed(0)
-    session = starting.build(config, HERE)
+    session = starting.build_session(config, HERE)
     session.state.total = 100
     if like_gpu:
         for group in session.state.optimizer.param_groups:
@@ -149,7 +148,7 @@ def test_a_checkpoint_goes_on_with_the_kernel_of_its_new_device(
     old, new = (made(monkeypatch, CONFIG, like_gpu=kind) for kind in (from_gpu, not from_gpu))
     take_step(CONFIG, old, views(0), HERE)
     own = [group["fused"] for group in new.state.optimizer.param_groups]
-    saving.load_plain(new.state, copy.deepcopy(saving.plain(old.state)))
+    weights.load_plain(new.state, copy.deepcopy(weights.plain(old.state)))
     assert [group["fused"] for group in new.state.optimizer.param_groups] == own
     assert all(torch.equal(kept(old)[name], value) for name, value in kept(new).items())
     take_step(CONFIG, new, views(1), HERE)
@@ -190,7 +189,7 @@ def test_a_run_stopped_while_its_bundle_is_made_goes_straight_to_it(
         with pytest.raises(KeyboardInterrupt):
             train(config, digits_folder, run, **options)
     log = (run / "log.jsonl").read_text()
-    monkeypatch.setattr(stage, "Checker", stop)  # nothing of the steps is begun
-    monkeypatch.setattr(stage, "Prefetcher", stop)
+    monkeypatch.setattr(loop, "Checker", stop)  # nothing of the steps is begun
+    monkeypatch.setattr(loop, "Prefetcher", stop)
     assert train(config, digits_folder, run, **options) is not None
     assert (run / "log.jsonl").read_text() == log

@@ -10,10 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from jepack.decoding import Preprocessing
+from jepack.encoder import Encoder, EncoderGraph, Projector, ProjectorConfig
 from jepack.errors import ConfigError
+from jepack.measures import Calibration
 from training.data import open_cache
 from training.settings import PRESETS, TrainConfig, override, preset
-from training.views import Cutter, Finisher, crop_boxes, cut_on_device, cut_views, draw, pack_images
+from training.views import (
+    Cutter,
+    Finisher,
+    Normalise,
+    crop_boxes,
+    cut_on_device,
+    cut_views,
+    draw,
+    pack_images,
+)
 from training.views.boxes import Draw
 from training.views.cpu import photometry
 from training.views.cpu_light import retouch
@@ -206,3 +218,13 @@ def test_a_run_on_the_device_path_gives_what_the_cpu_path_gives(
         assert other is not None
         assert one.shape == other.shape
         assert float((one - other).abs().max()) < 8 / 255 / 0.25
+
+
+def test_training_and_the_graph_of_a_bundle_normalise_every_pixel_alike() -> None:
+    preprocessing = Preprocessing(size=16)
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    head = Projector(ProjectorConfig(in_features=4, hidden=8, out_features=2))
+    nothing = Calibration(np.zeros(2), np.eye(2))
+    graph = EncoderGraph(Encoder(torch.nn.Identity(), head), preprocessing, nothing)
+    own = Normalise(preprocessing.mean, preprocessing.std)(pixels.permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(graph.normalise(pixels), own, rtol=0, atol=1e-6)

@@ -130,7 +130,7 @@ def test_the_score_is_the_loss_in_training_mode_on_views_that_stay_the_same(
     from training.views import Finisher
 
     finisher = Finisher(
-        config, scorer.look, preprocessing.mean, preprocessing.std, torch.device("cpu")
+        config, scorer.preset, preprocessing.mean, preprocessing.std, torch.device("cpu")
     )
     loss = method.backward(finisher.finish(scorer.cutter.cut(0))).floats()["loss"]
     assert score == pytest.approx(loss / config.sigreg_weight**0.4, rel=1e-4)

@@ -1,0 +1,174 @@
+"""`jepack probe`: how much simple models get out of frozen features, by one protocol for every encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from jepack import bundle as bundles
+from jepack.bundle.card import PROBES
+from jepack.decoding import Pixels, Preprocessing
+from jepack.encoder import Encoder
+from jepack.errors import ConfigError
+from jepack.files import check_writable
+from jepack.names import kept, marked
+from jepack.sources import ImageFile, Source
+from jepack.terminal import SEED, Limit, options
+from training.commands.probe.opening import KINDS, is_checkpoint, opened
+from training.commands.probe.reading import find_labelled, read_images, read_labelled
+from training.commands.probe.scoring import Ints, mean_of, probe_column, score
+from training.commands.probe.splitting import seen_share, split_words, splits_of
+from training.commands.probe.table import keep, show
+from training.data import column, copies_across
+from training.parallel import choose_device
+from training.watch import features
+
+TESTED_ON = Limit(0, 1, above=True, below=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every encoder is probed for."""
+
+    files: list[ImageFile]
+    classes: list[str]
+    data: str  # its name in tables
+    splits: list[tuple[Ints, Ints]]  # (train, test) of `seed`, `seed` + 1, ...
+    seed: int
+    tested_on: str  # how the test images were set apart
+    control: str | None  # a column of the manifest, probed beside the label
+    values: list[str]  # of that column, one per file
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One encoder, and which of its outputs is probed."""
+
+    name: str  # in tables
+    model: Encoder
+    preprocessing: Preprocessing
+    # Most baselines have no trained projection; their embedding is what there is to compare with.
+    output: str = "embedding"
+    bundle: bundles.Bundle | None = None  # which holds it, and knows what it was fitted on
+
+
+def probe(
+    encoder: Annotated[
+        str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME or random:NAME.")
+    ],
+    data: Annotated[str, typer.Option(help="Folder with one subfolder per class.")],
+    classes: Annotated[
+        str | None, typer.Option(help="Comma-separated classes to use; default all.")
+    ] = None,
+    output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
+    size: Annotated[
+        int, typer.Option(help="Side for timm: and random: encoders, px.", min=8, max=8192)
+    ] = 224,
+    test_fraction: Annotated[
+        float,
+        typer.Option(help="Share of images tested on.", callback=options.within(TESTED_ON)),
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split.", min=0, max=SEED)] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Splits, counted from --seed; the mean is told.", min=1, max=10_000),
+    ] = 1,
+    group_by: Annotated[
+        str | None, typer.Option(help="Manifest column no split may cut through, such as patient.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Manifest column probed beside the label, such as scanner.")
+    ] = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            help="Also probe timm:NAME, random:NAME, or random (the same network untrained).",
+        ),
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep the results in the bundle and its card.")
+    ] = True,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Linear, kNN and few-shot probes on frozen features; the same protocol for every encoder.
+
+    Examples:
+      jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
+      jepack probe runs/solar/checkpoints/step-00000100 --data runs/data/solar
+      jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
+      jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
+    """
+    if output not in bundles.OUTPUTS:
+        raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
+    target = choose_device(device)
+    source = Source.of(data)
+    files, wanted = find_labelled(source, classes)
+    bundle = bundle_of(encoder, save=save)
+    model, preprocessing, name = opened(encoder, bundle, size)
+    images, files = read_labelled(files, preprocessing, source, wanted)
+    task = Task(
+        files=files, classes=wanted, data=kept(source.path.stem),
+        splits=splits_of(files, test_fraction, seed, seeds, group_by), seed=seed,
+        tested_on=split_words(files, group_by),
+        control=control, values=column(files, control) if control else [],
+    )  # fmt: skip
+    rows = [measure(task, Probed(name, model, preprocessing, output, bundle), images, target)]
+    for other in baselines or ():
+        model, preprocessing, name = opened(other, bundle, size)
+        images = read_images(files, preprocessing)
+        baseline = Probed(name, model, preprocessing)
+        if other == encoder:
+            baseline = replace(baseline, output=output, bundle=bundle)
+        rows.append(measure(task, baseline, images, target))
+    if as_json:
+        print(json.dumps({**rows[0], **({"baselines": rows[1:]} if baselines else {})}))
+    else:
+        show(rows)
+    if bundle is not None and save:
+        keep(bundle, rows)
+        console = Console(stderr=True)
+        console.print(f"kept in {marked(bundle.folder / PROBES)} and its card", highlight=False)
+
+
+def bundle_of(encoder: str, *, save: bool) -> bundles.Bundle | None:
+    """The bundle that is probed, None where the encoder is in none. With `save` it must be ours to change."""
+    if encoder.startswith(KINDS) or is_checkpoint(encoder):
+        return None
+    bundle = bundles.load(Path(encoder))
+    if save:
+        bundles.refuse_cached(bundle.folder)
+        mend = "Leave it as it is with --no-save, or probe a copy."
+        check_writable(bundle.folder, mend, replaced=True)
+    return bundle
+
+
+def measure(task: Task, probed: Probed, images: Pixels, target: torch.device) -> dict[str, Any]:
+    """One encoder's row: means over the task's splits, as tables, JSON and cards hold them."""
+    outputs = features(probed.model.to(target), images, probed.preprocessing)
+    x = outputs[bundles.OUTPUTS.index(probed.output)]
+    y = np.array([task.classes.index(str(file.label)) for file in task.files])
+    scores = [score(x, y, *split, task.seed + n) for n, split in enumerate(task.splits)]
+    copies = [copies_across(list(images), *split).share for split in task.splits]
+    row: dict[str, Any] = {
+        "encoder": probed.name, "output": probed.output, **asdict(mean_of(scores)),
+        "seeds": len(task.splits), "linear_std": float(np.std([one.linear for one in scores])),
+        "copies_across": float(np.mean(copies)), "data": task.data, "classes": task.classes,
+        "size": probed.preprocessing.size, "tested_on": task.tested_on,
+    }  # fmt: skip
+    if probed.bundle is not None:
+        row["seen_in_training"] = seen_share(probed.bundle, task.files, task.splits)
+    if task.control:
+        told = probe_column(x, task.values, task.splits)
+        row["control"] = {"column": task.control, **told}
+    return row

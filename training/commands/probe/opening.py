@@ -1,0 +1,71 @@
+"""The encoders that are probed: bundles, checkpoints, timm's published ones, untrained ones."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jepack import bundle as bundles
+from jepack.decoding import Preprocessing
+from jepack.encoder import (
+    Encoder,
+    Projector,
+    ProjectorConfig,
+    embedding_dims,
+    load_encoder,
+)
+from jepack.errors import ConfigError
+from jepack.network import build_backbone
+from training.commands.weights import fetching
+from training.run import encoder_of
+
+KINDS = ("timm:", "random:")
+
+
+def open_encoder(source: str, channels: int, size: int) -> tuple[Encoder, Preprocessing]:
+    """A bundle's or checkpoint's folder, `timm:NAME` (published weights) or `random:NAME` (untrained)."""
+    kind, _, name = source.partition(":")
+    if is_checkpoint(source):
+        return encoder_of(Path(source))
+    if kind not in ("timm", "random") or not name:
+        bundle = bundles.load(Path(source))
+        return load_encoder(bundle)[0], bundle.preprocessing
+    torch.manual_seed(0)
+    backbone = build_backbone(name, channels=channels, size=size, pretrained=kind == "timm")
+    known: Any = backbone
+    mean, std = known.pretrained_cfg.get("mean", (0.5,)), known.pretrained_cfg.get("std", (0.5,))
+    if len(mean) != channels:
+        mean, std = (float(np.mean(mean)),) * channels, (float(np.mean(std)),) * channels
+    width = embedding_dims(backbone, channels, size)
+    head = Projector(ProjectorConfig(in_features=width, hidden=8, out_features=8, layers=1))
+    preprocessing = Preprocessing(size=size, channels=channels, mean=tuple(mean), std=tuple(std))
+    return Encoder(backbone, head).eval(), preprocessing
+
+
+def is_checkpoint(source: str) -> bool:
+    return (Path(source) / "state.pt").is_file()
+
+
+def opened(
+    source: str, bundle: bundles.Bundle | None, size: int
+) -> tuple[Encoder, Preprocessing, str]:
+    """The encoder of `source`, how it wants its images, and its name in tables.
+
+    `random` alone is the bundle's own network, untrained, at the bundle's size and channels.
+    """
+    if source == "random":
+        if bundle is None:
+            raise ConfigError("--baseline random needs a bundle; else name one: random:resnet18")
+        name = f"random:{bundle.config()['architecture']}"
+        model, preprocessing = open_encoder(
+            name, bundle.preprocessing.channels, bundle.preprocessing.size
+        )
+        return model, preprocessing, name
+    with fetching(source) if source.startswith("timm:") else nullcontext():
+        model, preprocessing = open_encoder(source, 3, size)
+    named = source.startswith(KINDS) or is_checkpoint(source)
+    return model, preprocessing, source if named else bundles.load(source).name
