@@ -233,7 +233,14 @@ def rivals(found: dict[str, Rows], parts: list[Any], args: argparse.Namespace) -
                 size = args.calibration if name == "unchanged" else LONGEST * args.rival_trials
                 arrays[f"{number}/{name}"] = draws(found, rows, name, size, rng)
         np.savez(Path(work) / "streams.npz", **arrays)
-        command = [args.rivals, RIVALS, Path(work) / "streams.npz", str(args.per), str(LONGEST)]
+        command = [
+            args.rivals,
+            RIVALS,
+            Path(work) / "streams.npz",
+            str(args.per),
+            str(LONGEST),
+            args.sides,
+        ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{args.rivals}: {done.stderr[-2000:]}")
@@ -296,6 +303,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=20_480, help="unchanged images, rivals")
     parser.add_argument("--rival-splits", type=int, default=2)
     parser.add_argument("--rival-trials", type=int, default=3)
+    parser.add_argument("--sides", default="", help="rivals to run, by comma; default all four")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     console, bundle = Console(width=150), bundles.load(args.bundle)

@@ -1,6 +1,6 @@
 """Evidently and DataEval on the streams of benchmarks/drift.py. Runs in an environment of their own.
 
-    python drift_rivals.py STREAMS.npz IMAGES_PER_FALSE_ALARM LONGEST
+    python drift_rivals.py STREAMS.npz IMAGES_PER_FALSE_ALARM LONGEST [SIDE,SIDE]
 
 Prints JSON: for each side and change the delays in images, None where no window alarmed.
 """
@@ -103,9 +103,11 @@ def main() -> None:
     with np.load(sys.argv[1]) as found:
         streams = dict(found)
     told = {}
-    for side, make in SIDES.items():
+    for side in sys.argv[4].split(",") if sys.argv[4:] and sys.argv[4] else SIDES:
         for size in WINDOWS:
-            told[f"{side}, {size}"] = run(streams, make, size, float(sys.argv[2]), int(sys.argv[3]))
+            told[f"{side}, {size}"] = run(
+                streams, SIDES[side], size, float(sys.argv[2]), int(sys.argv[3])
+            )
     print(json.dumps(told))
 
 
