@@ -20,7 +20,7 @@ from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
 from jepack.bundle import OUTPUTS
-from jepack.client import Client, Embeddings, Endpoint, Item
+from jepack.client import Client, Embeddings, Endpoint, Item, read_saved
 from jepack.decoding import Window
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
@@ -137,19 +137,9 @@ def default_of(path: Path) -> str:
 
 def read_file(path: Path, output: str) -> EmbeddingsFile:
     """Read one output of an .npz of `jepack embed`. Raises ArtifactError saying what it lacks."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, vectors = arrays["path"], arrays[output]
-            fingerprint = str(arrays[f"fingerprint_{output}"])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error)
-        raise ArtifactError(
-            f"{path}: not a file of embeddings ({reason}). Make it: jepack embed DATA --out photos.npz"
-        ) from error
-    if vectors.ndim != 2 or len(vectors) != len(names):
-        raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
-    rows = dict(zip(map(stored, names.tolist()), vectors, strict=True))
-    return EmbeddingsFile(rows, fingerprint)
+    found = read_saved(path, output)
+    rows = dict(zip(map(stored, found.names), found.vectors, strict=True))
+    return EmbeddingsFile(rows, found.fingerprint)
 
 
 def from_file(

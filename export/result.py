@@ -15,7 +15,7 @@ from export.timing import processor
 from jepack import bundle as bundles
 from jepack.bundle import Bundle, card, standing
 from jepack.files import write_bytes, write_json
-from jepack.measures import isotropy
+from jepack.measures import Null, isotropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class ExportResult:
     exports: list[ExportedFile]
     gate: dict[str, Any]  # passed, forced, refusals, warnings, thresholds
     promises: dict[str, bool]
+    null: Null | None = None  # to be written; None keeps what the bundle has
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,6 +83,9 @@ def write(result: ExportResult, source: Source) -> Bundle:
     bundle = result.bundle
     changes = {"gate": result.gate, "promises": result.promises}
     with bundles.editing(bundle, changes) as stage:
+        if result.null is not None:
+            (stage / bundles.NULL).unlink(missing_ok=True)
+            bundles.write_null(stage, result.null)
         for item in result.exports:
             (stage / item.file).unlink(missing_ok=True)
             if item.written:

@@ -25,7 +25,7 @@ from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ConfigError, GateError
 from jepack.files import check_writable
-from jepack.measures import isotropy
+from jepack.measures import Null, isotropy, null_where_possible
 from jepack.sources import source as sources
 
 __all__ = [
@@ -183,7 +183,16 @@ def result_of(
             **({"against": judged.compared.to_json()} if judged.compared else {}),
         },
         promises=gates.promises(judged.truth.projection, evaluation, thresholds),
+        null=null_of(bundle, judged.truth, evaluation),
     )
+
+
+def null_of(bundle: Bundle, truth: Outputs, evaluation: Evaluation) -> Null | None:
+    """The null of the held-out images: None where there are too few, or where the bundle's rests on more."""
+    images, own = evaluation.held_out_count, bundle.null()
+    if not images or (own is not None and own.images.sum() >= images):
+        return None
+    return null_where_possible(truth.held_out(evaluation).projection)
 
 
 def stop_at_refusals(bundle: Bundle, verdict: Verdict, *, force: bool) -> None:

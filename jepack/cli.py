@@ -64,6 +64,11 @@ COMMANDS = {
     "pull": ("jepack.hub.commands", "pull", "Fetch a bundle from the Hub at a pinned revision."),
     "serve": ("serving.cli", "serve", "Serve a bundle on NVIDIA Triton."),
     "embed": ("serving.embedding", "embed", "Embed a folder of images through the endpoint."),
+    "drift": (
+        "jepack.commands.drift",
+        "drift",
+        "Compare images with those a bundle was judged by.",
+    ),
     "index": ("app.cli", "index", "Build a vector index of a folder of images."),
     "search": ("app.cli", "search", "Find the nearest images of an index."),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),

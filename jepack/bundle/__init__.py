@@ -21,6 +21,7 @@ from jepack.bundle.making import (
     write_manifest,
     writing,
 )
+from jepack.bundle.ordinary import NULL, write_null
 from jepack.bundle.origin import REVISION, SOURCE, Source, edited, source_of
 from jepack.bundle.rules import PRETRAINED_CFG, argument_problems, config_problems, table_problems
 from jepack.bundle.verifying import printable, read_manifest, verify
@@ -29,6 +30,7 @@ __all__ = [
     "MANIFEST",
     "MAX_SIGNATURE",
     "MAX_TENSORS",
+    "NULL",
     "ONNX_NAMES",
     "OUTPUTS",
     "PRETRAINED_CFG",
@@ -59,5 +61,6 @@ __all__ = [
     "verify",
     "write_loader_files",
     "write_manifest",
+    "write_null",
     "writing",
 ]

@@ -17,9 +17,11 @@ from safetensors.numpy import load_file
 
 from jepack.bundle import origin
 from jepack.bundle.contents import OUTPUTS
+from jepack.bundle.ordinary import read_null
 from jepack.bundle.verifying import read_manifest, verify
 from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError
+from jepack.measures import Null
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Bundle:
     def golden(self) -> dict[str, npt.NDArray[Any]]:
         """`images` [N, H, W, C] uint8, and the `embedding`, `projection` PyTorch gave for them."""
         return load_file(self.folder / "golden.safetensors")
+
+    def null(self) -> Null | None:
+        """What held-out images look like to the projection; None where nobody measured it."""
+        return read_null(self.folder)
 
     def config(self) -> dict[str, Any]:
         """timm's config.json, with our block under "jepack"."""

@@ -26,6 +26,7 @@ from jepack.bundle.hardening import (
     read_json,
     safetensors_problems,
 )
+from jepack.bundle.ordinary import NULL, null_problems
 from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import sha256_of
@@ -110,6 +111,8 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
     problems += projector_problems(
         folder / "projector.safetensors", read_json(folder / "config.json")
     )
+    if NULL in manifest["files"]:
+        problems += null_problems(folder / NULL, manifest)
     return problems + golden_problems(folder / "golden.safetensors", manifest, OUTPUTS)
 
 

@@ -1,5 +1,6 @@
 """Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here."""
 
+from jepack.client.saved import Saved, read_saved
 from jepack.client.transport import check_address
 from jepack.client.triton import DEFAULT_URL, BusyError, Client, Embeddings, Endpoint, Item
 
@@ -10,5 +11,7 @@ __all__ = [
     "Embeddings",
     "Endpoint",
     "Item",
+    "Saved",
     "check_address",
+    "read_saved",
 ]

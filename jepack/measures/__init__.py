@@ -1,11 +1,26 @@
-"""What embeddings are worth: how isotropic they are, how well they find their like. numpy only."""
+"""What embeddings are worth: how isotropic they are, how well they find their like,
+and whether images still look like those kept aside (`fit_null`, `Null`, `Watcher`). numpy only."""
 
+from jepack.measures.comparison import Comparison, compare
+from jepack.measures.drift import DriftReport, Sample, Watcher, Window, samples
 from jepack.measures.isotropy import Calibration, IsotropyReport
 from jepack.measures.neighbours import similarities, unit, vote
+from jepack.measures.null import Null
+from jepack.measures.replay import fit_null, null_where_possible
 
 __all__ = [
     "Calibration",
+    "Comparison",
+    "DriftReport",
     "IsotropyReport",
+    "Null",
+    "Sample",
+    "Watcher",
+    "Window",
+    "compare",
+    "fit_null",
+    "null_where_possible",
+    "samples",
     "similarities",
     "unit",
     "vote",

@@ -19,7 +19,7 @@ from jepack.bundle import Bundle, card
 from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, encoder_files
 from jepack.files import write_bytes, write_json
-from jepack.measures import Calibration, isotropy, retrieval
+from jepack.measures import Calibration, isotropy, null_where_possible, retrieval
 from jepack.names import kept
 from jepack.sources import class_ids
 from training.bundling.origin import pick
@@ -125,6 +125,8 @@ def assemble(
         save_file(golden, stage / "golden.safetensors")
         write_json(stage / "isotropy.json", measured)
         write_encoder(stage, encoder, calibration, content)
+        if null := null_where_possible(projection, seed=content.seed):
+            bundle.write_null(stage, null)
         if content.recipe is not None:
             write_json(stage / "recipe.json", content.recipe)
         if content.curves is not None and content.curves.is_file():

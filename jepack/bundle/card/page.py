@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jepack.bundle import origin, privacy
-from jepack.bundle.card import about, gate, history, measured, search
+from jepack.bundle.card import about, gate, history, measured, search, watching
 from jepack.bundle.card.markdown import read_json
 from jepack.bundle.card.measured import isotropy_of
 from jepack.bundle.card.metadata import eval_results_yaml, front_matter
@@ -69,6 +69,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
         search.section(manifest),
         measured.isotropy(isotropy, PICTURE if PICTURE in present else None),
         gate.gate(manifest),
+        watching.section(folder),
         gate.exports(isotropy),
         about.loading(manifest, present, repo),
         about.use(manifest),

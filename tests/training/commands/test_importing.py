@@ -277,7 +277,7 @@ def test_a_folder_that_asks_timm_for_more_than_a_network_is_refused(
         open_source(str(tmp_path), None, channels=3, size=64)
 
 
-def test_what_search_should_use_is_measured_where_labels_suffice(
+def test_what_search_should_use_and_a_null_are_measured_where_images_suffice(
     weights: Path, imported: Any, tmp_path: Path
 ) -> None:
     words = ("--encoder", "resnet10t", "--size", "32")
@@ -291,6 +291,10 @@ def test_what_search_should_use_is_measured_where_labels_suffice(
     assert found["outputs"]["embedding"]["mean_average_precision"] > 1.5 * found["chance"]
     assert more.default_output == found["output"]
     assert "75 held-out images ask" in (more.folder / "README.md").read_text()
+    null = more.null()
+    assert few.null() is None
+    assert null is not None
+    assert null.images.tolist() == [38, 37]
 
 
 def test_a_folder_in_timms_format_brings_its_own_settings(model: Any, tmp_path: Path) -> None:

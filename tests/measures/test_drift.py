@@ -1,0 +1,188 @@
+"""Nulls and the watching of projections: what they promise of ordinary images, and what they must see."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+from jepack.errors import ConfigError, DataError
+from jepack.measures import DriftReport, Null, Watcher, fit_null, samples
+from jepack.measures.isotropy import kolmogorov
+
+DIMS = 12
+
+
+def domain(count: int, seed: int) -> np.ndarray:
+    """Images of one domain: two unequal clusters with heavy tails, far from N(0, I)."""
+    rng = np.random.default_rng([seed, 11])
+    x = rng.standard_t(6, size=(count, DIMS))
+    return x * np.linspace(0.3, 1.5, DIMS) + np.where(rng.random((count, 1)) < 0.3, 2.0, -0.5)
+
+
+@cache
+def ordinary() -> Null:
+    return fit_null(domain(600, 0), runs=48)
+
+
+def test_atypicality_is_uniform_on_images_that_made_neither_half() -> None:
+    unseen = np.concatenate(
+        [fit_null(domain(400, s), runs=1).p_values(domain(200, 99 + s)) for s in range(10)]
+    )
+    # 2,000 values of ten nulls: one null alone strays by the luck of its 200 scores.
+    assert kolmogorov(unseen) < 1.63 / math.sqrt(2000) + 0.02
+    assert abs((unseen <= 0.05).mean() - 0.05) < 0.02
+
+
+def test_images_with_equal_scores_get_a_careful_p_value() -> None:
+    """Half of all images are the same picture; a share p of them at most may have a value of p."""
+    rng = np.random.default_rng(3)
+    x = domain(800, 3).astype(np.float32)
+    x[rng.random(800) < 0.5] = x[0]
+    null = fit_null(x[:400], runs=1)
+    p = null.p_values(x[400:])
+    assert all((p <= level).mean() <= level + 0.06 for level in (0.05, 0.1, 0.3, 0.5, 0.9))
+    assert len(set(p[(x[400:] == x[0]).all(axis=1)])) == 1
+
+
+def test_strange_images_are_atypical() -> None:
+    assert (ordinary().p_values(domain(100, 5) * 4) <= 0.05).mean() > 0.8
+
+
+def test_no_embedding_is_in_a_null_and_it_survives_its_file() -> None:
+    null = ordinary()
+    tensors = null.tensors()
+    again = Null.of(tensors)
+    x = domain(300, 7)
+    np.testing.assert_array_equal(null.features(x), again.features(x))
+    assert null.threshold(1e6) == again.threshold(1e6)
+    held_out = domain(600, 0).astype(np.float32)
+    rows = [row for value in tensors.values() if value.ndim == 2 for row in (*value, *value.T)]
+    rows = [row for row in rows if len(row) == DIMS]
+    distances = [np.abs(held_out - row).max(axis=1).min() for row in rows]
+    assert min(distances) > 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16, 300])
+def test_what_a_watcher_finds_does_not_depend_on_the_batches(batch: int) -> None:
+    x = domain(1500, 8)
+    whole, parts = Watcher(ordinary()), Watcher(ordinary())
+    expected = whole.add(x)
+    found = np.concatenate([parts.add(x[i : i + batch]) for i in range(0, len(x), batch)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.shape == (1500 // 16, 7, 3)
+    assert json.dumps(whole.report().to_json())[:60] == json.dumps(parts.report().to_json())[:60]
+
+
+def test_a_window_is_of_the_latest_images_alone() -> None:
+    x = domain(4096 + 320, 9)
+    long, fresh = Watcher(ordinary()), Watcher(ordinary())
+    long.add(domain(5000 - 5000 % 16, 10) + 3)
+    long.add(x)
+    fresh.add(x)
+    for a, b in zip(long.report().windows, fresh.report().windows, strict=True):
+        assert a.length == b.length
+        assert a.z == pytest.approx(b.z, abs=1e-6)
+        assert a.atypical == pytest.approx(b.atypical)
+
+
+def test_ordinary_images_alarm_no_more_often_than_promised() -> None:
+    """Six nulls of one domain, each watching 10,000 fresh images of it: at most 12 alarms are promised, and
+    chance makes more than 24 of them once in a thousand times. The null's own error must not alarm."""
+    alarms = 0
+    for seed in range(6):
+        watcher = Watcher(fit_null(domain(500, seed), runs=24), images_per_false_alarm=5_000)
+        watcher.add(domain(10_000, 1000 + seed))
+        alarms += watcher.report().alarms
+    assert alarms <= 24
+
+
+@pytest.mark.parametrize(
+    ("change", "within"),
+    [
+        (lambda x: x + 1.0, 64),
+        (lambda x: x * 2, 64),
+        (lambda x: np.abs(x), 64),
+        (lambda x: np.where(np.arange(len(x))[:, None] % 10 == 0, x * 6, x), 512),
+        (lambda x: x + 0.5, 1024),
+    ],
+    ids=["another mean", "another scale", "another shape", "a tenth strange", "a weak shift"],
+)
+def test_drift_alarms_within_a_window(change, within: int) -> None:
+    watcher = Watcher(ordinary())
+    watcher.add(domain(4096, 20))
+    assert not watcher.report().alarm
+    watcher.add(change(domain(within, 21)))
+    report = watcher.report()
+    assert report.alarm
+    assert report.alarms == 1
+    assert 4096 < report.alarm_at <= 4096 + within
+
+
+def test_an_alarm_ends_when_the_images_are_ordinary_again() -> None:
+    watcher = Watcher(ordinary())
+    watcher.add(domain(256, 22) + 2)
+    assert watcher.report().alarm
+    watcher.add(domain(8192, 23))
+    assert not watcher.report().alarm
+    assert watcher.report().alarms == 1
+
+
+def test_a_rarer_false_alarm_needs_a_higher_threshold() -> None:
+    thresholds = [ordinary().threshold(10.0**power) for power in range(2, 13)]
+    assert thresholds == sorted(thresholds)
+    assert thresholds[-1] > thresholds[4] > 3
+
+
+def test_a_report_tells_figures_of_full_windows_only() -> None:
+    watcher = Watcher(ordinary())
+    watcher.add(domain(100, 24) + 1)
+    told = watcher.report().to_json()
+    assert [window["full"] for window in told["windows"]] == [True] + [False] * 6
+    assert told["windows"][1]["z"] is None
+    first = told["windows"][0]
+    assert first["scale"] == pytest.approx(1, abs=0.3)
+    spread = math.sqrt(float(ordinary().spread))
+    assert first["mean_shift"] == pytest.approx(math.sqrt(DIMS) / spread, abs=0.25)
+    assert told["images"] == 100
+    json.dumps(told, allow_nan=False)
+
+
+def test_samples_are_those_prometheus_takes() -> None:
+    watcher = Watcher(ordinary())
+    watcher.add(domain(64, 25))
+    found = list(samples(watcher.report(), {"model": "cells"}))
+    assert {sample.labels["model"] for sample in found} == {"cells"}
+    names = [sample.name for sample in found]
+    assert len(set(names)) == len([n for i, n in enumerate(names) if i == 0 or names[i - 1] != n])
+    assert next(s.value for s in found if s.name == "jepack_drift_images_total") == 64
+    assert {s.labels["window"] for s in found if s.name == "jepack_drift_distance_z"} == {"64"}
+    assert all(math.isfinite(sample.value) for sample in found)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (np.zeros((63, 4)), "64 or more"),
+        (np.zeros(100), "64 or more"),
+        (np.full((100, 4), np.nan), "finite"),
+        (np.ones((100, 4)), "vary"),
+    ],
+)
+def test_a_null_of_unusable_projections_is_refused(x: np.ndarray, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        fit_null(x)
+
+
+def test_a_batch_that_cannot_be_watched_leaves_no_trace() -> None:
+    watcher = Watcher(ordinary())
+    for bad in (np.zeros((3, DIMS + 1)), np.full((3, DIMS), np.inf)):
+        with pytest.raises(DataError):
+            watcher.add(bad)
+    assert watcher.report().images == 0
+    assert isinstance(watcher.report(), DriftReport)
+    with pytest.raises(ConfigError, match="1 to"):
+        Watcher(ordinary(), images_per_false_alarm=float("nan"))
