@@ -1,6 +1,6 @@
 """Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here."""
 
-from jepack.client.transport import check_address
+from jepack.client.transport import ImageError, check_address
 from jepack.client.triton import DEFAULT_URL, BusyError, Client, Embeddings, Endpoint, Item
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Client",
     "Embeddings",
     "Endpoint",
+    "ImageError",
     "Item",
     "check_address",
 ]
