@@ -23,14 +23,20 @@ class Answered:
     """What the engine gave for a request: rows of the good images, and why the others are not there."""
 
     asked: Asked
-    rows_ND: Rows
+    rows: dict[str, Rows]  # of both outputs, each [N, D]
     good: list[int]  # numbers of the images that the rows belong to
     bad: dict[int, str]  # number of an image: reason
     endpoint: Endpoint
     request_id: str
 
+    @property
+    def rows_ND(self) -> Rows:
+        """Of the output that was asked for, normalised if that was."""
+        return shaped(self.rows[self.asked.options.output], self.asked.options)
 
-Writer = Callable[[Answered], tuple[bytes, str]]  # body and content type
+
+Written = tuple[bytes, dict[str, str]]  # body and headers
+Writer = Callable[[Answered], Written]
 
 
 def written(rows_ND: Rows, options: Options) -> list[Any]:
@@ -65,8 +71,8 @@ def beside(answered: Answered) -> dict[str, Any]:
     return told
 
 
-def as_json(value: dict[str, Any]) -> tuple[bytes, str]:
-    return json.dumps(value, allow_nan=False).encode(), "application/json"
+def as_json(value: dict[str, Any]) -> Written:
+    return json.dumps(value, allow_nan=False).encode(), {"content-type": "application/json"}
 
 
 def data_of(answered: Answered) -> list[dict[str, Any]]:
@@ -77,7 +83,7 @@ def data_of(answered: Answered) -> list[dict[str, Any]]:
     ]
 
 
-def openai(answered: Answered) -> tuple[bytes, str]:
+def openai(answered: Answered) -> Written:
     """Tokens are zero: there is no text."""
     return as_json({
         "object": "list",
@@ -88,7 +94,7 @@ def openai(answered: Answered) -> tuple[bytes, str]:
     })  # fmt: skip
 
 
-def cohere(answered: Answered) -> tuple[bytes, str]:
+def cohere(answered: Answered) -> Written:
     kinds = answered.asked.fields.get("embedding_types") or ["float"]
     options = answered.asked.options
     by_kind = {
@@ -105,7 +111,7 @@ def cohere(answered: Answered) -> tuple[bytes, str]:
     })  # fmt: skip
 
 
-def voyage(answered: Answered) -> tuple[bytes, str]:
+def voyage(answered: Answered) -> Written:
     """Its client wants all four counts."""
     usage = {"text_tokens": 0, "image_pixels": answered.asked.pixels, "video_pixels": 0,
              "total_tokens": 0}  # fmt: skip
@@ -118,7 +124,7 @@ def voyage(answered: Answered) -> tuple[bytes, str]:
     })  # fmt: skip
 
 
-def weaviate(answered: Answered) -> tuple[bytes, str]:
+def weaviate(answered: Answered) -> Written:
     row = answered.rows_ND[0].tolist()
     return as_json({
         "id": answered.asked.fields.get("id"), "vector": row, "dim": len(row), **beside(answered),

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from jepack import __version__
 from jepack.client import BusyError, ImageError
 from jepack.errors import ServerError
-from serving.gateway import answers, describe, parse
+from serving.gateway import answers, describe, oip, parse
 from serving.gateway.engines import Embedded, Engine
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.front import Front, refused
@@ -60,17 +60,17 @@ class Place:
             )
             request_id = request.state.request_id
 
-            def work(left_s: float) -> tuple[bytes, str, dict[str, int]]:
+            def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
                 asked = parse.parsed(received, dialect, self.engine.endpoint, self.limits)
                 answered = self.embed(asked, request_id, left_s)
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
-                return *writer(answered), told
+                return writer(answered), told
 
-            content, media, told = await self.queue.run(work)
+            (content, headers), told = await self.queue.run(work)
         finally:
             self.queue.release(len(body))
         request.state.told = told
-        return Response(content, headers={"content-type": media})
+        return Response(content, headers=headers)
 
     def embed(self, asked: parse.Asked, request_id: str, left_s: float) -> answers.Answered:
         """Raises Refusal for a bad image by its name in the request, and for an engine that fails."""
@@ -91,7 +91,6 @@ class Place:
         return self.checked(asked, found, request_id)
 
     def checked(self, asked: parse.Asked, found: Embedded, request_id: str) -> answers.Answered:
-        rows_ND = answers.shaped(found.rows[asked.options.output], asked.options)
         good = [number for number in range(len(asked.images)) if number not in found.bad]
         self.metrics.images.labels("embedded").inc(len(good))
         self.metrics.images.labels("refused").inc(len(found.bad))
@@ -100,9 +99,11 @@ class Place:
             raise invalid(
                 "invalid_image", f"{reason} (and no other image is good)", asked.params[number]
             )
-        if not np.isfinite(rows_ND).all():
+        if not all(np.isfinite(rows).all() for rows in found.rows.values()):
             raise Refusal(500, "non_finite", "the encoder gave values that are no numbers")
-        return answers.Answered(asked, rows_ND, good, found.bad, self.engine.endpoint, request_id)
+        return answers.Answered(
+            asked, found.rows, good, found.bad, self.engine.endpoint, request_id
+        )
 
 
 def build(
@@ -170,6 +171,10 @@ def add_pages(app: FastAPI, place: Place) -> None:
         await ready()
         return Response(status_code=204)
 
+    async def infer(name: str, request: Request) -> Response:
+        oip.check_model(name, endpoint)
+        return await place.answer(request, oip.read, oip.answer)
+
     async def figures() -> Response:
         return Response(place.metrics.page(), headers={"content-type": CONTENT_TYPE})
 
@@ -185,6 +190,8 @@ def add_pages(app: FastAPI, place: Place) -> None:
         "/.well-known/ready", weaviate_ready, status_code=204, include_in_schema=False
     )
     app.add_api_route("/meta", models, include_in_schema=False)
+    app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"], include_in_schema=False)
+    app.include_router(oip.routes(endpoint, ready))
     app.add_api_route("/metrics", figures)
 
 

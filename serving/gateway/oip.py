@@ -7,25 +7,35 @@ Triton's binary extension, in which JSON comes first and every file after its le
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
+from fastapi import APIRouter
 
+from jepack import __version__
 from jepack.client import Endpoint
-from jepack.decoding import SERVED
-from serving.gateway.answers import Answered, shaped
+from serving.gateway.answers import Answered, Written, shaped
 from serving.gateway.errors import Refusal, invalid
-from serving.gateway.parse import Asked, Received, json_object
+from serving.gateway.limits import Limits
+from serving.gateway.parse import Found, Received, json_object
 
+NAME = "embed"
 INPUT = "image"
 HEAD_SIZE = "inference-header-content-length"
 OUTPUTS = ("embedding", "projection")
 
 
-def values_of(received: Received) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
+def read(received: Received, limits: Limits) -> Found:
     """Images, as bytes where they came in binary, and the JSON. Raises Refusal."""
     told = received.headers.get(HEAD_SIZE)
-    size = len(received.body) if told is None else int(told) if told.isascii() and told.isdigit() else -1
+    size = (
+        len(received.body)
+        if told is None
+        else int(told)
+        if told.isascii() and told.isdigit()
+        else -1
+    )
     if not 0 <= size <= len(received.body):
         raise invalid("invalid_header", f"{told!r:.40} of {len(received.body)} bytes", HEAD_SIZE)
     body, rest = json_object(received.body[:size]), received.body[size:]
@@ -38,7 +48,9 @@ def values_of(received: Received) -> tuple[list[tuple[str, Any]], dict[str, Any]
     if (binary := parameters_of(given).get("binary_data_size")) is not None:
         if binary != len(rest):
             raise invalid(
-                "invalid_inputs", f"binary_data_size {binary!r:.20}, {len(rest)} bytes came", "inputs[0]"
+                "invalid_inputs",
+                f"binary_data_size {binary!r:.20}, {len(rest)} bytes came",
+                "inputs[0]",
             )
         return binary_values(rest), body
     data = given.get("data")
@@ -58,8 +70,10 @@ def binary_values(data: bytes) -> list[tuple[str, Any]]:
     at = 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "little")
-        if at + 4 + size > len(data) or size > SERVED.bytes:
-            raise invalid("invalid_inputs", "the binary data ends inside an image", f"image[{len(values)}]")
+        if at + 4 + size > len(data):
+            raise invalid(
+                "invalid_inputs", "the binary data ends inside an image", f"image[{len(values)}]"
+            )
         values.append((f"image[{len(values)}]", data[at + 4 : at + 4 + size]))
         at += 4 + size
     return values
@@ -71,19 +85,21 @@ def wanted(body: dict[str, Any]) -> list[tuple[str, bool]]:
     asked = body.get("outputs")
     if not asked:
         return [(name, all_binary) for name in OUTPUTS]
-    found = []
+    found: list[tuple[str, bool]] = []
     for number, one in enumerate(asked if isinstance(asked, list) else [asked]):
         name = one.get("name") if isinstance(one, dict) else None
         if name not in OUTPUTS:
             raise invalid(
-                "invalid_outputs", f"{name!r:.40}; there are {', '.join(OUTPUTS)}", f"outputs[{number}]"
+                "invalid_outputs",
+                f"{name!r:.40}; there are {', '.join(OUTPUTS)}",
+                f"outputs[{number}]",
             )
         found.append((name, bool(parameters_of(one).get("binary_data", all_binary))))
     return found
 
 
-def answer(answered: Answered) -> tuple[bytes, str, dict[str, str]]:
-    """JSON, followed by the outputs that were asked for in binary: body, content type, headers."""
+def answer(answered: Answered) -> Written:
+    """JSON, followed by the outputs that were asked for in binary."""
     asked, outputs, blobs = answered.asked, [], []
     for name, binary in wanted(asked.fields):
         rows_ND = shaped(answered.rows[name], asked.options)
@@ -95,25 +111,26 @@ def answer(answered: Answered) -> tuple[bytes, str, dict[str, str]]:
             told["data"] = rows_ND.reshape(-1).tolist()
         outputs.append(told)
     head = json.dumps({
-        "model_name": "embed",
+        "model_name": NAME,
         "model_version": "1",
         "id": str(asked.fields.get("id") or answered.request_id),
         "parameters": {f"fingerprint_{k}": v for k, v in answered.endpoint.fingerprints.items()},
         "outputs": outputs,
     }).encode()  # fmt: skip
     if not blobs:
-        return head, "application/json", {}
-    return head + b"".join(blobs), "application/octet-stream", {HEAD_SIZE: str(len(head))}
+        return head, {"content-type": "application/json"}
+    headers = {"content-type": "application/octet-stream", HEAD_SIZE: str(len(head))}
+    return head + b"".join(blobs), headers
 
 
 def check_model(name: str, endpoint: Endpoint) -> None:
-    if name not in ("embed", endpoint.bundle):
-        raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there is embed")
+    if name not in (NAME, endpoint.bundle):
+        raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there is {NAME}")
 
 
 def metadata(endpoint: Endpoint) -> dict[str, Any]:
     return {
-        "name": "embed",
+        "name": NAME,
         "versions": ["1"],
         "platform": "jepack",
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1, 1]}],
@@ -122,3 +139,34 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
             for name, dims in endpoint.dimensions.items()
         ],
     }
+
+
+def routes(endpoint: Endpoint, ready: Callable[[], Awaitable[Any]]) -> APIRouter:
+    """All of the protocol but inference."""
+    router = APIRouter(prefix="/v2", include_in_schema=False)
+
+    @router.get("")
+    async def server() -> dict[str, Any]:
+        return {"name": "jepack", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    @router.get("/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get("/health/ready")
+    async def is_ready() -> dict[str, bool]:
+        await ready()
+        return {"ready": True}
+
+    @router.get("/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        check_model(name, endpoint)
+        return metadata(endpoint)
+
+    @router.get("/models/{name}/ready")
+    async def model_ready(name: str) -> dict[str, bool]:
+        check_model(name, endpoint)
+        await ready()
+        return {"ready": True}
+
+    return router

@@ -43,25 +43,12 @@ class Asked:
 
 # What a dialect's function gives: values with their names, and the other fields.
 Found = tuple[list[tuple[str, Any]], dict[str, Any]]
-Dialect = Callable[[dict[str, Any]], Found]
+Dialect = Callable[[Received, Limits], Found]
 
 
 def parsed(received: Received, dialect: Dialect, endpoint: Endpoint, limits: Limits) -> Asked:
     """The one parser. Raises Refusal."""
-    media = received.content_type.partition(";")[0].strip().lower()
-    if media == "multipart/form-data":
-        values, fields = from_form(received, limits)
-    elif media.startswith(MEDIA):
-        values, fields = [("body", received.body)], dict(received.query)
-    elif media == "application/json" or media.endswith("+json"):
-        values, fields = dialect(json_object(received.body))
-        fields = {**received.query, **fields}
-    else:
-        raise Refusal(
-            415,
-            "unsupported_media_type",
-            f"content-type {media or '(none)':.60}; send application/json, multipart/form-data or image/*",
-        )
+    values, fields = dialect(received, limits)
     options = options_of(fields, endpoint)
     check_items(len(values), limits, "input")
     images, pixels = [], 0
@@ -73,6 +60,27 @@ def parsed(received: Received, dialect: Dialect, endpoint: Endpoint, limits: Lim
         pixels += check_pixels(image, limits, param)
         images.append(image)
     return Asked(images, [param for param, _ in values], options, fields, pixels)
+
+
+def by_media(from_json: Callable[[dict[str, Any]], Found]) -> Dialect:
+    """A dialect whose JSON `from_json` reads; a raw image and a form mean the same in all of them."""
+
+    def read(received: Received, limits: Limits) -> Found:
+        media = received.content_type.partition(";")[0].strip().lower()
+        if media == "multipart/form-data":
+            return from_form(received, limits)
+        if media.startswith(MEDIA):
+            return [("body", received.body)], dict(received.query)
+        if media == "application/json" or media.endswith("+json"):
+            values, fields = from_json(json_object(received.body))
+            return values, {**received.query, **fields}
+        raise Refusal(
+            415,
+            "unsupported_media_type",
+            f"content-type {media or '(none)':.60}; send application/json, multipart/form-data or image/*",
+        )
+
+    return read
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -141,6 +149,7 @@ def numbered(name: str, value: Any) -> list[tuple[str, Any]]:
     return [] if value is None else [(name, value)]
 
 
+@by_media
 def openai(body: dict[str, Any]) -> Found:
     """`input` of OpenAI, NVIDIA, Infinity, Jina and vLLM; `messages` of vLLM, one image in them."""
     if body.get("input") is None and isinstance(body.get("messages"), list):
@@ -152,6 +161,7 @@ def openai(body: dict[str, Any]) -> Found:
     return numbered("input", body["input"]), body
 
 
+@by_media
 def cohere(body: dict[str, Any]) -> Found:
     """`images`, or `inputs` whose content is one image each; `texts` are refused."""
     if body.get("texts"):
@@ -162,12 +172,14 @@ def cohere(body: dict[str, Any]) -> Found:
     raise invalid("missing_input", "no images; send data URLs in `images`", "images")
 
 
+@by_media
 def voyage(body: dict[str, Any]) -> Found:
     if body.get("inputs") is None:
         raise invalid("missing_input", "no inputs", "inputs")
     return numbered("inputs", body["inputs"]), body
 
 
+@by_media
 def weaviate(body: dict[str, Any]) -> Found:
     """One image a request; no model is named."""
     return [("image", body.get("image"))], {
