@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from jepack.decoding import SERVED
 from serving.gateway.errors import Refusal, invalid
@@ -56,6 +56,26 @@ def check_image(size: int, limits: Limits, param: str) -> None:
         )
 
 
+class Stream:
+    """The body of a request, a chunk at a time."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self.ended = request, False
+
+    async def next(self) -> bytes:
+        message = await self.request.receive()
+        if message["type"] == "http.disconnect":
+            self.ended = True
+            raise Refusal(400, "gone", "the client went away before its body was there")
+        self.ended = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def drain(self, most: int) -> None:
+        """Read what is left and forget it: a client that still writes would miss its answer."""
+        while not self.ended and most > 0:
+            most -= len(await self.next())
+
+
 class Queue:
     """Requests on their way: bytes of their bodies, those that wait, those that the engine works on."""
 
@@ -77,7 +97,7 @@ class Queue:
         return Refusal(
             429,
             "overloaded",
-            f"{self.waiting} requests wait already. Send less at once, or add servers",
+            "as many requests are on their way as are held. Send less at once, or add servers",
             retry_after_s=min(max(wait_s, 1), 60),
         )
 
@@ -89,40 +109,34 @@ class Queue:
         """The whole body; the bytes count as held until `release`. Raises Refusal."""
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal(415, "compressed_body", "send the body without content-encoding")
-        chunks: list[bytes] = []
+        stream, chunks = Stream(request), list[bytes]()
         try:
-            await asyncio.wait_for(self._read(request, chunks), self.limits.body_s)
+            await asyncio.wait_for(self._read(stream, chunks), self.limits.body_s)
         except asyncio.TimeoutError:
-            raise self._dropped(
-                chunks,
-                Refusal(
-                    408,
-                    "slow_body",
-                    f"the body was not there after {self.limits.body_s:g} s",
-                    close=True,
-                ),
-            ) from None
-        except Refusal as refusal:
-            self._dropped(chunks, refusal)
-            with suppress(asyncio.TimeoutError, ClientDisconnect):
-                await asyncio.wait_for(drained(request, 2 * self.limits.body), DRAINED_S)
+            self._drop(chunks)
+            told = f"the body was not there after {self.limits.body_s:g} s"
+            raise Refusal(408, "slow_body", told, close=True) from None
+        except Refusal:
+            self._drop(chunks)
+            with suppress(asyncio.TimeoutError, Refusal):
+                await asyncio.wait_for(stream.drain(2 * self.limits.body), DRAINED_S)
             raise
         except BaseException:
-            self.release(sum(map(len, chunks)))
+            self._drop(chunks)
             raise
         return b"".join(chunks)
 
-    def _dropped(self, chunks: list[bytes], refusal: Refusal) -> Refusal:
+    def _drop(self, chunks: list[bytes]) -> None:
         self.release(sum(map(len, chunks)))
         chunks.clear()
-        return refusal
 
-    async def _read(self, request: Request, chunks: list[bytes]) -> None:
-        told = request.headers.get("content-length", "")
-        if told.isdigit() and int(told) > self.limits.body:
+    async def _read(self, stream: Stream, chunks: list[bytes]) -> None:
+        told = stream.request.headers.get("content-length", "")
+        if told.isascii() and told.isdigit() and int(told) > self.limits.body:
             raise self._too_large()
         size = 0
-        async for chunk in request.stream():
+        while not stream.ended:
+            chunk = await stream.next()
             size += len(chunk)
             if size > self.limits.body:
                 raise self._too_large()
@@ -178,15 +192,6 @@ class Queue:
         if not future.done():
             raise Refusal(504, "deadline", f"no answer within {self.limits.request_s:g} s")
         return future.result()
-
-
-async def drained(request: Request, most: int) -> None:
-    """Read what is left of a body and forget it: a client that still writes would miss its answer."""
-    stream: AsyncIterator[bytes] = request.stream()
-    async for chunk in stream:
-        most -= len(chunk)
-        if most < 0:
-            return
 
 
 def check_items(count: int, limits: Limits, param: str) -> None:
