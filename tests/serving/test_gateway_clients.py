@@ -1,8 +1,8 @@
 """Clients of other servers, unchanged: each asks the gateway as it asks its own, and gets the engine's rows.
 
 They may live in an environment of their own (their versions clash easily), named by JEPACK_CLIENTS_PYTHON:
-`pip install openai cohere voyageai litellm langchain-openai langchain-nvidia-ai-endpoints tritonclient[http]`.
-A client that is not installed leaves its test out.
+`pip install openai cohere voyageai litellm langchain-openai langchain-nvidia-ai-endpoints` and
+`tritonclient[http]`. A client that is not installed leaves its test out.
 """
 
 from __future__ import annotations
