@@ -71,8 +71,8 @@ class Door:
             if self.chosen:
                 raise
             gateway = self._gateway(engine, 0, limits).start()
-        stack.callback(gateway.stop)
         stack.callback(log_to(log_file(gateway.port)).close)
+        stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
 
     def _gateway(self, engine: Engine, port: int, limits: Limits | None) -> Gateway:

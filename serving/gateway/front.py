@@ -18,8 +18,10 @@ from jepack.machine import is_loopback
 from serving.gateway.errors import Refusal, body_of
 from serving.gateway.keys import Keys
 from serving.gateway.metrics import Metrics
+from serving.gateway.stream import Stream
 
 LOG = logging.getLogger("jepack.gateway")
+DRAINED = 32 * 1024 * 1024  # bytes of a body that is refused by its headers
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 # Probes have no keys: an orchestrator asks these.
 OPEN = re.compile(r"/(health|health/live|health/ready|v1/health/(live|ready)|v2/health/(live|ready)|"
@@ -54,6 +56,7 @@ class Front:
             self.check(scope["path"], headers)
             await self.app(scope, receive, tell)
         except Refusal as refusal:
+            await Stream(receive).drain(DRAINED)
             await refused(refusal, request_id)(scope, receive, tell)
         except Exception:  # answered by the application already; it must not end the connection
             LOG.exception("request %s failed", request_id)

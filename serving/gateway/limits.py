@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from starlette.requests import Request
 
 from jepack.decoding import SERVED
 from serving.gateway.errors import Refusal, invalid
+from serving.gateway.stream import Stream
 
 T = TypeVar("T")
 DRAINED_S = (
@@ -56,26 +56,6 @@ def check_image(size: int, limits: Limits, param: str) -> None:
         )
 
 
-class Stream:
-    """The body of a request, a chunk at a time."""
-
-    def __init__(self, request: Request) -> None:
-        self.request, self.ended = request, False
-
-    async def next(self) -> bytes:
-        message = await self.request.receive()
-        if message["type"] == "http.disconnect":
-            self.ended = True
-            raise Refusal(400, "gone", "the client went away before its body was there")
-        self.ended = not message.get("more_body", False)
-        return bytes(message.get("body", b""))
-
-    async def drain(self, most: int) -> None:
-        """Read what is left and forget it: a client that still writes would miss its answer."""
-        while not self.ended and most > 0:
-            most -= len(await self.next())
-
-
 class Queue:
     """Requests on their way: bytes of their bodies, those that wait, those that the engine works on."""
 
@@ -109,17 +89,16 @@ class Queue:
         """The whole body; the bytes count as held until `release`. Raises Refusal."""
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal(415, "compressed_body", "send the body without content-encoding")
-        stream, chunks = Stream(request), list[bytes]()
+        stream, chunks = Stream(request.receive), list[bytes]()
         try:
-            await asyncio.wait_for(self._read(stream, chunks), self.limits.body_s)
+            await asyncio.wait_for(self._read(request, stream, chunks), self.limits.body_s)
         except asyncio.TimeoutError:
             self._drop(chunks)
             told = f"the body was not there after {self.limits.body_s:g} s"
             raise Refusal(408, "slow_body", told, close=True) from None
         except Refusal:
             self._drop(chunks)
-            with suppress(asyncio.TimeoutError, Refusal):
-                await asyncio.wait_for(stream.drain(2 * self.limits.body), DRAINED_S)
+            await stream.drain(2 * self.limits.body)
             raise
         except BaseException:
             self._drop(chunks)
@@ -130,8 +109,8 @@ class Queue:
         self.release(sum(map(len, chunks)))
         chunks.clear()
 
-    async def _read(self, stream: Stream, chunks: list[bytes]) -> None:
-        told = stream.request.headers.get("content-length", "")
+    async def _read(self, request: Request, stream: Stream, chunks: list[bytes]) -> None:
+        told = request.headers.get("content-length", "")
         if told.isascii() and told.isdigit() and int(told) > self.limits.body:
             raise self._too_large()
         size = 0

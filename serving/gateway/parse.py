@@ -19,6 +19,9 @@ from serving.gateway.items import MEDIA, image_of, no_side
 from serving.gateway.limits import Limits, check_image, check_items, too_many_items
 from serving.gateway.options import Options, options_of
 
+MOST_VALUES = 100_000  # base64 holds no comma and no bracket
+MOST_FIELDS = 100  # of a form, beside its files
+
 
 @dataclass(frozen=True)
 class Received:
@@ -84,6 +87,9 @@ def by_media(from_json: Callable[[dict[str, Any]], Found]) -> Dialect:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
+    """Raises Refusal. A short text of many values would be many times larger as Python's objects."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
+        raise Refusal(413, "too_many_values", f"more than {MOST_VALUES:,} values in the JSON")
     try:
         value = json.loads(body)
     except RecursionError:
@@ -108,6 +114,8 @@ def from_form(received: Received, limits: Limits) -> Found:
         values.append((f"{name}[{len(values)}]", part.file_object.read()))
 
     def on_field(part: Any) -> None:
+        if len(fields) >= MOST_FIELDS:
+            raise Refusal(413, "too_many_fields", f"more than {MOST_FIELDS} fields in the form")
         name = (part.field_name or b"").decode("utf-8", "replace")[:60]
         fields[name] = (part.value or b"").decode("utf-8", "replace")
 

@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ from jepack.machine import HOST, is_loopback, loopback
 from serving.gateway.app import build
 from serving.gateway.engines import Engine
 from serving.gateway.errors import Refusal, body_of
+from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
 from serving.gateway.limits import Limits
 
@@ -65,7 +67,6 @@ class Gateway:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=self.limits.connections,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=int(DRAIN_S),
             h11_max_incomplete_event_size=self.limits.header,
@@ -154,27 +155,40 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def protocol_with(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 by h11, with a time for headers and JSON for requests that are none."""
+    """uvicorn's HTTP/1.1 by h11, with a time for headers and for bodies that nobody reads, a number of
+    connections, and JSON for what is no request."""
 
     class Protocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._wait_for_headers()
+            if len(self.connections) > limits.connections:
+                told = f"{limits.connections} connections are open, as many as are held"
+                self._say(Refusal(503, "too_many_connections", told, retry_after_s=1, close=True))
+            self._watch()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._wait_for_headers()
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._forget()
             super().connection_lost(exc)
 
-        def _wait_for_headers(self) -> None:
-            """A slow client is given up; while a request is answered none is waited for."""
-            idle = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
-            if not idle:
+        def _is_late(self) -> bool:
+            """Whether the client is to send headers, or the rest of a request that is answered already."""
+            answered = self.cycle is not None and self.cycle.response_complete
+            return not self.transport.is_closing() and (
+                answered or self.conn.their_state is h11.IDLE
+            )
+
+        def _watch(self) -> None:
+            if not self._is_late():
                 self._forget()
             elif self._late is None:
                 self._late = self.loop.call_later(limits.header_s, self._give_up)
@@ -186,41 +200,57 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
 
         def _give_up(self) -> None:
             self._late = None
-            if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+            if self._is_late():
                 self.transport.close()
 
         def send_400_response(self, msg: str) -> None:
-            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer has begun
-                self.transport.close()
-                return
-            refusal = Refusal(
-                400, "invalid_http", f"no HTTP, or headers over {limits.header:,} bytes"
-            )
-            body = json.dumps(body_of(refusal, "")).encode()
-            head = [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"),
-            ]
-            for event in (
-                h11.Response(status_code=400, headers=head, reason=b"Bad Request"),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
+            told = f"no HTTP, or headers over {limits.header:,} bytes"
+            self._say(Refusal(400, "invalid_http", told, close=True))
+
+        def _say(self, refusal: Refusal) -> None:
+            """An answer without a request; none where one has begun."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = json.dumps(body_of(refusal, "")).encode()
+                head = {
+                    "content-type": "application/json",
+                    "content-length": str(len(body)),
+                    **refusal.headers,
+                }
+                for event in (
+                    h11.Response(status_code=refusal.status, headers=[*head.items()]),
+                    h11.Data(data=body),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
             self.transport.close()
 
     return Protocol
 
 
+class JsonLines(logging.Formatter):
+    """Requests are told as JSON already; whatever else is logged becomes such a line too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno <= logging.INFO and record.name == LOG.name:
+            return record.getMessage()
+        told = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["trace"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
 def log_to(file: Path) -> logging.Handler:
     """The gateway's log, a JSON object a line, no image and no key in it; kept to two files of 50 MB."""
-    from logging.handlers import RotatingFileHandler
-
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(file, maxBytes=50_000_000, backupCount=1, delay=True)
-    logger = logging.getLogger("jepack.gateway")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
+    handler.setFormatter(JsonLines())
+    for name, level in ((LOG.name, logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        logger.addHandler(handler)
     return handler

@@ -222,7 +222,14 @@ BODIES: dict[str, tuple[bytes, str, int, str]] = {
     "a list": (b"[]", "application/json", 400, "invalid_json"),
     "no input": (b"{}", "application/json", 400, "missing_input"),
     "an empty list": (b'{"input": []}', "application/json", 400, "no_images"),
-    "deep nesting": (b'{"input": ' + b"[" * 2_000_000, "application/json", 400, "invalid_json"),
+    "deep nesting": (b'{"input": ' + b"[" * 90_000, "application/json", 400, "invalid_json"),
+    "a million empty lists": (
+        b'{"input": [' + b"[]," * 1_000_000 + b"[]]}", "application/json", 413, "too_many_values",
+    ),
+    "a hundred fields of a form": (
+        b"".join(b'--y\r\nContent-Disposition: form-data; name="%d"\r\n\r\n1\r\n' % n for n in range(101))
+        + b"--y--", "multipart/form-data; boundary=y", 413, "too_many_fields",
+    ),
     "deep nesting that closes": (
         b'{"input": ' + b"[" * 500 + b"]" * 500 + b"}", "application/json", 400, "invalid_item",
     ),

@@ -137,6 +137,22 @@ def test_a_client_that_never_sends_its_body_is_told_so(small: httpx.Client) -> N
     assert b"slow_body" in answer
 
 
+def test_a_client_that_goes_on_after_its_answer_is_given_up(small: httpx.Client) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n{"
+    assert raw(small, head).startswith(b"HTTP/1.1 404")
+
+
+def test_connections_beyond_the_limit_are_told_so(embedded: Any) -> None:
+    with Gateway(embedded, port=0, limits=Limits(connections=1)) as one, client(one) as http:
+        assert http.get("/health/live").status_code == 200
+        answer = raw(http, b"")
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert (
+            json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_many_connections"
+        )
+        assert http.get("/health/live").status_code == 200
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -274,7 +290,12 @@ def status_of(http: httpx.Client, path: str) -> int:
     return http.get(path).status_code
 
 
-def test_a_body_without_a_key_is_not_read(embedded: Any, key_file: Path) -> None:
+def test_a_large_body_with_a_wrong_key_gets_its_answer(embedded: Any, key_file: Path) -> None:
+    with Gateway(embedded, port=0, keys=Keys(key_file)) as one, client(one) as http:
+        assert http.post("/v1/embeddings", content=b"x" * 20_000_000).status_code == 401
+
+
+def test_a_body_without_a_key_is_not_waited_for(embedded: Any, key_file: Path) -> None:
     with Gateway(embedded, port=0, keys=Keys(key_file)) as one, client(one) as http:
         head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n"
         assert raw(http, head).startswith(b"HTTP/1.1 401")
@@ -365,6 +386,7 @@ def test_the_log_tells_each_request_and_neither_image_nor_key(
             http.post("/v1/embeddings", json={"input": [ONE, "word"]})
     finally:
         logging.getLogger("jepack.gateway").removeHandler(handler)
+        logging.getLogger("uvicorn.error").removeHandler(handler)
         handler.close()
     text = file.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
