@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +372,57 @@ def test_no_module_of_the_gateway_can_open_an_address() -> None:
         ".connect(",
     ):
         assert word not in text
+
+
+WORDS = (
+    "input", "images", "inputs", "image", "messages", "content", "text", "type", "image_url", "url",
+    "model", "dimensions", "encoding_format", "embedding_types", "modality", "normalize", "output",
+    "on_error", "id", "outputs", "name", "datatype", "data", "shape", "parameters", "binary_data_size",
+)  # fmt: skip
+VALUES = (
+    None, True, 0, -1, 3.5, 10**30, "", "x", "word", "\0", "é", "http://a/b", [], {}, "data:,", [1, 2],
+    "BYTES", "image", "base64", data_url(ONE),
+)  # fmt: skip
+
+
+def anything(draw: random.Random, depth: int = 0) -> Any:
+    kind = draw.random()
+    if depth > 4 or kind < 0.35:
+        return draw.choice(VALUES)
+    if kind < 0.65:
+        return [anything(draw, depth + 1) for _ in range(draw.randint(0, 3))]
+    return {draw.choice(WORDS): anything(draw, depth + 1) for _ in range(draw.randint(0, 5))}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/embeddings",
+        "/v2/embed",
+        "/v1/multimodalembeddings",
+        "/vectors",
+        "/v2/models/embed/infer",
+    ],
+)
+def test_whatever_is_sent_is_answered_or_told_why(http: httpx.Client, path: str) -> None:
+    draw = random.Random(path)
+    for _ in range(60):
+        value = anything(draw)
+        body = {"input": value, "images": value, "inputs": value, "image": value}
+        answer = http.post(path, json=value if isinstance(value, dict) and value else body)
+        assert answer.status_code in (200, 400, 404, 413), value
+        if answer.status_code != 200:
+            assert answer.json()["error"]["code"]
+
+
+def test_a_damaged_file_or_request_is_answered_or_told_why(http: httpx.Client) -> None:
+    draw = random.Random(0)
+    sound = {"image/png": ONE, "application/json": json.dumps({"input": [data_url(ONE)]}).encode()}
+    for number in range(100):
+        media = list(sound)[number % 2]
+        data = bytearray(sound[media])
+        for _ in range(draw.randint(1, 8)):
+            at = draw.randrange(len(data))
+            data[at : at + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+        answer = http.post("/v1/embeddings", content=bytes(data), headers={"content-type": media})
+        assert answer.status_code in (200, 400, 413)
