@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +15,8 @@ from rich.console import Console
 from rich.panel import Panel
 
 from jepack import bundle as bundles
-from jepack.bundle import origin, standing
-from jepack.errors import ServerError
+from jepack.bundle import Bundle, origin, standing
+from jepack.errors import ConfigError, ServerError
 from jepack.machine import shared_memory
 from jepack.names import marked, marked_lines
 from jepack.terminal import options
@@ -51,9 +53,26 @@ def serve(
         Path | None,
         typer.Option(help="Where tritonserver's log goes.", callback=options.file_to_write),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(help="host:port of the HTTP gateway; 127.0.0.1:8080 unless told."),
+    ] = None,
+    no_http: Annotated[bool, typer.Option("--no-http", help="No gateway, gRPC alone.")] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="Keys of the gateway's callers, one a line; or JEPACK_KEYS."),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="triton, embedded (ONNX Runtime in this process), or a Triton's host:port."
+        ),
+    ] = "triton",
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate of the gateway, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
 ) -> None:
-    """Serve a bundle on NVIDIA Triton, on this machine only, until Ctrl-C.
+    """Serve a bundle on NVIDIA Triton, and over HTTP to the clients people have, until Ctrl-C.
 
     Ready means that the bundle's golden images came back right. A server that breaks is restarted.
 
@@ -75,40 +94,64 @@ def serve(
         else:
             console.print(f"[green]✓[/] model repository in {marked(repository_only)}")
         return
-    server = TritonServer(
-        opened,
-        http_port=http_port,
-        grpc_port=port,
-        metrics_port=metrics_port,
-        config=config,
-        log_file=log_file,
-    )
+    door = None
+    if not no_http:
+        from serving.gateway.command import Door, check_engine, engine_of
+
+        check_engine(engine)
+        door = Door.of(http, key_file, tls_cert, tls_key)
+    elif engine != "triton" or http is not None:
+        raise ConfigError("--no-http leaves nothing for --http and --engine to serve")
+    server = None
+    if engine == "triton":
+        server = TritonServer(
+            opened,
+            http_port=http_port,
+            grpc_port=port,
+            metrics_port=metrics_port,
+            config=config,
+            log_file=log_file,
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt
-    if problem := shared_memory.tight():
+    if server is not None and (problem := shared_memory.tight()):
         console.print(
             f"[yellow]warning:[/] {marked_lines(problem)}", highlight=False, soft_wrap=True
         )
     try:
-        with console.status("starting tritonserver and comparing golden images"):
-            server.start()
-        if as_json:
-            print(json.dumps(facts(server)), flush=True)
-        else:
-            console.print(welcome(server))
-        watch(server, console)
+        with ExitStack() as stack:  # ends in the order that answers what is in flight
+            with console.status("starting and comparing golden images"):
+                if server is not None:
+                    stack.callback(server.stop)
+                    server.start()
+                if door is not None:
+                    asked = engine_of(
+                        engine,
+                        opened,
+                        server.url if server is not None else None,
+                        max_batch_size=max_batch_size,
+                        threads=threads,
+                    )
+                    stack.callback(asked.close)
+                    gateway = door.open(asked, stack)
+            url = gateway.url if door is not None else None
+            if as_json:
+                print(json.dumps(facts(opened, server, url)), flush=True)
+            else:
+                console.print(welcome(opened, server, url))
+            watch(server, console, gateway.running if door is not None else lambda: True)
     except KeyboardInterrupt:
-        console.print("Stopping tritonserver")
-    finally:
-        server.stop()
+        console.print("Stopped")
 
 
-def watch(server: TritonServer, console: Console) -> None:
-    """Stay until interrupted; restart the server when it breaks, at most three times in ten minutes."""
+def watch(server: TritonServer | None, console: Console, door_is_open: Callable[[], bool]) -> None:
+    """Stay until interrupted; restart Triton when it breaks, at most three times in ten minutes."""
     restarts: list[float] = []
     while True:
         time.sleep(CHECK_EVERY_S)
-        problem = server.check(busy_is_fine=True)
-        if problem is None:
+        if not door_is_open():
+            raise ServerError("the HTTP gateway ended by itself; its log tells why")
+        problem = server.check(busy_is_fine=True) if server is not None else None
+        if server is None or problem is None:
             continue
         restarts = [one for one in restarts if time.monotonic() - one < 600] + [time.monotonic()]
         if len(restarts) > 3:
@@ -122,40 +165,57 @@ def watch(server: TritonServer, console: Console) -> None:
         console.print("[green]✓[/] serving again")
 
 
-def facts(server: TritonServer) -> dict[str, Any]:
-    return {
-        "bundle": server.bundle.name,
-        "url": server.url,
-        "http": f"http://127.0.0.1:{server.ports['http']}",
-        "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
-        "fingerprints": server.bundle.fingerprints,
-        "dimensions": server.bundle.dimensions,
-        "default_output": server.bundle.default_output,
-        "promises": server.bundle.promises,
-        "source": origin.told(server.bundle.folder),
-        "notes": standing.notes(server.bundle),
-        "log": str(server.log_file),
+def facts(bundle: Bundle, server: TritonServer | None, gateway: str | None) -> dict[str, Any]:
+    """What a program may want to know: `url` and what follows it are Triton's, `gateway` is for HTTP."""
+    found: dict[str, Any] = {"bundle": bundle.name}
+    if server is not None:
+        found |= {
+            "url": server.url,
+            "http": f"http://127.0.0.1:{server.ports['http']}",
+            "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
+            "log": str(server.log_file),
+        }
+    return found | {
+        "gateway": gateway,
+        "fingerprints": bundle.fingerprints,
+        "dimensions": bundle.dimensions,
+        "default_output": bundle.default_output,
+        "promises": bundle.promises,
+        "source": origin.told(bundle.folder),
+        "notes": standing.notes(bundle),
     }
 
 
-def welcome(server: TritonServer) -> Panel:
+def welcome(bundle: Bundle, server: TritonServer | None, gateway: str | None) -> Panel:
     """Addresses, identity and a client to paste."""
-    told = facts(server)
+    told = facts(bundle, server, gateway)
     spaces = "\n".join(
         f"  {output:<11} {told['dimensions'][output]:>5} dims   {fingerprint}"
         for output, fingerprint in told["fingerprints"].items()
     )
-    text = (
-        f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"
-        f"metrics  {told['metrics']}\nlog      {told['log']}\n\n"
-        f"Fingerprints\n{spaces}\n\n"
-        "Python\n"
-        "  from pathlib import Path\n"
-        "  from jepack.client import Client\n"
-        f'  found = Client("{told["url"]}").embed([Path("photo.jpg")])\n'
-        "  print(found.embedding.shape)\n\n"
-        f"Shell\n  jepack embed photos/ --url {told['url']} --out photos.npz\n\n"
-        "The golden images came back right. Ctrl-C stops."
-    )
-    title = f"{marked(server.bundle.name)} is served"
+    parts = []
+    if gateway is not None:
+        parts.append(f"HTTP     {gateway}/v1/embeddings\nready    {gateway}/health/ready")
+    if server is not None:
+        parts.append(
+            f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"
+            f"metrics  {told['metrics']}\nlog      {told['log']}"
+        )
+    parts.append(f"Fingerprints\n{spaces}")
+    if server is not None:
+        parts.append(
+            "Python\n"
+            "  from pathlib import Path\n"
+            "  from jepack.client import Client\n"
+            f'  found = Client("{told["url"]}").embed([Path("photo.jpg")])\n'
+            "  print(found.embedding.shape)"
+        )
+    shell = []
+    if server is not None:
+        shell.append(f"  jepack embed photos/ --url {told['url']} --out photos.npz")
+    if gateway is not None:
+        shell.append(f"  curl {gateway}/v1/embeddings -F file=@photo.jpg")
+    parts.append("\n".join(["Shell", *shell]))
+    text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
+    title = f"{marked(bundle.name)} is served"
     return Panel(marked_lines(text), title=title, border_style="green", expand=False)

@@ -14,6 +14,7 @@ OURS = ("jepack", "training", "export", "serving", "app")
 COMMANDS = (
     "app/cli.py",
     "export/isotropy.py",
+    "serving/cli.py",  # --no-http and --repository-only need no gateway
     "training/commands/train.py",
 )
 # These need a library that may be missing: OpenAI Triton, torch, onnxruntime's quantiser.

@@ -41,7 +41,10 @@ MAY_IMPORT = {
         "cv2", "matplotlib", "safetensors", "sklearn", "timm", "torch", "trackio", "wandb",
     },
     "export": COMMAND - {"PIL"} | {"matplotlib", "onnx", "onnxruntime", "torch"},
-    "serving": COMMAND | {"pyarrow"},
+    "serving": COMMAND | {
+        "pyarrow",
+        "fastapi", "h11", "onnxruntime", "prometheus_client", "python_multipart", "starlette", "uvicorn",
+    },
     "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
@@ -138,12 +141,12 @@ def brought_by(distributions: set[str]) -> set[str]:
 
 
 def modules(stage: str, but: set[str] | None = None) -> str:
-    """`import` of every module of a stage."""
+    """`import` of every module of a stage; `but`: names of modules and folders."""
     found = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in files(stage)
     ]
-    kept = [name for name in found if name.split(".")[-1] not in {"__main__", *(but or ())}]
+    kept = [name for name in found if not {"__main__", *(but or ())} & set(name.split("."))]
     return "import " + ", ".join(kept)
 
 
@@ -162,7 +165,18 @@ LIGHT = {
         "import jepack.client, tritonclient.grpc",
         {"tritonclient", "grpcio", "numpy", "packaging", "pillow", "protobuf", "rich"},
     ),
-    "serving": (modules("serving"), {"typer", "rich", "numpy", "pillow", "safetensors"}),
+    "serving": (
+        modules("serving", {"gateway"}), {"typer", "rich", "numpy", "pillow", "safetensors"},
+    ),
+    "the gateway": (
+        f"{modules('serving')}\nimport onnxruntime, tritonclient.grpc",
+        {
+            "typer", "rich", "numpy", "pillow", "safetensors",
+            "fastapi", "onnxruntime", "prometheus-client", "python-multipart", "tritonclient", "grpcio",
+            "packaging", "protobuf", "uvicorn",
+            "email-validator", "orjson", "sniffio",  # taken by FastAPI's where the page has brought them
+        },
+    ),
     "measuring a file": ("import export.isotropy", {"typer", "rich", "numpy", "pillow", "safetensors"}),
 }  # fmt: skip
 
@@ -182,11 +196,13 @@ def test_light_places_load_their_few_libraries_alone(place: str) -> None:
 
 # Of everything that some stage may import, what is in memory with all modules of a stage. Their libraries
 # bring others, and more where more is installed.
-TORCH = {"torch", "timm", "triton", "huggingface_hub", "safetensors"}
+HUB = {"huggingface_hub", "h11"}  # its client of HTTP stands on the second
+PAGE = {"fastapi", "h11", "python_multipart", "starlette", "uvicorn"}  # Gradio's
+TORCH = {"torch", "timm", "triton", "safetensors"} | HUB
 MAY_LOAD = {
     "jepack": (
         modules("jepack", OF_TORCH - {"doctor"} | {"sigreg"}),
-        COMMAND | {"safetensors", "huggingface_hub", "pydantic"},
+        COMMAND | {"safetensors", "pydantic"} | HUB,
     ),
     "training": (
         modules("training"),
@@ -195,7 +211,7 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium"} | {"app", "huggingface_hub", "pydantic", "safetensors"},
+        MAY_IMPORT["app"] - {"selenium"} | {"app", "pydantic", "safetensors"} | HUB | PAGE,
     ),
 }
 HEAVY = {"transformers", "sentence_transformers", "tensorflow", "jax", "sklearn", "scipy"}

@@ -1,7 +1,7 @@
 """Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here."""
 
 from jepack.client.saved import Saved, read_saved
-from jepack.client.transport import check_address
+from jepack.client.transport import ImageError, check_address
 from jepack.client.triton import DEFAULT_URL, BusyError, Client, Embeddings, Endpoint, Item
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Client",
     "Embeddings",
     "Endpoint",
+    "ImageError",
     "Item",
     "Saved",
     "check_address",

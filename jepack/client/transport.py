@@ -73,6 +73,14 @@ class RequestError(ServerError):
     """The server lives and failed on this request; others may pass."""
 
 
+class ImageError(DataError):
+    """The server refused an image; `number` is its place in the request."""
+
+    def __init__(self, reason: str, number: int = 0) -> None:
+        super().__init__(reason)
+        self.number = number
+
+
 def queue_is_full(error: Any) -> bool:
     """Whether Triton refused a request because too many wait; asking again may help."""
     return "maximum queue size" in str(error).lower()
@@ -82,8 +90,8 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
     """A Triton exception as an error of ours: what happened at `url`, and what to do."""
     status = str(error.status() or "").removeprefix("StatusCode.")
     text = re.sub(r"^in ensemble '\w+', ", "", str(error.message() or error)).strip()
-    if status == "INVALID_ARGUMENT" and re.match(r"image( \d+)?: ", text):
-        return DataError(re.sub(r"^image( \d+)?: ", "", text))
+    if status == "INVALID_ARGUMENT" and (refused := re.match(r"image( \d+)?: ", text)):
+        return ImageError(text[refused.end() :], int(refused[1] or 0))
     if queue_is_full(error):
         return BusyError(
             f"{url}: overloaded, its queue stayed full for {limit_s:g} s. "

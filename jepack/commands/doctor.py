@@ -41,7 +41,13 @@ DECODERS = {
     "heic": ("pillow_heif",),
 }
 BY_CHOICE = ("heic",)  # an extra of its own, in neither `formats` nor `all`: not missed
-PORTS = {8000: "Triton HTTP", 8001: "Triton gRPC", 8002: "Triton metrics", 7860: "the page"}
+PORTS = {
+    8000: "Triton HTTP",
+    8001: "Triton gRPC",
+    8002: "Triton metrics",
+    8080: "the gateway",
+    7860: "the page",
+}
 DISK_GB = 10.0
 
 

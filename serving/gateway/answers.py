@@ -1,0 +1,131 @@
+"""Rows of embeddings as each dialect's answer. One function a dialect; N images, D numbers each."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack.client import Endpoint
+from serving.gateway.options import Options
+from serving.gateway.parse import Asked
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the engine gave for a request: rows of the good images, and why the others are not there."""
+
+    asked: Asked
+    rows: dict[str, Rows]  # of both outputs, each [N, D]
+    good: list[int]  # numbers of the images that the rows belong to
+    bad: dict[int, str]  # number of an image: reason
+    endpoint: Endpoint
+    request_id: str
+
+    @property
+    def rows_ND(self) -> Rows:
+        """Of the output that was asked for, normalised if that was."""
+        return shaped(self.rows[self.asked.options.output], self.asked.options)
+
+
+Written = tuple[bytes, dict[str, str]]  # body and headers
+Writer = Callable[[Answered], Written]
+
+
+def written(rows_ND: Rows, options: Options) -> list[Any]:
+    """Each row as a list of numbers or as base64 of float32."""
+    if options.encoding == "float":
+        return list(rows_ND.tolist())
+    rows = rows_ND.astype(">f4" if options.big_endian else "<f4")
+    return [base64.b64encode(row.tobytes()).decode() for row in rows]
+
+
+def shaped(rows_ND: Rows, options: Options) -> Rows:
+    """To unit length where asked; a row of zeros stays."""
+    if not options.normalize:
+        return rows_ND
+    length_N1 = np.linalg.norm(rows_ND.astype(np.float64), axis=1, keepdims=True)
+    return (rows_ND / np.maximum(length_N1, 1e-30)).astype(np.float32)
+
+
+def beside(answered: Answered) -> dict[str, Any]:
+    """What is ours, beside the dialect's own fields and never instead of them."""
+    output = answered.asked.options.output
+    told: dict[str, Any] = {
+        "fingerprint": answered.endpoint.fingerprints[output],
+        "output": output,
+        "request_id": answered.request_id,
+    }
+    if answered.asked.options.skip_bad:
+        told["errors"] = [
+            {"index": number, "param": answered.asked.params[number], "message": reason}
+            for number, reason in answered.bad.items()
+        ]
+    return told
+
+
+def as_json(value: dict[str, Any]) -> Written:
+    return json.dumps(value, allow_nan=False).encode(), {"content-type": "application/json"}
+
+
+def data_of(answered: Answered) -> list[dict[str, Any]]:
+    rows = written(answered.rows_ND, answered.asked.options)
+    return [
+        {"object": "embedding", "index": number, "embedding": row}
+        for number, row in zip(answered.good, rows, strict=True)
+    ]
+
+
+def openai(answered: Answered) -> Written:
+    """Tokens are zero: there is no text."""
+    return as_json({
+        "object": "list",
+        "data": data_of(answered),
+        "model": answered.endpoint.bundle,
+        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+        **beside(answered),
+    })  # fmt: skip
+
+
+def cohere(answered: Answered) -> Written:
+    kinds = answered.asked.fields.get("embedding_types") or ["float"]
+    options = answered.asked.options
+    by_kind = {
+        kind: written(answered.rows_ND, Options(output=options.output, encoding=kind))
+        for kind in dict.fromkeys(kinds if isinstance(kinds, list) else [kinds])
+    }
+    return as_json({
+        "id": answered.request_id,
+        "response_type": "embeddings_by_type",
+        "embeddings": by_kind,
+        "texts": [],
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"images": len(answered.good)}},
+        **beside(answered),
+    })  # fmt: skip
+
+
+def voyage(answered: Answered) -> Written:
+    """Its client wants all four counts."""
+    usage = {"text_tokens": 0, "image_pixels": answered.asked.pixels, "video_pixels": 0,
+             "total_tokens": 0}  # fmt: skip
+    return as_json({
+        "object": "list",
+        "data": data_of(answered),
+        "model": answered.endpoint.bundle,
+        "usage": usage,
+        **beside(answered),
+    })  # fmt: skip
+
+
+def weaviate(answered: Answered) -> Written:
+    row = answered.rows_ND[0].tolist()
+    return as_json({
+        "id": answered.asked.fields.get("id"), "vector": row, "dim": len(row), **beside(answered),
+    })  # fmt: skip

@@ -1,0 +1,220 @@
+"""The plan of the gateway: bytes -> one parser -> limits -> one `embed` -> one answer writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from jepack import __version__
+from jepack.client import BusyError, ImageError
+from jepack.errors import ServerError
+from serving.gateway import answers, describe, oip, parse
+from serving.gateway.engines import Embedded, Engine
+from serving.gateway.errors import Refusal, invalid
+from serving.gateway.front import Front, refused
+from serving.gateway.health import Health
+from serving.gateway.keys import Keys
+from serving.gateway.limits import Limits, Queue
+from serving.gateway.metrics import CONTENT_TYPE, Metrics
+from serving.gateway.options import model_names
+
+# path: (how its requests are read, how they are answered)
+DIALECTS: dict[str, tuple[parse.Dialect, answers.Writer]] = {
+    "/v1/embeddings": (parse.openai, answers.openai),
+    "/openai/v1/embeddings": (parse.openai, answers.openai),
+    "/embeddings": (parse.openai, answers.openai),  # Infinity's
+    "/v2/embed": (parse.cohere, answers.cohere),
+    "/v1/multimodalembeddings": (parse.voyage, answers.voyage),
+    "/vectors": (parse.weaviate, answers.weaviate),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the routes share."""
+
+    engine: Engine
+    limits: Limits
+    queue: Queue
+    metrics: Metrics
+    health: Health
+
+    async def answer(
+        self, request: Request, dialect: parse.Dialect, writer: answers.Writer
+    ) -> Response:
+        """The way of one request. Raises Refusal."""
+        self.queue.check()
+        body = await self.queue.body(request)
+        try:
+            received = parse.Received(
+                body,
+                request.headers.get("content-type", ""),
+                dict(request.query_params),
+                dict(request.headers),
+            )
+            request_id = request.state.request_id
+
+            def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
+                asked = parse.parsed(received, dialect, self.engine.endpoint, self.limits)
+                answered = self.embed(asked, request_id, left_s)
+                told = {"images": len(answered.good), "refused": len(answered.bad)}
+                return writer(answered), told
+
+            (content, headers), told = await self.queue.run(work)
+        finally:
+            self.queue.release(len(body))
+        request.state.told = told
+        return Response(content, headers=headers)
+
+    def embed(self, asked: parse.Asked, request_id: str, left_s: float) -> answers.Answered:
+        """Raises Refusal for a bad image by its name in the request, and for an engine that fails."""
+        skip = asked.options.skip_bad
+        try:
+            found = self.engine.embed(asked.images, limit_s=left_s, skip_bad=skip)
+        except ImageError as error:
+            self.metrics.images.labels("refused").inc()
+            raise invalid("invalid_image", str(error), asked.params[error.number]) from error
+        except BusyError as error:
+            raise Refusal(
+                503, "overloaded", "the engine did not keep up", retry_after_s=1
+            ) from error
+        except ServerError as error:
+            raise Refusal(
+                503, "engine_failed", f"the engine failed: {error}", retry_after_s=5
+            ) from error
+        return self.checked(asked, found, request_id)
+
+    def checked(self, asked: parse.Asked, found: Embedded, request_id: str) -> answers.Answered:
+        good = [number for number in range(len(asked.images)) if number not in found.bad]
+        self.metrics.images.labels("embedded").inc(len(good))
+        self.metrics.images.labels("refused").inc(len(found.bad))
+        if not good:
+            number, reason = min(found.bad.items())
+            raise invalid(
+                "invalid_image", f"{reason} (and no other image is good)", asked.params[number]
+            )
+        if not all(np.isfinite(rows).all() for rows in found.rows.values()):
+            raise Refusal(500, "non_finite", "the encoder gave values that are no numbers")
+        return answers.Answered(
+            asked, found.rows, good, found.bad, self.engine.endpoint, request_id
+        )
+
+
+def build(
+    engine: Engine,
+    *,
+    limits: Limits | None = None,
+    keys: Keys | None = None,
+    only_here: bool = True,
+) -> tuple[ASGIApp, Place]:
+    """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
+    from elsewhere; for a gateway on loopback without keys."""
+    limits = limits or Limits()
+    queue = Queue(limits)
+    place = Place(engine, limits, queue, Metrics(engine.endpoint, queue), Health(engine))
+    # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
+    app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
+    for path, (dialect, writer) in DIALECTS.items():
+        app.add_api_route(
+            path,
+            door(place, dialect, writer),
+            methods=["POST"],
+            operation_id=path.strip("/").replace("/", "_"),
+            **describe.route(path),
+        )
+    add_pages(app, place)
+    app.add_exception_handler(Refusal, told_refusal)
+    app.add_exception_handler(HTTPException, told_http)
+    app.add_exception_handler(Exception, told_failure)
+    return Front(app, keys, place.metrics, only_here=only_here), place
+
+
+def door(place: Place, dialect: parse.Dialect, writer: answers.Writer) -> Callable[..., Any]:
+    async def embed(request: Request) -> Response:
+        return await place.answer(request, dialect, writer)
+
+    return embed
+
+
+def add_pages(app: FastAPI, place: Place) -> None:
+    """What is served, whether it works, and figures."""
+    endpoint = place.engine.endpoint
+
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": describe.models(endpoint)}
+
+    async def model(name: str) -> dict[str, Any]:
+        for one in describe.models(endpoint):
+            if one["id"] == name:
+                return one
+        known = ", ".join(model_names(endpoint))
+        raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there are {known}")
+
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    async def ready() -> dict[str, str]:
+        if problem := await place.health.problem():
+            raise Refusal(503, "not_ready", problem, retry_after_s=2)
+        return {"status": "ready"}
+
+    async def weaviate_live() -> Response:
+        return Response(status_code=204)
+
+    async def weaviate_ready() -> Response:
+        await ready()
+        return Response(status_code=204)
+
+    async def infer(name: str, request: Request) -> Response:
+        oip.check_model(name, endpoint)
+        return await place.answer(request, oip.read, oip.answer)
+
+    async def figures() -> Response:
+        return Response(place.metrics.page(), headers={"content-type": CONTENT_TYPE})
+
+    for root in ("", "/v1", "/openai/v1"):
+        app.add_api_route(f"{root}/models", models, include_in_schema=root == "/v1")
+        app.add_api_route(f"{root}/models/{{name}}", model, include_in_schema=root == "/v1")
+    for path in ("/health/live", "/v1/health/live"):
+        app.add_api_route(path, live, include_in_schema=path == "/health/live")
+    for path in ("/health/ready", "/health", "/v1/health/ready"):
+        app.add_api_route(path, ready, include_in_schema=path == "/health/ready")
+    app.add_api_route("/.well-known/live", weaviate_live, status_code=204, include_in_schema=False)
+    app.add_api_route(
+        "/.well-known/ready", weaviate_ready, status_code=204, include_in_schema=False
+    )
+    app.add_api_route("/meta", models, include_in_schema=False)
+    app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"], include_in_schema=False)
+    app.include_router(oip.routes(endpoint, ready))
+    app.add_api_route("/metrics", figures)
+
+
+async def told_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return refused(error, request.state.request_id)
+
+
+async def told_http(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_path", 405: "no_such_method"}.get(error.status_code, "refused")
+    answer = refused(
+        Refusal(
+            error.status_code, code, f"{request.method} {request.url.path!r:.100}: {error.detail}"
+        ),
+        request.state.request_id,
+    )
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def told_failure(request: Request, error: Exception) -> Response:
+    """Ours to mend; the caller gets the id that stands beside it in the log."""
+    told = Refusal(500, "internal", "the gateway failed; its log tells why, by the request's id")
+    return refused(told, request.state.request_id)

@@ -1,0 +1,122 @@
+"""The gateway's part of `jepack serve`: its options checked before any work, its engine, its log."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from jepack.bundle import Bundle
+from jepack.client import check_address
+from jepack.errors import ConfigError, ServerError
+from jepack.machine import HOST, loopback
+from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
+from serving.gateway.keys import Keys
+from serving.gateway.limits import Limits
+from serving.gateway.server import Gateway, log_to
+from serving.server import default_log
+
+PORT = 8080
+PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
+ENGINES = ("triton", "embedded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Where the gateway is to listen and who may ask."""
+
+    host: str
+    port: int
+    chosen: bool  # by the user; else a free port does where this one is taken
+    keys: Keys | None
+    certificate: tuple[Path, Path] | None
+
+    @classmethod
+    def of(
+        cls, http: str | None, key_file: Path | None, tls_cert: Path | None, tls_key: Path | None
+    ) -> Door:
+        """From the options as they were given. Raises ConfigError."""
+        host, port = place_of(http) if http else (HOST, PORT)
+        if (tls_cert is None) != (tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key belong together")
+        certificate = (tls_cert, tls_key) if tls_cert and tls_key else None
+        for file in certificate or ():
+            if not file.is_file():
+                raise ConfigError(f"{file}: no such file")
+        door = cls(
+            host=host,
+            port=port,
+            chosen=http is not None,
+            keys=Keys.chosen(key_file),
+            certificate=certificate,
+        )
+        door.check()
+        return door
+
+    def check(self) -> None:
+        loopback.check_port(self.port, "--http")
+        if not loopback.is_loopback(self.host) and self.keys is None:
+            raise ConfigError(
+                f"--http {self.host}:{self.port} lets other machines ask, so it needs keys: "
+                "--key-file FILE, or JEPACK_KEYS in the environment"
+            )
+
+    def open(self, engine: Engine, stack: ExitStack, limits: Limits | None = None) -> Gateway:
+        """A running gateway, stopped before what the stack holds already."""
+        gateway = self._gateway(engine, self.port, limits)
+        try:
+            gateway.start()
+        except ServerError:
+            if self.chosen:
+                raise
+            gateway = self._gateway(engine, 0, limits).start()
+        stack.callback(log_to(log_file(gateway.port)).close)
+        stack.callback(gateway.stop)  # first: what is in flight is told in the log
+        return gateway
+
+    def _gateway(self, engine: Engine, port: int, limits: Limits | None) -> Gateway:
+        return Gateway(
+            engine,
+            host=self.host,
+            port=port,
+            keys=self.keys,
+            limits=limits,
+            certificate=self.certificate,
+        )
+
+
+def place_of(http: str) -> tuple[str, int]:
+    found = PLACE.fullmatch(http)
+    if found is None:
+        raise ConfigError(f"--http takes host:port, such as {HOST}:{PORT}, found {http!r:.100}")
+    return found["host"].strip("[]"), int(found["port"])
+
+
+def log_file(port: int) -> Path:
+    """Beside Triton's."""
+    return default_log(port).with_name(f"gateway-{port}.log")
+
+
+def check_engine(name: str) -> None:
+    if name not in ENGINES:
+        try:
+            check_address(name)
+        except ConfigError as error:
+            raise ConfigError(
+                f"--engine is {', '.join(ENGINES)} or the gRPC address of a Triton; {error}"
+            ) from error
+
+
+def engine_of(
+    name: str, bundle: Bundle, url: str | None, *, max_batch_size: int, threads: int
+) -> Engine:
+    """`url` is that of our own Triton. Raises ServerError for a Triton that serves another bundle."""
+    if name == "embedded":
+        return EmbeddedEngine(bundle, max_batch_size=max_batch_size, threads=threads)
+    engine = TritonEngine(url or name, bundle)
+    if engine.endpoint.fingerprints != bundle.fingerprints:
+        told = engine.endpoint.bundle
+        engine.close()
+        raise ServerError(f"{url or name} serves {told}, another encoder than {bundle.folder}")
+    return engine

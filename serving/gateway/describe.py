@@ -1,0 +1,72 @@
+"""What /v1/models and the OpenAPI document say of the endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jepack.client import Endpoint
+from serving.gateway.options import model_names
+
+IMAGE = {"type": "string", "description": "A data URL (data:image/png;base64,...) or base64."}
+ITEM = {"anyOf": [IMAGE, {"type": "object", "description": "An object with one image in it."}]}
+ITEMS = {"anyOf": [ITEM, {"type": "array", "items": ITEM, "minItems": 1}]}
+COMMON: dict[str, Any] = {
+    "model": {"type": "string"},
+    "encoding_format": {"enum": ["float", "base64"]},
+    "normalize": {"type": "boolean"},
+    "output": {"enum": ["embedding", "projection"]},
+    "on_error": {"enum": ["fail", "skip"]},
+}
+# path: (one line, the field of its images, its schema)
+ROUTES: dict[str, tuple[str, str, Any]] = {
+    "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS),
+    "/openai/v1/embeddings": ("The same below another root", "input", ITEMS),
+    "/embeddings": ("The same, for Infinity's clients", "input", ITEMS),
+    "/v2/embed": ("Cohere", "images", {"type": "array", "items": IMAGE}),
+    "/v1/multimodalembeddings": ("Voyage", "inputs", {"type": "array", "items": ITEM}),
+    "/vectors": ("Weaviate's img2vec, one image", "image", IMAGE),
+}
+
+
+def models(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """A model for the bundle and one for each of its outputs."""
+    found = []
+    for name in model_names(endpoint):
+        output = name.rpartition(":")[2]
+        output = output if output in endpoint.dimensions else endpoint.default_output
+        found.append({
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "jepack",
+            "root": endpoint.bundle,
+            "modality": "image",
+            "output": output,
+            "dimensions": endpoint.dimensions[output],
+            "fingerprint": endpoint.fingerprints[output],
+            "promises": list(endpoint.promises),
+            "notes": list(endpoint.notes),
+        })  # fmt: skip
+    return found
+
+
+def route(path: str) -> dict[str, Any]:
+    """FastAPI's keywords: the handler reads the body itself, so the document is told here."""
+    line, field, schema = ROUTES[path]
+    body = {"type": "object", "properties": {field: schema, **COMMON}}
+    content = {
+        "application/json": {"schema": body},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
+        },
+    }
+    error = {"description": "`error` says what was wrong, and with which item."}
+    return {
+        "summary": line,
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "responses": dict.fromkeys((400, 401, 404, 408, 413, 415, 429, 500, 503, 504), error),
+    }

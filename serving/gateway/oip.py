@@ -1,0 +1,172 @@
+"""The Open Inference Protocol: `/v2/models/NAME/infer` as KServe's and Triton's HTTP clients speak it.
+
+One input "image" of BYTES, shape [N] or [N, 1]: base64 in JSON with the parameter content_type "base64", or
+Triton's binary extension, in which JSON comes first and every file after its length of four bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+
+from jepack import __version__
+from jepack.client import Endpoint
+from serving.gateway.answers import Answered, Written, shaped
+from serving.gateway.errors import Refusal, invalid
+from serving.gateway.limits import Limits
+from serving.gateway.parse import Found, Received, json_object
+
+NAME = "embed"
+INPUT = "image"
+HEAD_SIZE = "inference-header-content-length"
+OUTPUTS = ("embedding", "projection")
+
+
+def read(received: Received, limits: Limits) -> Found:
+    """Images, as bytes where they came in binary, and the JSON. Raises Refusal."""
+    told = received.headers.get(HEAD_SIZE)
+    size = (
+        len(received.body)
+        if told is None
+        else int(told)
+        if told.isascii() and told.isdigit()
+        else -1
+    )
+    if not 0 <= size <= len(received.body):
+        raise invalid("invalid_header", f"{told!r:.40} of {len(received.body)} bytes", HEAD_SIZE)
+    body, rest = json_object(received.body[:size]), received.body[size:]
+    inputs = body.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise invalid("invalid_inputs", f'one input named "{INPUT}" is needed', "inputs")
+    given = inputs[0]
+    if (given.get("name"), given.get("datatype")) != (INPUT, "BYTES"):
+        raise invalid("invalid_inputs", f'an input named "{INPUT}" of BYTES is needed', "inputs[0]")
+    if (binary := parameters_of(given).get("binary_data_size")) is not None:
+        if binary != len(rest):
+            raise invalid(
+                "invalid_inputs",
+                f"binary_data_size {binary!r:.20}, {len(rest)} bytes came",
+                "inputs[0]",
+            )
+        return binary_values(rest), body
+    data = given.get("data")
+    if not isinstance(data, list):
+        raise invalid("invalid_inputs", "data must be a list", "inputs[0].data")
+    flat = [one for part in data for one in (part if isinstance(part, list) else [part])]
+    return [(f"inputs[0].data[{number}]", one) for number, one in enumerate(flat)], body
+
+
+def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
+    found = value.get("parameters")
+    return found if isinstance(found, dict) else {}
+
+
+def binary_values(data: bytes) -> list[tuple[str, Any]]:
+    values: list[tuple[str, Any]] = []
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        if at + 4 + size > len(data):
+            raise invalid(
+                "invalid_inputs", "the binary data ends inside an image", f"image[{len(values)}]"
+            )
+        values.append((f"image[{len(values)}]", data[at + 4 : at + 4 + size]))
+        at += 4 + size
+    return values
+
+
+def wanted(body: dict[str, Any]) -> list[tuple[str, bool]]:
+    """(output, whether in binary) in the order asked for; both where none is named."""
+    all_binary = bool(parameters_of(body).get("binary_data_output"))
+    asked = body.get("outputs")
+    if not asked:
+        return [(name, all_binary) for name in OUTPUTS]
+    found: list[tuple[str, bool]] = []
+    for number, one in enumerate(asked if isinstance(asked, list) else [asked]):
+        name = one.get("name") if isinstance(one, dict) else None
+        if name not in OUTPUTS:
+            raise invalid(
+                "invalid_outputs",
+                f"{name!r:.40}; there are {', '.join(OUTPUTS)}",
+                f"outputs[{number}]",
+            )
+        found.append((name, bool(parameters_of(one).get("binary_data", all_binary))))
+    return found
+
+
+def answer(answered: Answered) -> Written:
+    """JSON, followed by the outputs that were asked for in binary."""
+    asked, outputs, blobs = answered.asked, [], []
+    for name, binary in wanted(asked.fields):
+        rows_ND = shaped(answered.rows[name], asked.options)
+        told: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(rows_ND.shape)}
+        if binary:
+            blobs.append(np.ascontiguousarray(rows_ND, "<f4").tobytes())
+            told["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            told["data"] = rows_ND.reshape(-1).tolist()
+        outputs.append(told)
+    head = json.dumps({
+        "model_name": NAME,
+        "model_version": "1",
+        "id": str(asked.fields.get("id") or answered.request_id),
+        "parameters": {f"fingerprint_{k}": v for k, v in answered.endpoint.fingerprints.items()},
+        "outputs": outputs,
+    }).encode()  # fmt: skip
+    if not blobs:
+        return head, {"content-type": "application/json"}
+    headers = {"content-type": "application/octet-stream", HEAD_SIZE: str(len(head))}
+    return head + b"".join(blobs), headers
+
+
+def check_model(name: str, endpoint: Endpoint) -> None:
+    if name not in (NAME, endpoint.bundle):
+        raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there is {NAME}")
+
+
+def metadata(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "name": NAME,
+        "versions": ["1"],
+        "platform": "jepack",
+        "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1, 1]}],
+        "outputs": [
+            {"name": name, "datatype": "FP32", "shape": [-1, dims]}
+            for name, dims in endpoint.dimensions.items()
+        ],
+    }
+
+
+def routes(endpoint: Endpoint, ready: Callable[[], Awaitable[Any]]) -> APIRouter:
+    """All of the protocol but inference."""
+    router = APIRouter(prefix="/v2", include_in_schema=False)
+
+    @router.get("")
+    async def server() -> dict[str, Any]:
+        return {"name": "jepack", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    @router.get("/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get("/health/ready")
+    async def is_ready() -> dict[str, bool]:
+        await ready()
+        return {"ready": True}
+
+    @router.get("/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        check_model(name, endpoint)
+        return metadata(endpoint)
+
+    @router.get("/models/{name}/ready")
+    async def model_ready(name: str) -> dict[str, bool]:
+        check_model(name, endpoint)
+        await ready()
+        return {"ready": True}
+
+    return router

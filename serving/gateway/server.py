@@ -1,0 +1,256 @@
+"""uvicorn on a thread, with what it leaves open shut: headers that never end, errors that are not JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from jepack.errors import ConfigError, ServerError
+from jepack.machine import HOST, is_loopback, loopback
+from serving.gateway.app import build
+from serving.gateway.engines import Engine
+from serving.gateway.errors import Refusal, body_of
+from serving.gateway.front import LOG
+from serving.gateway.keys import VARIABLE, Keys
+from serving.gateway.limits import Limits
+
+DRAIN_S = 30.0  # for requests in flight when the gateway stops
+START_S = 20.0
+
+
+class Gateway:
+    """Answers HTTP at `host`:`port` from `start` to `stop`; a port of 0 picks a free one.
+
+    Raises ConfigError where others than this machine could ask without a key.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        host: str = HOST,
+        port: int = 8080,
+        keys: Keys | None = None,
+        limits: Limits | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        here = is_loopback(host)
+        if not here and keys is None:
+            raise ConfigError(
+                f"--http {host}:{port} lets other machines ask, so it needs keys: --key-file FILE, or "
+                f"{VARIABLE} in the environment"
+            )
+        self.limits = limits or Limits()
+        self.host, self.port, self.certificate = host, port, certificate
+        app, self._place = build(
+            engine, limits=self.limits, keys=keys, only_here=here and keys is None
+        )
+        self._config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http=protocol_with(self.limits),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=int(DRAIN_S),
+            h11_max_incomplete_event_size=self.limits.header,
+            ssl_certfile=str(certificate[0]) if certificate else None,
+            ssl_keyfile=str(certificate[1]) if certificate else None,
+        )
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.certificate else ''}://{name}:{self.port}"
+
+    def __enter__(self) -> Gateway:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Gateway:
+        listener = listen(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        server = uvicorn.Server(self._config)
+        failure: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                server.run(sockets=[listener])
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                listener.close()
+
+        self._server = server
+        self._thread = threading.Thread(target=serve, name="jepack-http", daemon=True)
+        self._thread.start()
+        end = time.monotonic() + START_S
+        while not server.started:
+            if failure or not self._thread.is_alive() or time.monotonic() > end:
+                self.stop()
+                told = f": {failure[0]}" if failure else ""
+                raise ServerError(f"the gateway did not start at {self.url}{told}")
+            time.sleep(0.01)
+        return self
+
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Take no more, finish what is in flight, return when it is answered."""
+        self._place.health.ending = True
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(DRAIN_S + 5)
+            self._thread = None
+        self._place.queue.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ServerError for a port that is taken, ConfigError for no host."""
+    try:
+        if host == HOST:
+            found = loopback.hold(port)
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            found = socket.socket(family)
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((host, port))
+        found.listen(2048)
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"--http {host}:{port}: no such address of this machine ({error})"
+        ) from error
+    except OSError as error:
+        raise ServerError(
+            f"--http {host}:{port} cannot be had ({error.strerror}). Choose another port, 0 picks a free one"
+        ) from error
+    return found
+
+
+def protocol_with(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 by h11, with a time for headers and for bodies that nobody reads, a number of
+    connections, and JSON for what is no request."""
+
+    class Protocol(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                told = f"{limits.connections} connections are open, as many as are held"
+                self._say(Refusal(503, "too_many_connections", told, retry_after_s=1, close=True))
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        def _is_late(self) -> bool:
+            """Whether the client is to send headers, or the rest of a request that is answered already."""
+            answered = self.cycle is not None and self.cycle.response_complete
+            return not self.transport.is_closing() and (
+                answered or self.conn.their_state is h11.IDLE
+            )
+
+        def _watch(self) -> None:
+            if not self._is_late():
+                self._forget()
+            elif self._late is None:
+                self._late = self.loop.call_later(limits.header_s, self._give_up)
+
+        def _forget(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+        def _give_up(self) -> None:
+            self._late = None
+            if self._is_late():
+                self.transport.close()
+
+        def send_400_response(self, msg: str) -> None:
+            told = f"no HTTP, or headers over {limits.header:,} bytes"
+            self._say(Refusal(400, "invalid_http", told, close=True))
+
+        def _say(self, refusal: Refusal) -> None:
+            """An answer without a request; none where one has begun."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = json.dumps(body_of(refusal, "")).encode()
+                head = {
+                    "content-type": "application/json",
+                    "content-length": str(len(body)),
+                    **refusal.headers,
+                }
+                for event in (
+                    h11.Response(status_code=refusal.status, headers=[*head.items()]),
+                    h11.Data(data=body),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
+
+    return Protocol
+
+
+class JsonLines(logging.Formatter):
+    """Requests are told as JSON already; whatever else is logged becomes such a line too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno <= logging.INFO and record.name == LOG.name:
+            return record.getMessage()
+        told = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["trace"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def log_to(file: Path) -> logging.Handler:
+    """The gateway's log, a JSON object a line, no image and no key in it; kept to two files of 50 MB."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(file, maxBytes=50_000_000, backupCount=1, delay=True)
+    handler.setFormatter(JsonLines())
+    for name, level in ((LOG.name, logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        logger.addHandler(handler)
+    return handler

@@ -1,0 +1,33 @@
+"""A gateway on loopback over the small bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from jepack.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def embedded(exported_bundle: Bundle) -> Any:
+    """The engine in this process."""
+    from serving.gateway import EmbeddedEngine
+
+    return EmbeddedEngine(exported_bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def gateway(embedded: Any) -> Iterator[Any]:
+    from serving.gateway import Gateway
+
+    with Gateway(embedded, port=0) as one:
+        yield one
+
+
+@pytest.fixture
+def http(gateway: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        yield client

@@ -1,0 +1,121 @@
+"""`jepack serve` with its gateway, as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pictures import data_url, png
+from typer.testing import CliRunner
+
+from jepack.bundle import Bundle
+from jepack.cli import app
+
+KEY = "a-key-of-sixteen-characters"
+ANYWHERE = ["--port", "0", "--http-port", "0", "--metrics-port", "0"]
+
+
+@contextmanager
+def serving(
+    bundle: Bundle, folder: Path, *options: str, **environment: str
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What it tells once ready, and its process."""
+    command = [sys.executable, "-m", "jepack", "serve", str(bundle.folder), "--json", *options]
+    env = {**os.environ, "XDG_STATE_HOME": str(folder), **environment}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        yield json.loads(line), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("triton", marks=pytest.mark.triton)])
+def test_serve_answers_over_http_until_it_is_told_to_stop(
+    exported_bundle: Bundle, embedded: Any, tmp_path: Path, engine: str
+) -> None:
+    options = [*ANYWHERE, "--http", "127.0.0.1:0", "--engine", engine]
+    with serving(exported_bundle, tmp_path, *options) as (told, process):
+        url = told["gateway"]
+        assert ("url" in told) == (engine == "triton")
+        answer = httpx.post(
+            f"{url}/v1/embeddings", json={"input": data_url(png())}, trust_env=False, timeout=60
+        ).json()
+        assert answer["fingerprint"] == exported_bundle.fingerprints["embedding"]
+        want = embedded.embed([png()], limit_s=60).rows["embedding"]
+        found = [one["embedding"] for one in answer["data"]]
+        np.testing.assert_allclose(np.array(found), want, rtol=1e-5, atol=1e-5)
+        assert httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    [log] = (tmp_path / "jepack").glob("gateway-*.log")
+    assert json.loads(log.read_text().splitlines()[0])["route"] == "/v1/embeddings"
+
+
+def test_keys_come_from_a_file_or_the_environment(exported_bundle: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n")
+    options = ["--http", "127.0.0.1:0", "--engine", "embedded"]
+    for more, environment in (
+        (["--key-file", str(file)], {}),
+        ([], {"JEPACK_KEYS": KEY}),
+    ):
+        with serving(exported_bundle, tmp_path, *options, *more, **environment) as (told, process):
+            url = f"{told['gateway']}/v1/models"
+            assert httpx.get(url, trust_env=False).status_code == 401
+            head = {"authorization": f"Bearer {KEY}"}
+            assert httpx.get(url, headers=head, trust_env=False).status_code == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+
+
+@pytest.mark.triton
+def test_a_triton_elsewhere_can_stand_behind_it(
+    triton_server: Any, exported_bundle: Bundle, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    options = ["--http", "127.0.0.1:0", "--engine", triton_server.url]
+    with serving(exported_bundle, tmp_path, *options) as (told, _):
+        answer = httpx.post(
+            f"{told['gateway']}/v1/embeddings", json={"input": data_url(png())}, trust_env=False,
+            timeout=60,
+        )  # fmt: skip
+        assert answer.status_code == 200
+
+
+REFUSED = {
+    "an open door without keys": (["--http", "0.0.0.0:0"], "--key-file"),
+    "an address without a port": (["--http", "localhost"], "host:port"),
+    "a port that is none": (["--http", "127.0.0.1:99999"], "65535"),
+    "a key file that is missing": (["--key-file", "nowhere.txt"], "nowhere.txt"),
+    "half a certificate": (["--tls-cert", "c.pem"], "--tls-key"),
+    "a certificate that is missing": (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "c.pem"),
+    "an unknown engine": (["--engine", "torch"], "--engine is triton"),
+    "nothing to serve": (["--no-http", "--engine", "embedded"], "--no-http"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_options_that_cannot_work_are_told_before_any_work(
+    exported_bundle: Bundle, case: str
+) -> None:
+    options, word = REFUSED[case]
+    done = CliRunner().invoke(app, ["serve", str(exported_bundle.folder), *options])
+    assert done.exit_code != 0
+    assert word in str(done.exception)
+    assert getattr(done.exception, "exit_code", None) == 2
