@@ -24,11 +24,11 @@ from jepack.errors import ArtifactError, ConfigError
 SETTINGS = ("train", "sweep")
 NUMBERS = dict.fromkeys(COMMANDS, 0) | {
     "quickstart": 3, "inspect": 4, "views": 5, "probe": 4, "import": 4, "isotropy": 1, "export": 1,
-    "serve": 5, "embed": 5, "index": 2, "search": 1, "app": 1, "cache": 1,
+    "serve": 5, "embed": 5, "index": 2, "search": 1, "app": 1, "cache": 1, "drift": 1,
 }  # fmt: skip
 WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only")
 FILES = {("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
-         ("isotropy", "picture"): ".png", ("serve", "log_file"): ""}  # fmt: skip
+         ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("serve", "log_file"): ""}  # fmt: skip
 FOLDERS = {
     ("train", "out"), ("sweep", "out"), ("import", "out"), ("pull", "out"), ("index", "out"),
     ("quickstart", "out"), ("serve", "repository_only"),
@@ -209,7 +209,7 @@ def test_what_is_no_address_is_told_and_nobody_is_asked(url: Any, told: str) -> 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_asks_an_endpoint_looks_at_its_address(command: str) -> None:
     found = options(command).get("url")
-    assert (found is not None) == (command in ("embed", "index", "search", "app"))
+    assert (found is not None) == (command in ("embed", "index", "search", "app", "drift"))
     if found is not None:
         assert refused(found[0], "127.0.0.1:-1")
         assert refused(found[0], "127.0.0.1")
