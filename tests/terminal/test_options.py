@@ -27,8 +27,10 @@ NUMBERS = dict.fromkeys(COMMANDS, 0) | {
     "serve": 5, "embed": 5, "index": 2, "search": 1, "app": 1, "cache": 1, "drift": 1,
 }  # fmt: skip
 WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only")
-FILES = {("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
-         ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("serve", "log_file"): ""}  # fmt: skip
+FILES = {
+    ("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
+    ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("serve", "log_file"): "",
+}  # fmt: skip
 FOLDERS = {
     ("train", "out"), ("sweep", "out"), ("import", "out"), ("pull", "out"), ("index", "out"),
     ("quickstart", "out"), ("serve", "repository_only"),
