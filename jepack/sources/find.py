@@ -32,7 +32,7 @@ def find_images(
     """The images of a folder (sorted; the first level names the class) or of a manifest (.csv, .parquet).
 
     Folders called train, val and test are the split, told in the column `split`; `DATA#classes` takes them
-    for classes (see folders.places). A folder's own manifest.csv (see manifests.OWN) adds its columns.
+    for classes (see folders.places). A folder's own manifest.csv (see tables.OWN) adds its columns.
     With `parts`, files that hold many images give each of them: pages, frames, slices, members of a .tar,
     rows of a .parquet; of HDF5 and zarr `DATA#/NAME` chooses the arrays. `tile` > 0 cuts TIFFs larger than
     it into windows of that side, px, every `stride`. Hidden files are passed over.

@@ -1,4 +1,4 @@
-"""What training asks of its images: decoded in a cache (data.py), or read as it goes (stream.py).
+"""What training asks of its images: decoded in a cache (cache.py), or read as it goes (stream.py).
 
 N images, C channels.
 """
