@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ from small_bundle import write_digits, write_small_bundle  # noqa: E402
 
 from jepack.bundle import Bundle  # noqa: E402
 
+OURS = ("jepack", "training", "export", "serving", "app")
+
 # A script's background job ignores Ctrl-C, and so would every command that the tests start and stop by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +32,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
 for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *loopback.NAMES])
+
+
+@pytest.fixture(autouse=True)
+def loggers_still_speak() -> Iterator[None]:
+    """A test that silences loggers fails itself, not one that comes later in the same process."""
+    yield
+    made = logging.root.manager.loggerDict.items()
+    silent = [name for name, one in made if isinstance(one, logging.Logger) and one.disabled]
+    for name in silent:
+        logging.getLogger(name).disabled = False
+    assert not [name for name in silent if name.split(".")[0] in OURS], "a test silenced our loggers"
 
 
 @pytest.fixture(scope="session")
