@@ -42,7 +42,9 @@ def loggers_still_speak() -> Iterator[None]:
     silent = [name for name, one in made if isinstance(one, logging.Logger) and one.disabled]
     for name in silent:
         logging.getLogger(name).disabled = False
-    assert not [name for name in silent if name.split(".")[0] in OURS], "a test silenced our loggers"
+    assert not [name for name in silent if name.split(".")[0] in OURS], (
+        "a test silenced our loggers"
+    )
 
 
 @pytest.fixture(scope="session")
