@@ -37,15 +37,15 @@ def original(text: str) -> str:
     return WAY_BACK.sub(unescaped, text) if ESCAPE.search(text) else text
 
 
-def escaped(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if 0xDC80 <= code <= 0xDCFF:  # a byte
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def unescaped(found: re.Match[str]) -> str:
-    backslash, byte, code = found.groups()
+def unescaped(match: re.Match[str]) -> str:
+    backslash, byte, code = match.groups()
     if backslash:
         return "\\"
     number = int(byte or code, 16)

@@ -39,11 +39,11 @@ class Source:
 def source_of(folder: Path) -> Source | None:
     """Where the bundle in this folder was pulled from; None when it was not, or nobody can tell."""
     try:
-        found = Source(**json.loads((folder / SOURCE).read_text()))
-        known = REPO.fullmatch(found.repo) and REVISION.fullmatch(found.revision)
+        source = Source(**json.loads((folder / SOURCE).read_text()))
+        known = REPO.fullmatch(source.repo) and REVISION.fullmatch(source.revision)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return found if known else None
+    return source if known else None
 
 
 def edited(folder: Path, source: Source) -> bool:

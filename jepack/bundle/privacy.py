@@ -46,10 +46,12 @@ def shorten(text: str) -> str:
 
 def machine_folders(*known: Path | str) -> list[str]:
     """Folders whose names give this machine away: the home, this package's, Python's, and `known`."""
-    found = {str(Path.home()), str(stages.PACKAGE.parent), sys.prefix}
+    folders = {str(Path.home()), str(stages.PACKAGE.parent), sys.prefix}
     for folder in known:
-        found |= {str(folder), str(Path(folder).resolve())}
-    return sorted(folder for folder in found if Path(folder).is_absolute() and folder not in COMMON)
+        folders |= {str(folder), str(Path(folder).resolve())}
+    return sorted(
+        folder for folder in folders if Path(folder).is_absolute() and folder not in COMMON
+    )
 
 
 def folders_in(content: Path | bytes, folders: Iterable[str]) -> list[str]:
@@ -63,13 +65,13 @@ def folders_in(content: Path | bytes, folders: Iterable[str]) -> list[str]:
         content.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        found = {folder for folder in folders if pattern(folder).search(data)}
+        named = {folder for folder in folders if pattern(folder).search(data)}
     if zipfile.is_zipfile(content):
         with zipfile.ZipFile(content) as archive:
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    found |= set(folders_in(archive.read(entry), folders))
-    return sorted(found)
+                    named |= set(folders_in(archive.read(entry), folders))
+    return sorted(named)
 
 
 def pattern(folder: str) -> re.Pattern[bytes]:

@@ -197,33 +197,33 @@ def config_problems(config: Any, dimensions: dict[str, int]) -> list[str]:
     for name in ("architecture", "pretrained_cfg", "jepack"):
         if name not in config:
             return [f"config.json: {name} is missing"]
-    found = argument_problems(config.get("model_args", {}))
-    found += table_problems("pretrained_cfg", config["pretrained_cfg"], PRETRAINED_CFG)
+    problems = argument_problems(config.get("model_args", {}))
+    problems += table_problems("pretrained_cfg", config["pretrained_cfg"], PRETRAINED_CFG)
     head = config["jepack"].get("projector")
     if not isinstance(config["jepack"].get("method"), str):
-        found.append("jepack: method must be a word")
+        problems.append("jepack: method must be a word")
     if (
         not isinstance(head, dict)
         or set(head) != PROJECTOR
         or not all(map(is_count, head.values()))
     ):
-        found.append(f"jepack: projector needs {', '.join(sorted(PROJECTOR))}, whole numbers")
+        problems.append(f"jepack: projector needs {', '.join(sorted(PROJECTOR))}, whole numbers")
     elif min(head.values()) < 1 or head["layers"] > LONGEST:
-        found.append(
+        problems.append(
             f"jepack: a projector of {head['layers']} layers and {head['hidden']} hidden dimensions "
             f"(1 to {LONGEST} layers, all widths 1 or more)"
         )
     elif (head["in_features"], head["out_features"]) != tuple(dimensions.values()):
-        found.append(
+        problems.append(
             f"jepack: the projector maps {head['in_features']} to {head['out_features']} dimensions, "
             f"the manifest says {' to '.join(map(str, dimensions.values()))}"
         )
     width = config.get("num_features", dimensions["embedding"])
     if width != dimensions["embedding"]:
-        found.append(
+        problems.append(
             f"num_features is {width}, the manifest's embedding has {dimensions['embedding']}"
         )
-    return [f"config.json: {problem}" for problem in found]
+    return [f"config.json: {problem}" for problem in problems]
 
 
 def loader_problems(name: str, value: Any) -> list[str]:
@@ -271,16 +271,16 @@ def module_problems(value: Any) -> list[str]:
 
 def keys_of(value: Any) -> set[str]:
     """Every name of every table inside a JSON value."""
-    found: set[str] = set()
+    keys: set[str] = set()
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            found |= item.keys()
+            keys |= item.keys()
             waiting += item.values()
         elif isinstance(item, list):
             waiting += item
-    return found
+    return keys
 
 
 def shown(value: Any) -> str:

@@ -15,20 +15,20 @@ def forced(bundle: Bundle) -> dict[str, list[str]]:
     Bundles written before the manifest named such files tell them in isotropy.json.
     """
     gate = bundle.manifest.get("gate") or {}
-    found: dict[str, list[str]] = {}
+    overridden: dict[str, list[str]] = {}
     exports = bundle.isotropy().get("exports")
     for file, facts in (exports if isinstance(exports, dict) else {}).items():
         refusals = facts.get("refusals") if isinstance(facts, dict) else None
         if refusals and file in bundle.manifest["files"]:
-            found[file] = sentences(refusals)
+            overridden[file] = sentences(refusals)
     for file, refusals in (gate.get("forced_files") or {}).items():
         if file in bundle.manifest["files"]:
-            found[file] = sentences(refusals)
-    known = {reason for reasons in found.values() for reason in reasons}
+            overridden[file] = sentences(refusals)
+    known = {reason for reasons in overridden.values() for reason in reasons}
     others = [reason for reason in sentences(gate.get("refusals")) if reason not in known]
-    if others or (not found and (gate.get("forced") or gate.get("passed", True) is False)):
-        found = {"encoder": others, **found}
-    return found
+    if others or (not overridden and (gate.get("forced") or gate.get("passed", True) is False)):
+        overridden = {"encoder": others, **overridden}
+    return overridden
 
 
 def sentences(value: Any) -> list[str]:

@@ -102,10 +102,10 @@ def examine() -> Iterator[Check]:
 
 
 def check_python() -> Check:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.version_info >= (3, 13):
-        return Check("python", "warn", found, "tested on 3.10 to 3.12")
-    return Check("python", "ok", found)
+        return Check("python", "warn", python, "tested on 3.10 to 3.12")
+    return Check("python", "ok", python)
 
 
 def check_jepack() -> Check:
@@ -127,14 +127,14 @@ def check_package(requirement: Requirement, extra: str) -> Check:
     package = requirement.name
     install = f"pip install 'jepack[{extra}]'" if extra else f"pip install -U {package}"
     try:
-        found = importlib.metadata.version(package)
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         if package == "onnxruntime" and installed("onnxruntime-gpu"):
             return Check(package, "ok", "onnxruntime-gpu")
         return Check(package, "fail", "not installed", install)
-    if not requirement.specifier.contains(found, prereleases=True):
-        return Check(package, "fail", f"{found}, needs {requirement.specifier}", install)
-    return Check(package, "ok", found)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(package, "fail", f"{version}, needs {requirement.specifier}", install)
+    return Check(package, "ok", version)
 
 
 def installed(package: str) -> bool:
@@ -198,13 +198,13 @@ def check_formats() -> Check:
         for extra, names in DECODERS.items()
         if extra not in BY_CHOICE and not all(map(installed, names))
     ]
-    found = "all" if not missing else f"all but {', '.join(missing)}"
+    readable = "all" if not missing else f"all but {', '.join(missing)}"
     mends = [f"pip install 'jepack[{','.join(missing)}]'"] if missing else []
     lacks = lacking_in_server()
     if lacks:
-        found += f"; the server lacks {', '.join(lacks)}"
+        readable += f"; the server lacks {', '.join(lacks)}"
         mends.append("the next jepack serve adds them")
-    return Check("formats", "warn" if lacks else "ok", found, "; ".join(mends))
+    return Check("formats", "warn" if lacks else "ok", readable, "; ".join(mends))
 
 
 def lacking_in_server() -> list[str]:
@@ -221,9 +221,9 @@ def lacking_in_server() -> list[str]:
 
 
 def check_browser() -> Check:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found and shutil.which("chromedriver"):
-        return Check("browser", "ok", found)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium and shutil.which("chromedriver"):
+        return Check("browser", "ok", chromium)
     return Check(
         "browser",
         "warn",
@@ -266,22 +266,22 @@ def check_shared_memory() -> Check:
     room = shared_memory.room()
     if room is None:
         return Check("shared memory", "ok", "none here; a local Triton would need it")
-    found = f"{room / 1e6:,.0f} MB free in {shared_memory.PLACE}"
+    free = f"{room / 1e6:,.0f} MB free in {shared_memory.PLACE}"
     if shared_memory.too_small():
-        return Check("shared memory", "fail", f"{found}, Triton cannot start", shared_memory.MEND)
+        return Check("shared memory", "fail", f"{free}, Triton cannot start", shared_memory.MEND)
     if shared_memory.tight():
         return Check(
-            "shared memory", "warn", f"{found}, too little for large files", shared_memory.MEND
+            "shared memory", "warn", f"{free}, too little for large files", shared_memory.MEND
         )
-    return Check("shared memory", "ok", found)
+    return Check("shared memory", "ok", free)
 
 
 def check_port(port: int, use: str) -> Check:
     try:
         loopback.hold(port).close()
     except OSError as error:
-        found = "taken" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
-        return Check(f"port {port}", "warn", f"{found} ({use})", "choose another, or 0 for any")
+        reason = "taken" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
+        return Check(f"port {port}", "warn", f"{reason} ({use})", "choose another, or 0 for any")
     return Check(f"port {port}", "ok", f"free ({use})")
 
 

@@ -178,10 +178,10 @@ def self_check(walk: Walk) -> None:
     with stage(walk, "5 check"):
         images = find_images(walk.data)
         query = images[len(images) // 2].path
-        found = walk.output_of(
+        answer = walk.output_of(
             "search", str(walk.index), str(query), "--url", walk.url, "--k", "5", "--json"
         )
-        first = found["neighbours"][0]
+        first = answer["neighbours"][0]
         if Path(first["path"]).resolve() != query.resolve() and first["distance"] > 1e-5:
             raise ArtifactError(
                 f"self-check failed: {query} was sent through Triton and the nearest image was "

@@ -104,11 +104,11 @@ def verify(
     if compared:
         problems = network_problems(bundles.load(folder))
     if as_json:
-        found = {"bundle": str(folder), "sound": not problems, "problems": problems}
-        found["network_compared"] = compared
+        verdict = {"bundle": str(folder), "sound": not problems, "problems": problems}
+        verdict["network_compared"] = compared
         bundle = None if problems else bundles.load(folder)
         told = {"source": origin.told(folder), "notes": standing.notes(bundle)} if bundle else {}
-        print(json.dumps({**found, "signature": signature, **told}))
+        print(json.dumps({**verdict, "signature": signature, **told}))
         raise typer.Exit(4 if problems else 0)
     console = Console()
     if problems:
@@ -147,5 +147,5 @@ def network_problems(bundle: bundles.Bundle) -> list[str]:
 def gate_row(bundle: bundles.Bundle) -> tuple[str, str]:
     if not bundle.manifest.get("gate"):
         return "not asked", f"judge it: jepack export {marked(bundle.folder)}"
-    found = standing.forced(bundle)
-    return ("[red]overridden[/]", marked(", ".join(found))) if found else ("passed", "")
+    overridden = standing.forced(bundle)
+    return ("[red]overridden[/]", marked(", ".join(overridden))) if overridden else ("passed", "")

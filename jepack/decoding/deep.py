@@ -26,10 +26,10 @@ from jepack.errors import DataError, DependencyError, TooLargeError
 
 def size_of_file(path: Path) -> int:
     """Bytes of a regular file. Raises DataError of anything else, which reading may wait on for ever."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{path}: is {what_is(found.st_mode)}, not a file")
-    return found.st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: is {what_is(status.st_mode)}, not a file")
+    return status.st_size
 
 
 def what_is(mode: int) -> str:

@@ -106,9 +106,9 @@ class Frames:
     def options(self) -> dict[str, Any]:
         """The header as pydicom's decoders take it."""
         utils = need("pydicom.pixels.utils", "dicom")
-        found: dict[str, Any] = utils.as_pixel_options(self.header)
-        found.setdefault("planar_configuration", 0)
-        return found | {"pixel_keyword": self.keyword, "pixel_vr": self.kind}
+        options: dict[str, Any] = utils.as_pixel_options(self.header)
+        options.setdefault("planar_configuration", 0)
+        return options | {"pixel_keyword": self.keyword, "pixel_vr": self.kind}
 
     def single_bits(self, frame: int) -> Any:
         """[H, W] of 0 and 1; frames follow each other without a gap, within a byte too."""
@@ -139,26 +139,26 @@ class Frames:
     def tags(self, frame: int) -> Any:
         """What says how a frame's pixels are read, the functional groups merged; nothing of a patient."""
         pydicom = need("pydicom", "dicom")
-        found = pydicom.Dataset()
+        tags = pydicom.Dataset()
         for tag in self.header.keys():  # noqa: SIM118 (a Dataset iterates over elements)
             if tag.group == 0x0028:
-                found[tag] = copy.copy(self.header[tag])  # setting a value would change both
-        if "NumberOfFrames" in found:
-            del found.NumberOfFrames
+                tags[tag] = copy.copy(self.header[tag])  # setting a value would change both
+        if "NumberOfFrames" in tags:
+            del tags.NumberOfFrames
         shared = list(self.header.get("SharedFunctionalGroupsSequence") or [])[:1]
         own = list(self.header.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
         for groups in (*shared, *own):
             for name in GROUPS:
                 for item in list(groups.get(name) or [])[:1]:
-                    found.update(item)
-        found.file_meta = pydicom.dataset.FileMetaDataset()
-        found.file_meta.TransferSyntaxUID = self.syntax
+                    tags.update(item)
+        tags.file_meta = pydicom.dataset.FileMetaDataset()
+        tags.file_meta.TransferSyntaxUID = self.syntax
         if not self.syntax.is_little_endian:
-            for element in found:
+            for element in tags:
                 if element.VR == "OW" and isinstance(element.value, bytes):  # pydicom leaves words
                     element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
-            found.file_meta.TransferSyntaxUID = need("pydicom.uid", "dicom").ExplicitVRLittleEndian
-        return found
+            tags.file_meta.TransferSyntaxUID = need("pydicom.uid", "dicom").ExplicitVRLittleEndian
+        return tags
 
     def alone(self, frame: int, smaller: Callable[[Any], Any] | None = None) -> bytes:
         """A frame as a DICOM file of its own, with a header that is true of it.

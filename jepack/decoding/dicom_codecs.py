@@ -94,12 +94,12 @@ def decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     return np.ascontiguousarray(values).tobytes()
 
 
-def check_stream(found: tuple[int, int, int], told: tuple[int, int, int]) -> None:
+def check_stream(stream: tuple[int, int, int], header: tuple[int, int, int]) -> None:
     """Rows, columns and samples of a stream against the file's header."""
-    if found != told:
+    if stream != header:
         raise DataError(
-            "its compressed stream holds {1} x {0} pixels of {2} samples, ".format(*found)
-            + "the header says {1} x {0} of {2}".format(*told)
+            "its compressed stream holds {1} x {0} pixels of {2} samples, ".format(*stream)
+            + "the header says {1} x {0} of {2}".format(*header)
         )
 
 

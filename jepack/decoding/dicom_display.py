@@ -20,11 +20,11 @@ def palette(tags: Any, values: Any) -> Raw:
             data = tags[f"{name}PaletteColorLookupTableData"].value
             wide = len(data) >= 2 * (count or 65536)
             planes.append(np.frombuffer(data, "<u2" if wide else np.uint8)[places])
-        found = np.stack(planes, axis=-1)
+        colours = np.stack(planes, axis=-1)
     else:
         pixels = need("pydicom.pixels", "dicom")
-        found = np.ascontiguousarray(pixels.apply_color_lut(values, tags)[..., :3])
-    return Raw(found.astype(np.uint8) if bits == 8 else found)
+        colours = np.ascontiguousarray(pixels.apply_color_lut(values, tags)[..., :3])
+    return Raw(colours.astype(np.uint8) if bits == 8 else colours)
 
 
 def first(value: Any) -> Any:

@@ -49,9 +49,9 @@ def open_tiff(
     reason: Exception | None = None
     if image is None:
         try:
-            found = by_pillow(source, channels, deep, limits, page)
-            if found is not None:
-                return found
+            picture = by_pillow(source, channels, deep, limits, page)
+            if picture is not None:
+                return picture
         except JepackError:
             raise
         except Exception as error:  # an unusual layout, or damage: tifffile may know better
@@ -219,19 +219,19 @@ def page_sizes(path: Path, most: int = 64) -> tuple[list[int], set[tuple[int, in
     """
     try:
         with Image.open(path, formats=("TIFF",)) as opened:
-            pages, found = getattr(opened, "n_frames", 1), {}
+            pages, sizes = getattr(opened, "n_frames", 1), {}
             for page in range(min(pages, most)):
                 opened.seek(page)
                 if not aside(getattr(opened, "tag_v2", {}).get(NEW_SUBFILE)):
-                    found[page] = opened.size
+                    sizes[page] = opened.size
     except (OSError, SyntaxError):  # such as an unusual layout, of any page
         with need("tifffile", "tiff").TiffFile(path) as file:
-            pages, found = len(file.pages), {}
+            pages, sizes = len(file.pages), {}
             for page in range(min(pages, most)):
                 told = file.pages[page]
                 if not aside(getattr(told.tags.get(NEW_SUBFILE), "value", None)):
-                    found[page] = (told.imagewidth, told.imagelength)
-    return [*found, *range(most, pages)], set(found.values())
+                    sizes[page] = (told.imagewidth, told.imagelength)
+    return [*sizes, *range(most, pages)], set(sizes.values())
 
 
 NEW_SUBFILE = 254  # the tag; bit 0: a smaller copy of another page, bit 2: its mask
@@ -254,8 +254,8 @@ def size_of_page(source: Path | bytes, page: int) -> tuple[int, int]:
         turned = told.get(274) in TURNED and faithful(Tags.read(told.get), None, True, page)
         return (width, height) if turned else (height, width)
     with need("tifffile", "tiff").TiffFile(stream()) as file:
-        found = file.pages[page]
-        return int(found.imagelength), int(found.imagewidth)
+        stored = file.pages[page]
+        return int(stored.imagelength), int(stored.imagewidth)
 
 
 def stacked_images(path: Path) -> int:

@@ -28,7 +28,7 @@ from jepack import bundle as bundles
 from jepack.bundle import REVISION, signing, standing
 from jepack.errors import ConfigError
 from jepack.hub import fetching
-from jepack.hub.fetching import already_there, fetch, look
+from jepack.hub.fetching import already_there, fetch, offer_of
 from jepack.hub.patience import LOGIN, Patience
 from jepack.hub.publishing import Publication, prepare, publish, refuse_overridden
 from jepack.names import marked, marked_lines
@@ -116,7 +116,7 @@ def pull(
         say(f"{repo}@{asked or 'main'} is commit {revision} now")
     there = already_there(repo, revision, out)
     if not there:
-        offer = look(repo, revision, api=api, patience=patience, say=say)
+        offer = offer_of(repo, revision, api=api, patience=patience, say=say)
         with downloading(console, sum(offer.sizes.values())) as advance:
             fetch(
                 offer, out, api=api, force=force, public_key=public_key, patience=patience, say=say,

@@ -52,23 +52,25 @@ def resolve(repo: str, revision: str | None, *, api: HfApi, patience: Patience, 
     info = persist(
         lambda: api.model_info(repo, revision=revision or "main"), what, patience=patience, say=say
     )
-    found = str(info.sha)
-    if not REVISION.fullmatch(found):
-        raise ArtifactError(f"{what}: the Hub names no commit for it, but {found!r}")
-    if revision and REVISION.fullmatch(revision) and found != revision:
-        raise ArtifactError(f"{what}: the Hub answers with another commit, {found}")
-    return found
+    commit = str(info.sha)
+    if not REVISION.fullmatch(commit):
+        raise ArtifactError(f"{what}: the Hub names no commit for it, but {commit!r}")
+    if revision and REVISION.fullmatch(revision) and commit != revision:
+        raise ArtifactError(f"{what}: the Hub answers with another commit, {commit}")
+    return commit
 
 
-def look(repo: str, revision: str, *, api: HfApi, patience: Patience, say: Say) -> Offer:
+def offer_of(repo: str, revision: str, *, api: HfApi, patience: Patience, say: Say) -> Offer:
     """The listing of a revision, or ArtifactError when it holds what no bundle may hold.
 
     Nothing but the listing is downloaded for this.
     """
-    found = persist(
+    entries = persist(
         lambda: listing(api, repo, revision), f"{repo}@{revision}", patience=patience, say=say
     )
-    sizes = {name: int(entry.size) for name, entry in found.items() if not name.startswith(".git")}
+    sizes = {
+        name: int(entry.size) for name, entry in entries.items() if not name.startswith(".git")
+    }
     problems = [f"{name}: {why}" for name in sorted(sizes) if (why := refused(name))]
     problems += [
         f"{name}: missing" for name in (MANIFEST, *REQUIRED) if name not in sizes and not problems
@@ -172,12 +174,12 @@ def download(
         patience=patience,
         say=say,
     )
-    found = (stage / name).stat().st_size
-    if found != offer.sizes[name]:
+    received = (stage / name).stat().st_size
+    if received != offer.sizes[name]:
         raise unsound(
             offer.repo,
             offer.revision,
-            [f"{name}: {found} bytes, listed with {offer.sizes[name]}"],
+            [f"{name}: {received} bytes, listed with {offer.sizes[name]}"],
             "",
         )
 

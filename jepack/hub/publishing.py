@@ -125,8 +125,8 @@ def refuse_paths(bundle: Bundle, files: Mapping[str, Path | bytes]) -> None:
     data = bundle.manifest.get("provenance", {}).get("data")
     images = data.get("folder") if isinstance(data, dict) else data
     folders = privacy.machine_folders(bundle.folder, *([images] if images else []))
-    found = {name: privacy.folders_in(content, folders) for name, content in files.items()}
-    if leaks := {name: hits for name, hits in found.items() if hits}:
+    hits_by_file = {name: privacy.folders_in(content, folders) for name, content in files.items()}
+    if leaks := {name: hits for name, hits in hits_by_file.items() if hits}:
         listing = "\n".join(f"  - {name}: {', '.join(hits)}" for name, hits in leaks.items())
         raise ArtifactError(
             f"{bundle.folder}: these files name folders of this machine, so nothing is published.\n"
@@ -199,9 +199,9 @@ def confirm(api: HfApi, published: Published, publication: Publication) -> None:
     """The Hub's own listing of the commit agrees with the manifest, hash by hash."""
     there = listing(api, published.repo, published.revision)
     for name, content in publication.files.items():
-        found = there.get(name)
+        listed = there.get(name)
         entry = publication.manifest["files"].get(name) or entry_of(content)
-        if found is None or found.size != entry["bytes"] or not same(found, content, entry):
+        if listed is None or listed.size != entry["bytes"] or not same(listed, content, entry):
             raise ServerError(
                 f"{published.repo}@{published.revision}: {name} did not arrive as it was sent. "
                 "Push again."
@@ -214,13 +214,13 @@ def listing(api: HfApi, repo: str, revision: str) -> dict[str, RepoFile]:
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
-def same(found: RepoFile, content: Path | bytes, entry: dict[str, Any]) -> bool:
+def same(listed: RepoFile, content: Path | bytes, entry: dict[str, Any]) -> bool:
     """Large files are listed with their SHA-256, others with git's hash."""
-    if found.lfs is not None:
-        return bool(found.lfs.sha256 == entry["sha256"])
+    if listed.lfs is not None:
+        return bool(listed.lfs.sha256 == entry["sha256"])
     data = content if isinstance(content, bytes) else content.read_bytes()
     git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    return bool(found.blob_id == git)
+    return bool(listed.blob_id == git)
 
 
 def entry_of(content: Path | bytes) -> dict[str, Any]:
@@ -236,19 +236,19 @@ def size_of(content: Path | bytes) -> int:
 
 def refuse_overridden(bundle: Bundle, force: bool) -> None:
     """Raises GateError when the bundle holds what the gate refused and `force` is not set."""
-    found = standing.forced(bundle)
-    if not found or force:
+    overridden = standing.forced(bundle)
+    if not overridden or force:
         return
     reasons = "\n".join(
         f"  - {what}: {reason}"
-        for what, reasons in found.items()
+        for what, reasons in overridden.items()
         for reason in reasons or ["no reason is recorded"]
     )
-    whole = "encoder" in found
+    whole = "encoder" in overridden
     mend = (
         "Train and export it again."
         if whole
-        else f"Leave them out: jepack export {bundle.folder} --formats {formats_of(found)}, no --force."
+        else f"Leave them out: jepack export {bundle.folder} --formats {formats_of(overridden)}, no --force."
     )
     what = "this encoder" if whole else "exports of this bundle"
     raise GateError(

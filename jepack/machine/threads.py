@@ -28,11 +28,11 @@ PAIRS = 3  # turns with the present number and with another, alternating
 GAIN = 0.92  # of the present time, or the number stays
 FLAT = 1.15  # half as many cost next to nothing: where threads wait, only one may be free of it
 CLEAR = 1.8  # times slower or faster in the first pair: no second one
-SLOWER = 1.5  # times the time at the last look: look again early
+SLOWER = 1.5  # times the time at the last trial: the next one comes early
 TURN_S = 0.03  # shorter turns are timed together
-LOOK_S = 10.0  # between looks at least
+TRIAL_S = 10.0  # between trials at least
 EARLY_S = 3.0
-SHARE = 30  # a look that lost a second is followed by 30 without one ...
+SHARE = 30  # a trial that lost a second is followed by 30 without one ...
 LONGEST_S = 900.0  # ... but not by more than this
 
 _fixed = 0
@@ -108,7 +108,7 @@ class Chooser:
 
     Starts with all there may be. Now and then, sooner when the work has become slower, it gives turns to
     half and to twice as many, each beside a turn with the present number, and changes when the median
-    gain is worth it; then it looks further that way. A look costs a few percent of the time at most.
+    gain is worth it; then it goes on that way. A trial costs a few percent of the time at most.
 
     `library` is torch, or whatever has `get_num_threads` and `set_num_threads`: more threads than it has
     when a turn begins are never used, and it has as many when the turn is over.
@@ -119,14 +119,14 @@ class Chooser:
         self.number = self.cores = 0  # threads now, and there may be; 0 before the first turn
         self.used: set[int] = set()  # numbers whose first turn, which sets things up, is over
         self.warm = WARM_TURNS
-        self.rivals: list[int] = []  # to be looked at
+        self.rivals: list[int] = []  # to be tried
         self.pairs: list[tuple[float, float]] = []  # seconds a unit: present number, rival
         self.half: float | None = None  # the present number's half of a pair
         self.seconds = self.units = 0.0  # of turns too short to be timed alone
         self.recent: deque[float] = deque(maxlen=5)
-        self.pace = math.inf  # seconds a unit at the last look
-        self.lost = 0.0  # seconds the last look cost
-        self.looked: float | None = None  # when
+        self.pace = math.inf  # seconds a unit at the last trial
+        self.lost = 0.0  # seconds the last trial cost
+        self.tried_at: float | None = None  # when the last trial began or ended
 
     @contextmanager
     def turn(self, units: float = 1.0, number: int = 0) -> Iterator[int]:
@@ -166,8 +166,8 @@ class Chooser:
         new = number not in self.used
         self.used.add(number)
         now = self.clock()
-        if self.looked is None:
-            self.looked = now
+        if self.tried_at is None:
+            self.tried_at = now
         if self.rivals:
             if not new or (self.half is not None and each < self.half / CLEAR):
                 self.compare(number, each, spent, most)
@@ -179,12 +179,12 @@ class Chooser:
             return
         self.recent.append(each)
         slower = len(self.recent) >= 3 and statistics.median(self.recent) > SLOWER * self.pace
-        wait = max(EARLY_S if slower else LOOK_S, min(SHARE * self.lost, LONGEST_S))
-        if now - self.looked > wait:
+        wait = max(EARLY_S if slower else TRIAL_S, min(SHARE * self.lost, LONGEST_S))
+        if now - self.tried_at > wait:
             self.begin(most)
 
     def begin(self, most: int) -> None:
-        """Start a look at the neighbours: half as many, twice as many."""
+        """Start a trial of the neighbours: half as many, twice as many."""
         self.cores = cores()  # a container's quota may have changed
         others = (self.number // 2, min(most, 2 * self.number))
         self.rivals = [other for other in others if other not in (0, self.number)]
@@ -214,5 +214,5 @@ class Chooser:
             self.rivals = self.rivals[1:]
         self.pairs = []
         if not self.rivals:
-            self.looked = self.clock()
+            self.tried_at = self.clock()
             self.recent.clear()

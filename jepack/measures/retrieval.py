@@ -120,17 +120,17 @@ def choose(
         return {}
     of = None if groups is None else np.asarray(groups)[known]
     try:
-        found = {n: measure(np.asarray(x)[known], y[known], groups=of) for n, x in outputs.items()}
+        scores = {n: measure(np.asarray(x)[known], y[known], groups=of) for n, x in outputs.items()}
     except ConfigError:
         return {}
-    chosen, base = DEFAULT_OUTPUT, found[DEFAULT_OUTPUT]
+    chosen, base = DEFAULT_OUTPUT, scores[DEFAULT_OUTPUT]
     if len(base.average_precision) < MINIMUM:
         return {}
     gains = {}
-    for name, other in found.items():
+    for name, other in scores.items():
         if name != DEFAULT_OUTPUT:
             gains[name] = interval(other.average_precision - base.average_precision)
-            best = found[chosen].mean_average_precision
+            best = scores[chosen].mean_average_precision
             if gains[name][0] > 0 and other.mean_average_precision > best:
                 chosen = name
     return {
@@ -140,7 +140,7 @@ def choose(
         "classes": len(np.unique(y[known])),
         "groups_apart": of is not None,
         "chance": round(base.chance, 4),
-        "outputs": {name: value.to_json() for name, value in found.items()},
+        "outputs": {name: value.to_json() for name, value in scores.items()},
         "gain_over_embedding": gains,  # 95 % interval of the mean average precision's difference
     }
 

@@ -172,14 +172,14 @@ def _engine(implementation: str, z: Tensor) -> ModuleType:
 def _can_build_triton() -> bool:
     """Triton compiles its launcher with the system's C compiler, so it needs both."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    found = importlib.util.find_spec("triton") is not None and compiler is not None
-    if not found:
+    buildable = importlib.util.find_spec("triton") is not None and compiler is not None
+    if not buildable:
         logger.warning(
             "SIGReg runs without its fused GPU kernel: %s. Install %s for more speed.",
             "no C compiler found" if compiler is None else "no triton package found",
             "gcc" if compiler is None else "triton",
         )
-    return found
+    return buildable
 
 
 def world_size() -> int:

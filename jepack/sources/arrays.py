@@ -125,15 +125,15 @@ def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[list[Array], str]:
                 f"{examples((array.name for array in every), 12)}"
             )
         return taken, ""
-    found = [array for array in every if array.name not in smaller]
-    found = [array for array in found if array.name not in halves(found)] or found
-    found = [
-        array for array in found if not any(is_below(array.name, name) for name in aside)
-    ] or found
-    found = [array for array in found if not named_aside(array.name)] or found
-    found = [array for array in found if not NO_PICTURE.search(words(array.name))] or found
-    first = leader(found, scaled)
-    taken = [array for array in found if alike(array, first)]
+    likely = [array for array in every if array.name not in smaller]
+    likely = [array for array in likely if array.name not in halves(likely)] or likely
+    likely = [
+        array for array in likely if not any(is_below(array.name, name) for name in aside)
+    ] or likely
+    likely = [array for array in likely if not named_aside(array.name)] or likely
+    likely = [array for array in likely if not NO_PICTURE.search(words(array.name))] or likely
+    first = leader(likely, scaled)
+    taken = [array for array in likely if alike(array, first)]
     left = [array.name for array in every if array not in taken]
     told = ""
     if left:
@@ -144,10 +144,10 @@ def choose(root: Any, wanted: Sequence[str] = ()) -> tuple[list[Array], str]:
     return taken, told
 
 
-def leader(found: Sequence[Array], scaled: dict[str, str]) -> Array:
+def leader(arrays: Sequence[Array], scaled: dict[str, str]) -> Array:
     """The array most like pictures; of equals the largest, unless others are as likely. Raises ValueError."""
-    most = max(array.likeness for array in found)
-    equals = [array for array in found if array.likeness == most]
+    most = max(array.likeness for array in arrays)
+    equals = [array for array in arrays if array.likeness == most]
     first = max(equals, key=lambda array: (array.bytes, array.name in scaled))
     # Of the same height and width the deeper one is the picture, and the other most likely a mask of it.
     others = [array for array in equals if not alike(array, first) and not covers(first, array)]

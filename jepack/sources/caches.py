@@ -48,12 +48,12 @@ def limit_bytes() -> int | None:
     if not text:
         return None
     try:
-        found = float(text)
+        gigabytes = float(text)
     except ValueError:
-        found = -1
-    if not 0 < found < float("inf"):
+        gigabytes = -1
+    if not 0 < gigabytes < float("inf"):
         raise ConfigError(f"{LIMIT} is a number of GB above 0, found {text!r}")
-    return int(found * 1e9)
+    return int(gigabytes * 1e9)
 
 
 def lock_of(folder: Path) -> Path:
@@ -121,12 +121,12 @@ def touch(path: Path) -> None:
 def entries(root: Path | None = None) -> list[Entry]:
     """Everything that is kept, the longest unused first."""
     root = root or cache_root()
-    found = []
-    for pattern, look in LOOKS.items():
+    cached = []
+    for pattern, entry_of in ENTRIES.items():
         for path in root.glob(pattern):
             with suppress(OSError):  # another process removes as well, or it is no cache at all
-                found.append(look(path))
-    return sorted(found, key=lambda entry: entry.used)
+                cached.append(entry_of(path))
+    return sorted(cached, key=lambda entry: entry.used)
 
 
 def images_entry(folder: Path) -> Entry:
@@ -147,7 +147,7 @@ def shard_entry(path: Path) -> Entry:
     return Entry(path, "shard", stat.st_size, stat.st_mtime, False, url_of(path))
 
 
-LOOKS = {
+ENTRIES = {
     "images-*": images_entry,
     ".images-*.partial": stopped_entry,
     "shards/*.tar": shard_entry,
@@ -217,10 +217,10 @@ def prune(keep_bytes: int, root: Path | None = None, *, spare: Path | None = Non
     root = root or cache_root()
     for left in root.glob(".removed-*"):  # of a prune that was killed
         shutil.rmtree(left, ignore_errors=True)
-    found = entries(root)
-    total = sum(entry.bytes for entry in found if entry.path != spare)
+    cached = entries(root)
+    total = sum(entry.bytes for entry in cached if entry.path != spare)
     gone = []
-    for entry in found:
+    for entry in cached:
         if total <= keep_bytes:
             break
         if entry.in_use or entry.path == spare or not remove(entry):

@@ -71,14 +71,14 @@ def license_of(folder: Path) -> str:
 def package_folder(package: str, install: str) -> Path:
     """Where an installed data package lies."""
     try:
-        found = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
-        found = None
-    if found is None or not found.submodule_search_locations:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
         raise DependencyError(
             f"the data package {package} is not installed. Run: pip install {install}"
         )
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
 
 
 def fill_solar(stage: Path, on_progress: Progress) -> None:

@@ -65,13 +65,13 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
             with path.open("rb") as stream:
                 caches.touch(path)
                 stream.seek(offset)
-                found = stream.read(size)
+                data = stream.read(size)
         except FileNotFoundError:
             ensure(path)
             continue
-        if len(found) < size:
+        if len(data) < size:
             raise SourceError(f"{path}: shorter than when it was listed; it changed. Start again")
-        return found
+        return data
     raise SourceError(f"{path}: removed as often as it is fetched; raise {caches.LIMIT}")
 
 

@@ -46,40 +46,40 @@ def find_images(
             raise DataError(f"{source}: no such folder of images, nor a manifest")
         return finished(listing.listed_elsewhere(source, told), told, notes)
     if source.kind == "manifest":
-        found = read_manifest(source.path, told)
+        files = read_manifest(source.path, told)
     elif source.kind == "folder":
-        found = below(source.path, parts, source.splits, told)
+        files = below(source.path, parts, source.splits, told)
         manifest = own_manifest(source.path, told)
         if manifest is not None:
-            found = with_columns(found, source.path, manifest, told)
+            files = with_columns(files, source.path, manifest, told)
     else:
         if is_packed(source.path.name):
             refuse_packed(source.path)
-        found = [ImageFile(source.path)]
+        files = [ImageFile(source.path)]
     if parts:
-        found = [
+        files = [
             part
-            for file in found
+            for file in files
             for part in listing.expand(file, tile, stride or tile, source.arrays, told)
         ]
-    elif any(listing.is_container(file.path) for file in found):
+    elif any(listing.is_container(file.path) for file in files):
         raise DataError(
             f"{source.path}: holds many images in one file, which this command does not take; "
             "training, inspect, views and probe do"
         )
-    if not found:
+    if not files:
         raise DataError(
             f"{source.path}: no images found; need files ending in {', '.join(SUFFIXES)}"
             + (f" or {', '.join(listing.SUFFIXES)}" if parts else "")
             + "".join(f"\nnote: {sentence}" for sentence in sentences(told))
         )
-    return finished(found, told, notes)
+    return finished(files, told, notes)
 
 
-def finished(found: list[ImageFile], told: Notes, notes: list[str] | None) -> list[ImageFile]:
+def finished(files: list[ImageFile], told: Notes, notes: list[str] | None) -> list[ImageFile]:
     if notes is not None:
         notes += sentences(told)
-    return found
+    return files
 
 
 def sentences(told: Notes) -> list[str]:
@@ -100,30 +100,32 @@ def below(folder: Path, parts: bool, splits: bool, told: Notes) -> list[ImageFil
     if packed := [path for path in every if is_packed(path.name) and not path.is_dir()]:
         told[f"passed over; {WAY_OUT}"] = list(packed)
     told.update((sentence, []) for sentence in walk.notes())
-    found, sentence = places([path.relative_to(folder).parts[:-1] for path in paths], splits=splits)
+    placed, sentence = places(
+        [path.relative_to(folder).parts[:-1] for path in paths], splits=splits
+    )
     if splits and sentence is None and paths and all(map(listing.is_container, paths)):
         by_name = split_by_name([path.name for path in paths])
         if by_name is not None:
             sentence = "the names of its files, such as " + (
                 f"{examples([path.name for path in paths], 2)}, are taken as the split"
             )
-            found = [(label, split) for (label, _), split in zip(found, by_name, strict=True)]
+            placed = [(label, split) for (label, _), split in zip(placed, by_name, strict=True)]
     if sentence is not None:
         told[f"{kept(str(folder))}: {sentence}"] = []
     return [
         ImageFile(path, label, columns={"split": split} if sentence is not None else {})
-        for path, (label, split) in zip(paths, found, strict=True)
+        for path, (label, split) in zip(paths, placed, strict=True)
     ]
 
 
 def passed_over(folder: Path) -> dict[str, int]:
     """Endings of files of a folder that no reader here takes, most first: {".heic": 120}."""
-    found: Counter[str] = Counter()
+    endings: Counter[str] = Counter()
     for root, names in Walk(folder, is_one):
-        found.update(
+        endings.update(
             kept(Path(name).suffix.lower()) or "no ending"
             for name in names
             if not name.lower().endswith(SUFFIXES + listing.SUFFIXES)
             and not os.path.isdir(root / name)
         )
-    return dict(found.most_common())
+    return dict(endings.most_common())

@@ -53,8 +53,8 @@ class Walk:
         names: list[str] = []
         folders: list[str] = []
         try:
-            with os.scandir(root) as found:
-                listed = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(root) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             self.closed.append(f"{kept(str(root))} ({error.strerror})")
             return
@@ -97,10 +97,10 @@ class Walk:
                     for name in folders
                     if not os.path.islink(os.path.join(root, name))
                 }
-        found = identity(path)
-        if found in self._seen:
+        key = identity(path)
+        if key in self._seen:
             return False
-        self._seen.add(found)
+        self._seen.add(key)
         return True
 
     def notes(self) -> Iterator[str]:
@@ -117,10 +117,10 @@ class Walk:
 
 def identity(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return -1, -1
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 Place = tuple[str | None, str]  # class, None = none; train, val, test, or "" = not told
@@ -139,14 +139,14 @@ def places(
     if depth is None:
         return [(kept(parts[0]) if parts else None, "") for parts in parents], None
     above = depth and len({parts[0] for parts in parents if parts}) > 1
-    found: list[Place] = []
+    placed: list[Place] = []
     for parts in parents:
         split = split_of(parts[depth]) if len(parts) > depth else ""
         label = (
             parts[0] if above else parts[depth + 1] if split and len(parts) > depth + 1 else None
         )
-        found.append((None if label is None else kept(label), split))
-    return found, sentence(parents, depth, found)
+        placed.append((None if label is None else kept(label), split))
+    return placed, sentence(parents, depth, placed)
 
 
 def split_level(parents: Sequence[tuple[str, ...]]) -> int | None:
@@ -164,15 +164,15 @@ def split_level(parents: Sequence[tuple[str, ...]]) -> int | None:
 
 
 def is_split(names: set[str]) -> bool:
-    found = {split_of(name) for name in names}
-    return bool(found - {""}) and ("" not in found or {"train"} < found - {""})
+    splits = {split_of(name) for name in names}
+    return bool(splits - {""}) and ("" not in splits or {"train"} < splits - {""})
 
 
-def sentence(parents: Sequence[tuple[str, ...]], depth: int, found: Sequence[Place]) -> str:
+def sentence(parents: Sequence[tuple[str, ...]], depth: int, placed: Sequence[Place]) -> str:
     names = sorted({parts[depth] for parts in parents if len(parts) > depth})
-    counts = Counter(split for _, split in found if split)
+    counts = Counter(split for _, split in placed if split)
     told = ", ".join(f"{counts[key]:,} {key}" for key in ("train", "val", "test") if counts[key])
-    labels = sorted({label for label, _ in found if label is not None})
+    labels = sorted({label for label, _ in placed if label is not None})
     classes = f"the classes are {examples(labels)}" if labels else "there are no classes"
     text = (
         f"the folders {', '.join(name + '/' for name in names if split_of(name))} are taken as the split "
@@ -190,5 +190,5 @@ def split_by_name(names: Sequence[str]) -> list[str] | None:
     None where a name tells none, or all tell one side.
     """
     words = [re.split(r"[\W_\d]+", name) for name in names]
-    found = [next(filter(None, map(split_of, parts)), "") for parts in words]
-    return found if all(found) and {"train"} < set(found) else None
+    splits = [next(filter(None, map(split_of, parts)), "") for parts in words]
+    return splits if all(splits) and {"train"} < set(splits) else None

@@ -58,15 +58,15 @@ def record_of(manifest: dict[str, Any]) -> Record:
     provenance["data"] is a folder, or {"folder": ..., "source": a file of it that lists or holds the images,
     "held_out": [names]}.
     """
-    found = (manifest.get("provenance") or {}).get("data")
-    found = {"folder": found} if isinstance(found, str) else found
-    if not isinstance(found, dict) or not isinstance(found.get("folder"), str):
+    data = (manifest.get("provenance") or {}).get("data")
+    data = {"folder": data} if isinstance(data, str) else data
+    if not isinstance(data, dict) or not isinstance(data.get("folder"), str):
         return Record(None, None, frozenset())
-    base, names = Path(found["folder"]), found.get("held_out")
+    base, names = Path(data["folder"]), data.get("held_out")
     held_out = frozenset(map(stored, names)) if isinstance(names, list) else frozenset()
-    if not found["folder"] or not base.is_absolute() or not base.exists():
+    if not data["folder"] or not base.is_absolute() or not base.exists():
         return Record(None, None, held_out)
-    return Record(base / str(found.get("source", "")), base, held_out)
+    return Record(base / str(data.get("source", "")), base, held_out)
 
 
 def files_of(data: Path) -> frozenset[str] | None:

@@ -112,11 +112,11 @@ def inside(box: Box, part: str) -> Box | None:
 def splits_of_arrays(parts: Parts, path: Path, told: Notes) -> dict[str, str]:
     """The split of each array where their names tell one, `/train/x` and `/test/x`; else empty."""
     names = sorted({array_of(part) for part, _ in parts})
-    found = split_by_name(names)
-    if found is None:
+    splits = split_by_name(names)
+    if splits is None:
         return {}
     told.setdefault(f"the arrays {examples(names)} are taken as the split", []).append(path)
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, splits, strict=True))
 
 
 def hub_images(text: str) -> list[ImageFile]:
@@ -128,12 +128,12 @@ def hub_images(text: str) -> list[ImageFile]:
     datasets = need("datasets", "datasets")
     name, _, split = text.removeprefix("hf:").partition(":")
     try:
-        found = datasets.load_dataset(name, split=split or None)
+        dataset = datasets.load_dataset(name, split=split or None)
     except Exception as error:  # of many libraries
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{text}: `datasets` cannot load it ({reason[0]})") from error
     images = []
-    for part, data in ({split: found} if split else found).items():
+    for part, data in ({split: dataset} if split else dataset).items():
         marker = cache_root() / "hub" / f"{re.sub(r'[^0-9A-Za-z.-]+', '--', name)}-{part}.json"
         told = {"dataset": name, "split": part, "fingerprint": data._fingerprint}
         if not marker.is_file() or json.loads(marker.read_text()) != told:

@@ -29,7 +29,7 @@ def read_manifest(path: Path, told: Notes) -> list[ImageFile]:
     need_paths(rows, path)
     tell_splits(rows, path, told)
     finder = Finder(path.parent)
-    found, missing = [], []
+    files, missing = [], []
     places: dict[str, Path | None] = {}
     for number, row in enumerate(rows, 2):
         name = row["path"]
@@ -38,7 +38,7 @@ def read_manifest(path: Path, told: Notes) -> list[ImageFile]:
         place = places[name]
         if place is None:
             missing.append(name)
-        found.append(from_row(finder, place or path.parent / name, row, f"{path}, row {number}"))
+        files.append(from_row(finder, place or path.parent / name, row, f"{path}, row {number}"))
     if len(missing) == len(rows):
         raise DataError(
             f"{path}: none of the {len(rows)} files it names is there ({examples(missing)}); names count "
@@ -48,7 +48,7 @@ def read_manifest(path: Path, told: Notes) -> list[ImageFile]:
         told[
             f"{len(missing)} of {len(rows)} rows name a file that is not there: {examples(missing)}"
         ] = [path]
-    return found
+    return files
 
 
 def from_row(finder: Finder, path: Path, row: Row, where: str) -> ImageFile:
@@ -116,15 +116,15 @@ def with_columns(
     left = [file.name_below(folder) for file in files if file.path not in said]
     if left:
         told[f"{len(left)} of {len(files)} images have no row: {examples(left)}"] = [manifest]
-    found = []
+    described = []
     for file in files:
         row = said.get(file.path)
         if row is None:
-            found.append(file)
+            described.append(file)
             continue
         row_told = from_row(finder, file.path, row, f"{manifest}, {row['path']}")
         own = {key: value for key, value in row_told.columns.items() if value or key != "split"}
         columns = {**file.columns, **own}
         label = row_told.label if "label" in row else file.label
-        found.append(replace(row_told, label=label, part=None, columns=columns))
-    return found
+        described.append(replace(row_told, label=label, part=None, columns=columns))
+    return described

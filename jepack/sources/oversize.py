@@ -95,10 +95,10 @@ def full_size(path: Path) -> tuple[int, int] | None:
 
 def full_size_of(data: bytes) -> tuple[int, int] | None:
     """Height and width, px, of a picture that `fitted` makes smaller; None where it does not."""
-    found = size_of(data)
-    if found is None or (len(data) <= SERVED.bytes and math.prod(found) <= SERVED.pixels):
+    size = size_of(data)
+    if size is None or (len(data) <= SERVED.bytes and math.prod(size) <= SERVED.pixels):
         return None
-    return found
+    return size
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
@@ -170,9 +170,9 @@ def smaller_of(data: bytes) -> bytes:
 def smaller_frame(frames: Frames, frame: int) -> bytes:
     """A frame of a DICOM file as a file of its own that the server takes, in the file's own units."""
     if math.prod(frames.size) <= SERVED.pixels:
-        found = frames.alone(frame)
-        if len(found) <= SERVED.bytes:
-            return found
+        data = frames.alone(frame)
+        if len(data) <= SERVED.bytes:
+            return data
     if frames.header.PhotometricInterpretation == "PALETTE COLOR":  # means of indices mean nothing
         return carried(fit(frames.raw(frame)))
 
@@ -183,21 +183,21 @@ def smaller_frame(frames: Frames, frame: int) -> bytes:
     return frames.alone(frame, smaller)
 
 
-def fit(found: Image.Image | Raw) -> Image.Image | Raw:
+def fit(image: Image.Image | Raw) -> Image.Image | Raw:
     """The picture as it is when the server takes it, else made smaller."""
-    if isinstance(found, Image.Image):
-        shape, item = (found.height, found.width, len(found.getbands())), 1
+    if isinstance(image, Image.Image):
+        shape, item = (image.height, image.width, len(image.getbands())), 1
     else:
-        shape, item = found.values.shape, found.values.dtype.itemsize
+        shape, item = image.values.shape, image.values.dtype.itemsize
     if shape[0] * shape[1] <= SERVED.pixels and math.prod(shape) * item <= FIT_BYTES:
-        return found
+        return image
     factor = factor_of(shape, item)
-    if isinstance(found, Image.Image):
-        if found.mode not in ("L", "RGB", "RGBA", "LA"):
-            transparent = "A" in found.mode or "transparency" in found.info
-            found = found.convert("RGBA" if transparent else "RGB")
-        return found.reduce(factor)
-    return averaged(found, factor)
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "RGB", "RGBA", "LA"):
+            transparent = "A" in image.mode or "transparency" in image.info
+            image = image.convert("RGBA" if transparent else "RGB")
+        return image.reduce(factor)
+    return averaged(image, factor)
 
 
 def factor_of(shape: tuple[int, ...], item: int) -> int:

@@ -87,7 +87,7 @@ def windows(path: Path, tile: int, stride: int) -> list[str]:
         step = max(1, min(tile, stride) // 8)
         small = (max(1, source.height // step), max(1, source.width // step))
         mask = source.dataset_mask(out_shape=small) > 0
-        found = []
+        filled = []
         for top in starts(source.height, tile, stride):
             for left in starts(source.width, tile, stride):
                 rows = slice(
@@ -98,16 +98,16 @@ def windows(path: Path, tile: int, stride: int) -> list[str]:
                 )
                 if mask[rows, columns].mean() >= MIN_VALID:
                     height, width = min(tile, source.height - top), min(tile, source.width - left)
-                    found.append(f"window={top},{left},{height},{width}")
-        return found
+                    filled.append(f"window={top},{left},{height},{width}")
+        return filled
 
 
 def starts(extent: int, tile: int, stride: int) -> list[int]:
     """Where windows begin; the last one ends at the border."""
     if extent <= tile:
         return [0]
-    found = list(range(0, extent - tile + 1, stride))
-    return found if found[-1] == extent - tile else [*found, extent - tile]
+    offsets = list(range(0, extent - tile + 1, stride))
+    return offsets if offsets[-1] == extent - tile else [*offsets, extent - tile]
 
 
 def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
@@ -118,11 +118,11 @@ def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
         raise DataError(f"{path}: {error}") from error
     if left:
         told.setdefault(left, []).append(path)
-    found: Parts = []
+    parts: Parts = []
     for array in arrays:
         numbers = [""] if array.count is None else [str(n) for n in range(array.count)]
-        found.extend((f"{array.part}:{number}", None) for number in numbers)
-    return found
+        parts.extend((f"{array.part}:{number}", None) for number in numbers)
+    return parts
 
 
 def array_of(part: str | None) -> str:

@@ -172,8 +172,8 @@ def dicom_frame(path: Path, frame: int) -> bytes:
 
 
 def frames(path: Path) -> dicom.Frames:
-    found: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path, OWN))
-    return found
+    opened: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path, OWN))
+    return opened
 
 
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:
@@ -250,13 +250,13 @@ def npy_bytes(values: Any) -> bytes:
 
 def handle(path: Path, kind: str, opening: Any) -> Any:
     """An open file of this thread; the oldest is let go when there are many."""
-    found: dict[Any, Any] = local.__dict__.setdefault("handles", {})
+    handles: dict[Any, Any] = local.__dict__.setdefault("handles", {})
     key = (kind, path)
-    if key not in found:
-        if len(found) >= HANDLES:
-            found.pop(next(iter(found)))
-        found[key] = opening()
-    return found[key]
+    if key not in handles:
+        if len(handles) >= HANDLES:
+            handles.pop(next(iter(handles)))
+        handles[key] = opening()
+    return handles[key]
 
 
 def open_arrays(path: Path, kind: str) -> Any:

@@ -69,10 +69,10 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
                 (picture, members) for members in groups for picture in pictures_of(members, parts)
             ]
             chosen.sort(key=lambda pair: pair[0].info.offset_data)
-            found = []
+            images = []
             for picture, members in chosen:
                 label, columns = label_of(archive, picture, [*members, *first[key_of(members)]])
-                found.append(Sample(picture.info.offset_data, picture.info.size, label, columns))
+                images.append(Sample(picture.info.offset_data, picture.info.size, label, columns))
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: not a readable shard ({error})") from error
     taken = {picture.info.offset_data for picture, _ in chosen}
@@ -99,9 +99,9 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
     if texts := sum(member.suffix == ".txt" for member in every):
         notes.append(f"{texts} .txt files are captions, not labels (those are .cls, or .json)")
     other = Counter(member.suffix for member in every)
-    if not found and other:
+    if not images and other:
         notes.append(f"holds no pictures, only {examples(other)}")
-    return found, notes
+    return images, notes
 
 
 def is_packed(name: str) -> bool:
@@ -182,17 +182,17 @@ def key_of(members: list[Member]) -> str:
 
 def pictures_of(members: list[Member], parts: set[str]) -> list[Member]:
     """The pictures of a group that are images, the others being parts of them."""
-    found = sorted((m for m in members if m.suffix in SUFFIXES), key=lambda m: len(m.stem))
+    pictures = sorted((m for m in members if m.suffix in SUFFIXES), key=lambda m: len(m.stem))
     key = key_of(members)
     # a.rgb.png, a.gt.png: what is called a mask or a label is the image only where nothing else is
-    found = [one for one in found if not is_aside(one, key)] or found
-    if len(found) < 2:
-        return found
-    own = [picture for picture in found if picture.stem == key]
+    pictures = [one for one in pictures if not is_aside(one, key)] or pictures
+    if len(pictures) < 2:
+        return pictures
+    own = [picture for picture in pictures if picture.stem == key]
     if own:  # a.png: a.mask.png is a part of it
         return own[:1]
     chosen: list[Member] = []
-    for picture in found:
+    for picture in pictures:
         of = [one for one in chosen if picture.stem.startswith(f"{one.stem}.")]
         if not any(WORD.fullmatch(picture.stem[len(one.stem) + 1 :]) for one in of):
             chosen.append(picture)

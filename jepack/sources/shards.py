@@ -41,11 +41,11 @@ def listed(url: str, told: Notes) -> list[ImageFile]:
     record = fetched_record(path)
     if record is None or record.get("format") != FORMAT:
         fetch(url, path)
-        found: Notes = {}
-        content = [[file.label, file.part, file.columns] for file in members(path, found)]
+        notes: Notes = {}
+        content = [[file.label, file.part, file.columns] for file in members(path, notes)]
         record = {
             "format": FORMAT, "url": url, "bytes": path.stat().st_size,
-            "sha256": sha256_of(path), "images": content, "notes": list(found),
+            "sha256": sha256_of(path), "images": content, "notes": list(notes),
         }  # fmt: skip
         write_bytes(path.with_suffix(".json"), json.dumps(record).encode())
     for note in record.get("notes", ()):
@@ -55,10 +55,10 @@ def listed(url: str, told: Notes) -> list[ImageFile]:
 
 def members(path: Path, told: Notes | None = None) -> list[ImageFile]:
     """The pictures of a shard, by offset; `a.cls` or `a.json` (its label) belongs to `a.png`."""
-    found, notes = samples(path)
+    images, notes = samples(path)
     for note in notes:
         ({} if told is None else told).setdefault(note, []).append(path)
     return [
         ImageFile(path, sample.label, f"bytes={sample.offset}:{sample.size}", sample.columns)
-        for sample in found
+        for sample in images
     ]

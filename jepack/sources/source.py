@@ -101,8 +101,8 @@ def chosen(text: str) -> tuple[Path, str]:
     path = Path(text)
     if "#" not in text or path.exists():
         return path, ""
-    for found in re.finditer("#", text):
-        head, choice = text[: found.start()], text[found.end() :]
+    for mark in re.finditer("#", text):
+        head, choice = text[: mark.start()], text[mark.end() :]
         if head and Path(head).exists():
             if choice != AS_CLASSES and not choice.startswith("/"):
                 raise ConfigError(

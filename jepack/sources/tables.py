@@ -84,9 +84,9 @@ def separator_of(header: str) -> str:
 def known_names(columns: Iterable[str]) -> dict[str, str]:
     """{a column as it is written: the name jepack knows it by}."""
     written = {column.strip().lower(): column for column in reversed(list(columns))}
-    found = {written[name]: name for name in KNOWN if name in written and name not in columns}
+    names = {written[name]: name for name in KNOWN if name in written and name not in columns}
     path = next((written[name] for name in PATHS if name in written), None)
-    return found | ({} if path is None or "path" in columns else {path: "path"})
+    return names | ({} if path is None or "path" in columns else {path: "path"})
 
 
 def need_paths(rows: Sequence[Row], path: Path) -> None:
@@ -108,17 +108,17 @@ def own_manifest(folder: Path, told: Notes) -> Path | None:
     except OSError:
         return None
     names.sort(key=lambda name: (OWN.index(name.lower()), name != name.lower()))
-    found: Path | None = None
+    manifest: Path | None = None
     for path in (folder / name for name in names):
         if not path.is_file():
             continue
-        if found is not None:
-            told[f"not read, {found.name} goes first"] = [path]
+        if manifest is not None:
+            told[f"not read, {manifest.name} goes first"] = [path]
         elif path.name.lower() == OWN[-1] and not has_file_names(path):
             told["not read, it has no column `file_name`"] = [path]
         else:
-            found = path
-    return found
+            manifest = path
+    return manifest
 
 
 def has_file_names(path: Path) -> bool:
@@ -162,11 +162,11 @@ class Finder:
         if exists(exact):
             return exact
         plain = os.path.normpath(name.replace("\\", "/"))
-        found = self._walk(plain)
+        path = self._walk(plain)
         first, _, rest = plain.partition("/")
-        if found is None and rest and folded(first) == folded(self.base.absolute().name):
-            found = self._walk(rest)  # counted from the folder above
-        return found
+        if path is None and rest and folded(first) == folded(self.base.absolute().name):
+            path = self._walk(rest)  # counted from the folder above
+        return path
 
     def _walk(self, name: str) -> Path | None:
         path = Path("/") if name.startswith("/") else self.base
@@ -184,13 +184,13 @@ class Finder:
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listings:
-            found: dict[str, list[str]] = {}
+            listing: dict[str, list[str]] = {}
             try:
                 for name in os.listdir(folder):
-                    found.setdefault(folded(name), []).append(name)
+                    listing.setdefault(folded(name), []).append(name)
             except OSError:
                 pass
-            self._listings[folder] = found
+            self._listings[folder] = listing
         return self._listings[folder]
 
 

@@ -18,11 +18,11 @@ def assigned(
     Raises ConfigError for what is no such `noun`, has no value or another type's, or is given twice.
     """
     names = names_of(options, option)
-    found = {}
+    values = {}
     for name, text in zip(names, options, strict=True):
         check_name(name, types, noun)
-        found[name] = typed(name, text.partition("=")[2].strip(), types[name])
-    return found
+        values[name] = typed(name, text.partition("=")[2].strip(), types[name])
+    return values
 
 
 def names_of(options: Iterable[str], option: str, form: str = "field=value") -> list[str]:
@@ -80,13 +80,13 @@ def parsed(text: str) -> Any:
 
 def values_of(text: str) -> list[str]:
     """`a,b,[c,d]` -> a, b, [c,d]: commas inside brackets or quotes part nothing."""
-    found, depth, quoted = [""], 0, False
+    values, depth, quoted = [""], 0, False
     for sign in text:
         quoted ^= sign == '"'
         if not quoted:
             depth += (sign in "[{") - (sign in "]}")
         if sign == "," and not quoted and depth == 0:
-            found.append("")
+            values.append("")
         else:
-            found[-1] += sign
-    return [value.strip() for value in found]
+            values[-1] += sign
+    return [value.strip() for value in values]

@@ -22,7 +22,7 @@ from local_hub import TOKEN, Fault, LocalHub
 from jepack import bundle as bundles
 from jepack.bundle import SIGNATURE, Bundle, privacy, signing
 from jepack.errors import ArtifactError, ConfigError, GateError, JepackError, ServerError
-from jepack.hub.fetching import fetch, look, resolve, source_of
+from jepack.hub.fetching import fetch, offer_of, resolve, source_of
 from jepack.hub.patience import Patience
 from jepack.hub.publishing import Published, prepare, publish, refuse_overridden
 
@@ -54,8 +54,8 @@ def push(bundle: Bundle, hub: LocalHub, work: Path, **options: Any) -> Published
 def pull(hub: LocalHub, out: Path, revision: str | None = None, **options: Any) -> Bundle:
     api = HfApi(endpoint=hub.url, token=TOKEN)
     say = options.get("say", lambda text: None)
-    found = resolve(REPO, revision, api=api, patience=QUICK, say=say)
-    offer = look(REPO, found, api=api, patience=QUICK, say=say)
+    commit = resolve(REPO, revision, api=api, patience=QUICK, say=say)
+    offer = offer_of(REPO, commit, api=api, patience=QUICK, say=say)
     return fetch(offer, out, api=api, patience=QUICK, **options)
 
 

@@ -59,10 +59,10 @@ def front_matter(
             task_name="Isotropy",
             metric_type="sliced_epps_pulley",
             metric_name=f"Sliced Epps-Pulley statistic, {output.replace('_', ' ')}",
-            metric_value=round(found["statistic"], 4),
+            metric_value=round(report["statistic"], 4),
             **where,
         )
-        for output, found in reports.items()
+        for output, report in reports.items()
     ]
     results += [
         EvalResult(
@@ -109,8 +109,8 @@ def eval_results_yaml(probes: list[dict[str, Any]]) -> str:
     Only for data that is on the Hub: an entry names it by `hub_dataset` ("user/name") and, where the
     data set has several, `hub_task`. Empty when none does.
     """
-    found = [entry for entry in own(probes) if entry.get("hub_dataset")]
-    if not found:
+    on_hub = [entry for entry in own(probes) if entry.get("hub_dataset")]
+    if not on_hub:
         return ""
     from huggingface_hub import EvalResultEntry
     from huggingface_hub._eval_results import eval_result_entries_to_yaml
@@ -123,7 +123,7 @@ def eval_results_yaml(probes: list[dict[str, Any]]) -> str:
             value=round(entry["linear"], 4),
             notes=f"linear probe on frozen features, {entry.get('output', 'embedding')}",
         )
-        for entry in found
+        for entry in on_hub
     ]
     return str(yaml_dump(eval_result_entries_to_yaml(entries)))
 

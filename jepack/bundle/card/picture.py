@@ -17,8 +17,8 @@ def draw(reports: dict[str, dict[str, Any]]) -> bytes:
     colours = {"embedding": "#20639b", "raw_projection": "#9aa5b1", "projection": "#d97706"}
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    for key, found in reports.items():
-        values = [max(value, 1e-12) for value in found["spectrum"]]
+    for key, report in reports.items():
+        values = [max(value, 1e-12) for value in report["spectrum"]]
         left.semilogy(
             range(1, len(values) + 1), values, color=colours[key], label=LABELS[key].strip("`")
         )
@@ -27,10 +27,10 @@ def draw(reports: dict[str, dict[str, Any]]) -> bytes:
     left.set_xlabel("direction", fontsize=8)
     left.legend(frameon=False, fontsize=8)
     names = [LABELS[key].strip("`").replace(" before", "\nbefore") for key in reports]
-    figures = [found["statistic"] for found in reports.values()]
+    figures = [report["statistic"] for report in reports.values()]
     bars = right.barh(names, figures, color=[colours[key] for key in reports])
     right.bar_label(bars, fmt=" %.1f", fontsize=8)
-    floor = max(found["floor"] for found in reports.values())
+    floor = max(report["floor"] for report in reports.values())
     right.axvline(floor, color="#d1495b", ls="--", lw=1)
     right.set(xscale="log", xlim=(0.5, 4 * max(figures)))
     right.invert_yaxis()

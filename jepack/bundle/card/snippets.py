@@ -36,9 +36,9 @@ def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
     # Their image readers know grey and colour of 8 bits only; what else there is, other channels and
     # windows of intensities, goes through jepack.decoding.
     plain = mode is not None and manifest["preprocessing"].get("window") is None
-    found = loaders if plain else []
-    found = [*found, Snippet("onnxruntime", ("onnx/model.onnx",), fetching(repo) + ONNX)]
-    found.append(Snippet("jepack.client", ("onnx/model.onnx",), CLIENT))
+    usable = loaders if plain else []
+    usable = [*usable, Snippet("onnxruntime", ("onnx/model.onnx",), fetching(repo) + ONNX)]
+    usable.append(Snippet("jepack.client", ("onnx/model.onnx",), CLIENT))
     hub = "hf-hub:" if repo else "local-dir:"
     return [
         Snippet(
@@ -46,7 +46,7 @@ def every(manifest: dict[str, Any], repo: str | None) -> list[Snippet]:
             item.needs,
             item.code.strip().format(open_image=opening(mode or "RGB"), place=place, hub=hub),
         )
-        for item in found
+        for item in usable
     ]
 
 

@@ -70,14 +70,14 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
     return {name: entry[1] for name, entry in tensors.items()}
 
 
-def misfit(found: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) -> str | None:
+def misfit(shapes: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) -> str | None:
     """How many tensors are missing, unknown or of another shape than `wanted`, and the first of them."""
-    problems = [f"{shown(name)} is missing" for name in wanted if name not in found]
-    problems += [f"{shown(name)} has no place there" for name in found if name not in wanted]
+    problems = [f"{shown(name)} is missing" for name in wanted if name not in shapes]
+    problems += [f"{shown(name)} has no place there" for name in shapes if name not in wanted]
     problems += [
-        f"{shown(name)} is {found[name]}, should be {shape}"
+        f"{shown(name)} is {shapes[name]}, should be {shape}"
         for name, shape in wanted.items()
-        if name in found and found[name] != shape
+        if name in shapes and shapes[name] != shape
     ]
     return f"{len(problems)} problems, first: {problems[0]}" if problems else None
 
