@@ -188,12 +188,14 @@ def timing_table(exports: list[ExportedFile]) -> Table:
     return table
 
 
-def regression_table(found: dict[str, Any]) -> Table:
+def regression_table(comparison: dict[str, Any]) -> Table:
     """This encoder beside the one published before."""
-    table = Table(title=f"Against {marked(found['name'])}, {found['images']} images", **PLAIN)
+    table = Table(
+        title=f"Against {marked(comparison['name'])}, {comparison['images']} images", **PLAIN
+    )
     for heading in ("figure", "now", "before"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
-    measured = found["figures"]
+    measured = comparison["figures"]
     for name, pair in measured["effective_rank"].items():
         table.add_row(f"effective rank, {name.replace('_', ' ')}", *(f"{v:.1f}" for v in pair))
     table.add_row("projection's excess per image", *(f"{v:.4f}" for v in measured["excess"]))

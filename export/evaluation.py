@@ -120,21 +120,21 @@ def load_some(
     """
     order = np.random.default_rng(0).permutation(len(images))
     preprocessing = bundle.preprocessing
-    found: list[npt.NDArray[np.uint8]] = []
+    pixels: list[npt.NDArray[np.uint8]] = []
     kept: list[ImageFile] = []
     bad: list[tuple[str, str]] = []
     missing = False
     for index in order:
-        if len(found) == max_images:
+        if len(pixels) == max_images:
             break
         try:
-            found.append(preprocess.load(images[index].read(), preprocessing))
+            pixels.append(preprocess.load(images[index].read(), preprocessing))
         except DataError as error:
             bad.append((images[index].name, str(error).removeprefix("image: ")))
             missing = missing or isinstance(error, DecoderError)
             continue
         kept.append(images[index])
-    if bad and not found and (needed or missing):
+    if bad and not pixels and (needed or missing):
         kind = DecoderError if missing else DataError
         raise kind(f"none of {len(bad)} images can be read:\n{listed(bad)}")
     if bad:
@@ -144,4 +144,4 @@ def load_some(
         )
     side = preprocessing.size
     nothing = np.zeros((0, side, side, preprocessing.channels), np.uint8)
-    return np.stack(found) if found else nothing, tuple(kept)
+    return np.stack(pixels) if pixels else nothing, tuple(kept)

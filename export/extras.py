@@ -50,11 +50,11 @@ class WithExtras(nn.Module):
         tokens = backbone.forward_features(self.encoder.normalise(pixel_values))
         embedding = backbone.forward_head(tokens)
         projection = self.encoder.projector(embedding)
-        found = {
+        outputs = {
             "normalized": (F.normalize(embedding, dim=-1), F.normalize(projection, dim=-1)),
             "tokens": (tokens,),
         }
-        return (embedding, projection, *(value for name in self.extras for value in found[name]))
+        return (embedding, projection, *(value for name in self.extras for value in outputs[name]))
 
 
 def compare_extras(
@@ -65,11 +65,11 @@ def compare_extras(
     session = onnxruntime.InferenceSession(
         path, session_options(), providers=["CPUExecutionProvider"]
     )
-    found = session.run(list(module.names), {"pixel_values": images})
+    answers = session.run(list(module.names), {"pixel_values": images})
     with torch.inference_mode():
         wanted = module(torch.from_numpy(images))[2:]
     result = {}
-    for name, tensor, other in zip(module.names, wanted, found, strict=True):
+    for name, tensor, other in zip(module.names, wanted, answers, strict=True):
         a, b = (np.asarray(x, np.float64).reshape(len(images), -1) for x in (tensor, other))
         same = tuple(tensor.shape) == other.shape
         difference = float(np.abs(a - b).max()) if same and np.isfinite(b).all() else float("inf")
@@ -81,10 +81,10 @@ def compare_extras(
     return result
 
 
-def judge_extras(file: str, found: dict[str, dict[str, float]], limits: Parity) -> Verdict:
+def judge_extras(file: str, parity: dict[str, dict[str, float]], limits: Parity) -> Verdict:
     """The same limits as for the two outputs, but for those of distribution and neighbours."""
     refusals = []
-    for name, figures in found.items():
+    for name, figures in parity.items():
         if not figures["max_relative"] <= limits.max_relative:
             refusals.append(
                 f"{file}: {name}: largest difference over the size {figures['max_relative']:.4g} "

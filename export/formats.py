@@ -41,10 +41,10 @@ class Source:
     @property
     def onnx_model(self) -> Any:
         """The float32 ONNX graph; other ONNX formats start from it. Tried once, for all of them."""
-        found = self._onnx_model
-        if isinstance(found, ArtifactError):
-            raise found
-        return found
+        model = self._onnx_model
+        if isinstance(model, ArtifactError):
+            raise model
+        return model
 
     @cached_property
     def _onnx_model(self) -> Any:

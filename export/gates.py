@@ -194,15 +194,15 @@ def judge_export(file: str, parity: dict[str, Any], limits: Parity) -> Verdict:
     """Does this export keep PyTorch's outputs, distribution and neighbours?"""
     refusals = []
     for output in OUTPUTS:
-        found = parity[output]
-        if "broken" in found:
-            refusals.append(f"{file}: {output} has {found['broken']}")
+        figures = parity[output]
+        if "broken" in figures:
+            refusals.append(f"{file}: {output} has {figures['broken']}")
             continue
         checks = (
-            ("largest difference over the size", found["max_relative"], limits.max_relative, 1),
-            ("smallest cosine", found["cosine"], limits.cosine, -1),
-            ("change of the statistic", found["statistic_change"], limits.statistic_change, 1),
-            (f"recall@{found['neighbours']}", found["recall_at_10"], limits.recall, -1),
+            ("largest difference over the size", figures["max_relative"], limits.max_relative, 1),
+            ("smallest cosine", figures["cosine"], limits.cosine, -1),
+            ("change of the statistic", figures["statistic_change"], limits.statistic_change, 1),
+            (f"recall@{figures['neighbours']}", figures["recall_at_10"], limits.recall, -1),
         )
         for what, value, limit, sign in checks:
             if sign * (value - limit) > 0:

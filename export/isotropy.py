@@ -63,14 +63,14 @@ def isotropy(
     """
     with Console(stderr=True).status("Measuring"):
         if source.is_dir():
-            found, title = bundle_outputs(source, data, images)
+            outputs, title = bundle_outputs(source, data, images)
         else:
-            found, title = read_arrays(source), str(source)
-        reports = {name: measures.report(values) for name, values in found.items()}
+            outputs, title = read_arrays(source), str(source)
+        reports = {name: measures.report(values) for name, values in outputs.items()}
         if picture is not None:
             from export.picture import draw
 
-            draw(found, title, picture)
+            draw(outputs, title, picture)
     if as_json:
         print(json.dumps({name: report.to_json() for name, report in reports.items()}))
         return
@@ -92,11 +92,11 @@ def bundle_outputs(
     evaluation = find_evaluation(bundle, data, images)
     encoder, calibration = load_encoder(bundle)
     graph = EncoderGraph(encoder, bundle.preprocessing, calibration).eval()
-    found = measure_graph(graph, encoder, evaluation).held_out(evaluation)
+    measured = measure_graph(graph, encoder, evaluation).held_out(evaluation)
     outputs = {
-        "embedding": found.embedding,
-        "raw projection": found.raw_projection,
-        "projection": found.projection,
+        "embedding": measured.embedding,
+        "raw projection": measured.raw_projection,
+        "projection": measured.projection,
     }
     return outputs, f"{bundle.name} on {evaluation.source}"
 
@@ -111,11 +111,11 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{path}: not a .npy or .npz file of numbers ({error})") from error
     if isinstance(content, np.ndarray):
         content = {path.stem: content}
-    found = {name: content[name] for name in content}
-    found = {n: x for n, x in found.items() if x.ndim == 2 and x.dtype.kind in "fiu"}
-    if not found:
+    arrays = {name: content[name] for name in content}
+    arrays = {n: x for n, x in arrays.items() if x.ndim == 2 and x.dtype.kind in "fiu"}
+    if not arrays:
         raise DataError(f"{path}: needs an array of numbers [N, D]; found none")
-    return found
+    return arrays
 
 
 def table(reports: dict[str, IsotropyReport], title: str) -> Table:

@@ -43,21 +43,21 @@ class Outputs:
 def run_engine(engine: Engine, images: npt.NDArray[np.uint8]) -> Outputs:
     """One image alone, then batches of 32: a batch size frozen into a graph shows here."""
     cuts = [0, 1, *range(1 + BATCH, len(images), BATCH), len(images)]
-    chooser, parts = threads.Chooser(torch), []  # ONNX Runtime's sessions keep their own threads
+    chooser, chunks = threads.Chooser(torch), []  # ONNX Runtime's sessions keep their own threads
     for start, stop in pairwise(cuts):
         with chooser.turn(stop - start):
-            parts.append(engine(images[start:stop]))
-    embedding = np.concatenate([part[0] for part in parts])
-    projection = np.concatenate([part[1] for part in parts])
+            chunks.append(engine(images[start:stop]))
+    embedding = np.concatenate([chunk[0] for chunk in chunks])
+    projection = np.concatenate([chunk[1] for chunk in chunks])
     return Outputs(embedding, projection, np.zeros((len(images), 0), np.float32))
 
 
 def measure_graph(graph: EncoderGraph, encoder: Encoder, evaluation: Evaluation) -> Outputs:
     """PyTorch's answers, with the raw projection that the collapse gate judges."""
-    found = run_engine(torch_engine(graph), evaluation.images)
+    answers = run_engine(torch_engine(graph), evaluation.images)
     with torch.inference_mode():
-        raw = encoder.projector(torch.from_numpy(found.embedding)).numpy()
-    return Outputs(found.embedding, found.projection, raw)
+        raw = encoder.projector(torch.from_numpy(answers.embedding)).numpy()
+    return Outputs(answers.embedding, answers.projection, raw)
 
 
 def torch_engine(module: Callable[..., Any]) -> Engine:
@@ -69,7 +69,7 @@ def torch_engine(module: Callable[..., Any]) -> Engine:
     return run
 
 
-def compare(truth: Outputs, found: Outputs, evaluation: Evaluation) -> dict[str, Any]:
+def compare(truth: Outputs, exported: Outputs, evaluation: Evaluation) -> dict[str, Any]:
     """Per output: largest difference, smallest cosine, recall@10, and the statistic's change.
 
     `max_abs` is the largest difference of any coordinate; `max_relative` divides it by the output's
@@ -79,7 +79,7 @@ def compare(truth: Outputs, found: Outputs, evaluation: Evaluation) -> dict[str,
     result: dict[str, Any] = {}
     rows = evaluation.judged
     for output in OUTPUTS:
-        a, b = (np.asarray(getattr(side, output), np.float64) for side in (truth, found))
+        a, b = (np.asarray(getattr(side, output), np.float64) for side in (truth, exported))
         if a.shape != b.shape or not np.isfinite(b).all():
             result[output] = {"broken": f"shape {list(b.shape)}, should be {list(a.shape)}, finite"}
             continue
@@ -114,5 +114,5 @@ def recall_of_neighbours(a_ND: npt.NDArray[Any], b_ND: npt.NDArray[Any]) -> tupl
     similar_a, similar_b = (similarities(x) for x in (a_ND, b_ND))
     last = np.sort(similar_a, axis=1)[:, -count]
     nearest_b = np.argpartition(-similar_b, count - 1, axis=1)[:, :count]
-    found = np.take_along_axis(similar_a, nearest_b, axis=1) >= last[:, None] - 1e-6
-    return float(found.mean()), count
+    agree = np.take_along_axis(similar_a, nearest_b, axis=1) >= last[:, None] - 1e-6
+    return float(agree.mean()), count

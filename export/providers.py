@@ -42,8 +42,8 @@ def providers_of(name: str, cache: Path | None = None) -> list[Any]:
         if cache is not None:
             options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
     chain = ["cpu"] if name == "cpu" else [name, "cuda", "cpu"]
-    found = [PROVIDERS[link][0] for link in dict.fromkeys(chain)]
-    return [(found[0], options), *found[1:]]
+    providers = [PROVIDERS[link][0] for link in dict.fromkeys(chain)]
+    return [(providers[0], options), *providers[1:]]
 
 
 def session_options() -> Any:

@@ -48,13 +48,13 @@ def train(
     cache_root: Path | None = None,
     stop_after: int | None = None,
     log: Sequence[str] = (),
-    found: Sequence[ImageFile] | None = None,
+    listed: Sequence[ImageFile] | None = None,
 ) -> Bundle | None:
     """Train on a folder of images (see Source) and write `out`/bundle. Continues a run found in `out`.
 
     The same run only: ConfigError when its settings or images differ in what decides a run (sameness.py).
     With `fresh` the run found there is moved aside and this one starts. A finished run gives its bundle.
-    `log` names trackers beside TensorBoard: wandb, trackio. `found`: the images, if found already.
+    `log` names trackers beside TensorBoard: wandb, trackio. `listed`: the images, if listed already.
     Returns None when `stop_after` (a step count, for tests and split jobs) ended it early.
     """
     if valid(str(out)) != str(out):
@@ -69,7 +69,7 @@ def train(
         if not (out / "bundle").is_dir():  # a finished run is only read
             check_writable(out)
         prepared = prepare(
-            config, source, here, cache_root=cache_root, run=None if fresh else out, found=found
+            config, source, here, cache_root=cache_root, run=None if fresh else out, listed=listed
         )
         config = prepared.config
         session = prepared.start()

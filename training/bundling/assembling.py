@@ -206,13 +206,13 @@ def read_features(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Embeddings and raw projections of the original images."""
-    parts = []
+    chunks = []
     for start in range(0, len(indices), 64):
         block = indices[start : start + 64]
-        parts.append(features(encoder, content.read(block), content.preprocessing))
+        chunks.append(features(encoder, content.read(block), content.preprocessing))
         if on_progress:
             on_progress(start + len(block), len(indices))
-    embedding, projection = (np.concatenate(part) for part in zip(*parts, strict=True))
+    embedding, projection = (np.concatenate(part) for part in zip(*chunks, strict=True))
     return {"embedding": embedding, "projection": projection}
 
 

@@ -106,9 +106,9 @@ def estimate(
         if not here.first:
             return None
         memory = bytes_of(session.state, saved.peak, view_bytes)
-        found = put_together(prepared, session.state, memory, took, waited)
+        estimated = put_together(prepared, session.state, memory, took, waited)
         problem = export_problem(encoder, prepared.preprocessing)
-        return replace(found, export_problem=problem)
+        return replace(estimated, export_problem=problem)
 
 
 def export_problem(encoder: Encoder, preprocessing: Preprocessing) -> str:
@@ -226,35 +226,38 @@ class Held:
         return self.tensor
 
 
-def show(found: Estimate) -> None:
+def show(estimate: Estimate) -> None:
     table = Table(title="What this run will take", title_justify="left", box=None)
     table.add_column("")
     table.add_column("", justify="right")
-    table.add_row("parameters trained and kept", f"{found.parameters:,}")
-    for name, size in found.memory.items():
+    table.add_row("parameters trained and kept", f"{estimate.parameters:,}")
+    for name, size in estimate.memory.items():
         table.add_row(f"memory: {name}", size_text(size))
-    mark = "[green]fits[/]" if found.fits else "[bold red]does not fit[/]"
-    table.add_row("needed per rank", f"{size_text(found.needed)} of {size_text(found.available)}")
+    mark = "[green]fits[/]" if estimate.fits else "[bold red]does not fit[/]"
+    table.add_row(
+        "needed per rank", f"{size_text(estimate.needed)} of {size_text(estimate.available)}"
+    )
     table.add_row("", mark)
-    table.add_row("largest --images-per-step that fits", f"{found.most_images_per_step:,}")
+    table.add_row("largest --images-per-step that fits", f"{estimate.most_images_per_step:,}")
     table.add_row(
-        "speed", f"{found.images_per_s:,.1f} images/s, {found.seconds_per_step:.3g} s a step"
+        "speed", f"{estimate.images_per_s:,.1f} images/s, {estimate.seconds_per_step:.3g} s a step"
     )
-    table.add_row("share of the step spent on views", f"{found.views_share:.0%}")
-    table.add_row("steps", f"{found.steps:,} over {found.images:,} images")
+    table.add_row("share of the step spent on views", f"{estimate.views_share:.0%}")
+    table.add_row("steps", f"{estimate.steps:,} over {estimate.images:,} images")
     table.add_row(
-        "time", f"{found.hours:.1f} h" if found.hours >= 1 else f"{found.hours * 60:.0f} min"
+        "time",
+        f"{estimate.hours:.1f} h" if estimate.hours >= 1 else f"{estimate.hours * 60:.0f} min",
     )
-    table.add_row("torch.export, for ONNX and pt2", "no" if found.export_problem else "yes")
+    table.add_row("torch.export, for ONNX and pt2", "no" if estimate.export_problem else "yes")
     console = Console()
     console.print(table)
-    if found.export_problem:
+    if estimate.export_problem:
         console.print(
-            f"This encoder cannot be exported to ONNX or pt2 ({found.export_problem}), and `jepack serve` "
+            f"This encoder cannot be exported to ONNX or pt2 ({estimate.export_problem}), and `jepack serve` "
             "needs ONNX. TorchScript may work; else choose another --encoder.",
             highlight=False, soft_wrap=True, markup=False,
         )  # fmt: skip
-    if not found.fits:
+    if not estimate.fits:
         console.print(
             "To make it fit: fewer --images-per-step; --accumulate 4; "
             "--set activation_checkpointing=true; on several GPUs --set sharding=fsdp.",

@@ -101,20 +101,20 @@ def import_encoder(
     refuse_other_folder(out)
     check_writable(out, replaced=True)
     chosen = choose_device(device)
-    found = open_source(source, encoder, channels, size)
+    weights = open_source(source, encoder, channels, size)
     bundle = wrap(
-        found, Source.of(data), out, channels=channels, size=size, projection_dims=projection_dims,
-        license=license or found.stated.get("license") or "not stated", seed=seed, device=chosen,
+        weights, Source.of(data), out, channels=channels, size=size, projection_dims=projection_dims,
+        license=license or weights.stated.get("license") or "not stated", seed=seed, device=chosen,
         window=window, group_by=group_by,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))
         return
     console = Console()
-    if found.left_out:
-        names = ", ".join(found.left_out[:4]) + (" ..." if len(found.left_out) > 4 else "")
+    if weights.left_out:
+        names = ", ".join(weights.left_out[:4]) + (" ..." if len(weights.left_out) > 4 else "")
         console.print(
-            f"{len(found.left_out)} tensors of the file are not the backbone's: {marked(names)}"
+            f"{len(weights.left_out)} tensors of the file are not the backbone's: {marked(names)}"
         )
     held_out = len(bundle.manifest["provenance"]["data"]["held_out"])
     if held_out < FEW_HELD_OUT:

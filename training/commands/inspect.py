@@ -18,7 +18,7 @@ from jepack.names import marked, tell
 from jepack.names import shown as shown_name
 from jepack.sources import Source, find_images, passed_over
 from jepack.terminal import SIDE, counter, drawing, options
-from training.commands.survey import Look, survey
+from training.commands.survey import ImageRecord, survey
 from training.commands.views import shown
 from training.data import measure_window, sentences
 
@@ -63,55 +63,55 @@ def inspect(
     source, notes = Source.of(data), list[str]()
     files = find_images(source, parts=True, tile=tile, notes=notes)
     with counter("look") as show:
-        looks = survey(files, workers, show, channels or None)
-    facts = report(source.text, looks)
+        records = survey(files, workers, show, channels or None)
+    facts = report(source.text, records)
     facts["notes"] = notes
     facts["passed_over"] = passed_over(source.path) if source.kind == "folder" else {}
-    ranges = [look.range for look in looks if look.range is not None]
+    ranges = [record.range for record in records if record.range is not None]
     facts["cautions"] = sentences(ranges, None, None)
     if sheet is not None:
-        contact_sheet(sheet, [look for look in looks if not look.problem], window)
+        contact_sheet(sheet, [record for record in records if not record.problem], window)
         facts["contact_sheet"] = str(sheet)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         show_report(facts)
-    if len(facts["bad"]) > max_bad * len(looks) or len(facts["bad"]) == len(looks):
+    if len(facts["bad"]) > max_bad * len(records) or len(facts["bad"]) == len(records):
         raise DataError(
-            f"{len(facts['bad'])} of {len(looks)} images cannot be read, the limit is {max_bad:.1%}. "
+            f"{len(facts['bad'])} of {len(records)} images cannot be read, the limit is {max_bad:.1%}. "
             "Mend or remove them, or raise --max-bad."
         )
 
 
-def report(data: str, looks: list[Look]) -> dict[str, Any]:
+def report(data: str, records: list[ImageRecord]) -> dict[str, Any]:
     """Everything found, as JSON holds it."""
-    good = [look for look in looks if not look.problem]
-    labels = Counter(look.file.label for look in looks)
-    names = sorted({key for look in looks for key in look.file.columns})
+    good = [record for record in records if not record.problem]
+    labels = Counter(record.file.label for record in records)
+    names = sorted({key for record in records for key in record.file.columns})
     return {
         "data": data,
-        "images": len(looks),
+        "images": len(records),
         "readable": len(good),
         "labels": {str(k): v for k, v in sorted(labels.items(), key=str) if k is not None},
         "without_label": labels.get(None, 0),
-        "splits": count(told for look in looks if (told := look.file.columns.get("split"))),
-        "columns": {n: len({look.file.columns.get(n) for look in looks}) for n in names},
-        "formats": count(look.format for look in good),
-        "depths": count(look.depth for look in good),
-        "channels": count(str(look.channels) for look in good),
-        "height": spread([look.height for look in good]),
-        "width": spread([look.width for look in good]),
+        "splits": count(told for record in records if (told := record.file.columns.get("split"))),
+        "columns": {n: len({record.file.columns.get(n) for record in records}) for n in names},
+        "formats": count(record.format for record in good),
+        "depths": count(record.depth for record in good),
+        "channels": count(str(record.channels) for record in good),
+        "height": spread([record.height for record in good]),
+        "width": spread([record.width for record in good]),
         "values": {
-            "low": min((look.low for look in good), default=None),
-            "high": max((look.high for look in good), default=None),
-            "mean": float(np.mean([look.mean for look in good])) if good else None,
-            "std": float(np.mean([look.std for look in good])) if good else None,
+            "low": min((record.low for record in good), default=None),
+            "high": max((record.high for record in good), default=None),
+            "mean": float(np.mean([record.mean for record in good])) if good else None,
+            "std": float(np.mean([record.std for record in good])) if good else None,
         },
-        "need_window": sum(look.needs_window for look in good),
-        "bad": {look.file.name: look.problem for look in looks if look.problem},
-        "suspicious": {look.file.name: look.doubts for look in looks if look.doubts},
-        "same_bytes": matching(looks, "same bytes"),
-        "look_the_same": matching(looks, "looks the same"),
+        "need_window": sum(record.needs_window for record in good),
+        "bad": {record.file.name: record.problem for record in records if record.problem},
+        "suspicious": {record.file.name: record.doubts for record in records if record.doubts},
+        "same_bytes": matching(records, "same bytes"),
+        "look_the_same": matching(records, "looks the same"),
     }
 
 
@@ -119,8 +119,8 @@ def count(values: Any) -> dict[str, int]:
     return dict(Counter(values).most_common())
 
 
-def matching(looks: list[Look], words: str) -> int:
-    return sum(any(doubt.startswith(words) for doubt in look.doubts) for look in looks)
+def matching(records: list[ImageRecord], words: str) -> int:
+    return sum(any(doubt.startswith(words) for doubt in record.doubts) for record in records)
 
 
 def spread(values: list[int]) -> dict[str, float]:
@@ -187,18 +187,21 @@ def listing(console: Console, colour: str, title: str, entries: dict[str, str]) 
         console.print(f"  and {len(entries) - SHOWN} more; --json lists all")
 
 
-def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int = 10) -> None:
+def contact_sheet(
+    out: Path, records: list[ImageRecord], window: str | None, columns: int = 10
+) -> None:
     """A page of up to 60 images, evenly spread over the data, each with its label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not looks:
+    if not records:
         raise DataError("no image can be read, so there is no contact sheet")
     chosen = [
-        looks[i] for i in np.unique(np.linspace(0, len(looks) - 1, min(60, len(looks))).astype(int))
+        records[i]
+        for i in np.unique(np.linspace(0, len(records) - 1, min(60, len(records))).astype(int))
     ]
     # Depths without a fixed meaning are shown by their middle 98 %.
-    needs = any(look.depth not in ("uint8", "bool", "uint16") for look in chosen)
+    needs = any(record.depth not in ("uint8", "bool", "uint16") for record in chosen)
     text = window or ("p1,p99" if needs else None)
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
@@ -206,14 +209,16 @@ def contact_sheet(out: Path, looks: list[Look], window: str | None, columns: int
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid:
         axes.set_axis_off()
-    for axes, look in zip(grid, chosen, strict=False):
+    for axes, record in zip(grid, chosen, strict=False):
         try:
-            span = measure_window([look.file], text, look.channels)
-            picture = shown(preprocess.decode(look.file.read(), look.channels, span))
+            span = measure_window([record.file], text, record.channels)
+            picture = shown(preprocess.decode(record.file.read(), record.channels, span))
         except DataError:  # --window does not fit it, or it has gone
             continue
         axes.imshow(picture, vmin=0, vmax=255)
         axes.set_title(
-            shown_name(look.file.label or look.file.path.stem)[:16], fontsize=7, parse_math=False
+            shown_name(record.file.label or record.file.path.stem)[:16],
+            fontsize=7,
+            parse_math=False,
         )
     drawing.save(figure, out, dpi=100)

@@ -44,7 +44,7 @@ def ranking_loss(
     with frozen_statistics(encoder):
         for views in batches:
             z, count = projections(encoder, views), len(views.global_views)
-            parts = lejepa_loss(z, count, regulariser, views.step, config.sigreg_weight)
-            losses.append(parts.loss)
+            terms = lejepa_loss(z, count, regulariser, views.step, config.sigreg_weight)
+            losses.append(terms.loss)
     encoder.eval()
     return float(torch.stack(losses).mean())

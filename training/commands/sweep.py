@@ -176,7 +176,7 @@ def run_all(
         try:
             bundle = train(
                 config, prepared.source, folder, device=device, cache_root=cache_root, fresh=fresh,
-                found=prepared.found,
+                listed=prepared.listed,
             )  # fmt: skip
             assert bundle is not None
         except TrainingError as error:

@@ -128,11 +128,11 @@ def train(
     if dry_run:
         from training.commands import dry_run as dry
 
-        found = dry.estimate(config, source, device=device)
-        if found is not None and as_json:
-            print(json.dumps(found.to_json()))
-        elif found is not None:
-            dry.show(found)
+        estimate = dry.estimate(config, source, device=device)
+        if estimate is not None and as_json:
+            print(json.dumps(estimate.to_json()))
+        elif estimate is not None:
+            dry.show(estimate)
         return
     from training import train as stage  # torch is imported only when training starts
 

@@ -72,13 +72,13 @@ def views(
         if len(chosen) == images or len(refused) > 20:
             break
         try:
-            found = decode_file(files[number], round(1.25 * size), channels, span)
-            chosen.append((files[number], found))
+            image = decode_file(files[number], round(1.25 * size), channels, span)
+            chosen.append((files[number], image))
         except DataError as error:
             refused.append(f"{files[number].name}: {error}")
     if not chosen:
         raise DataError(f"{source}: none of the images tried can be read: {refused[0]}")
-    pictures = [found for _, found in chosen]
+    pictures = [image for _, image in chosen]
     large = make(pictures, preset, global_views, size, preset.global_scale, seed)
     small = make(pictures, preset, local_views, round(size * 0.44), preset.local_scale, seed + 1)
     draw_grid(out, chosen, large, small, config.preset, preset, config.view_overrides)
@@ -107,16 +107,16 @@ def make(
     seed: int,
 ) -> Any:
     """[V, B, S, S, C] uint8, as training on the CPU cuts them, noise included."""
-    pictures = [found.pixels for found in chosen]
+    pictures = [image.pixels for image in chosen]
     numbers = draw(views, len(pictures), seed=seed, step=0, preset=preset)
     shapes = np.array([picture.shape[:2] for picture in pictures])
     regions, masks = gathered(chosen)
     contents = contents_for(pictures, masks, preset)
     boxes = crop_boxes(shapes, numbers, size, scale, preset, regions, masks, contents)
-    found = cut_views(pictures, boxes, numbers=numbers, preset=preset)
+    cut = cut_views(pictures, boxes, numbers=numbers, preset=preset)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        noisy = add_noise(torch.from_numpy(found).float() / 255, preset)
+        noisy = add_noise(torch.from_numpy(cut).float() / 255, preset)
     return (noisy * 255).round().byte().numpy()
 
 
@@ -148,8 +148,8 @@ def draw_grid(
         title += "\nchanged: " + ", ".join(f"{k} = {v}" for k, v in changed.items())
     figure.suptitle(title, fontsize=11, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for row, (file, found) in enumerate(chosen):
-        cells = [found.pixels, *(view[row] for view in large), *(view[row] for view in small)]
+    for row, (file, image) in enumerate(chosen):
+        cells = [image.pixels, *(view[row] for view in large), *(view[row] for view in small)]
         names = ["original", *(f"large {n + 1}" for n in range(len(large)))]
         names += [f"small {n + 1}" for n in range(len(small))]
         for axes, cell, caption in zip(grid[row], cells, names, strict=True):

@@ -129,17 +129,17 @@ def decoded(
 ) -> tuple[dict[str, Any], bytes]:
     """An image's entry and its pixels. Raises SourceError, at which what is done is kept."""
     try:
-        found = decode_file(file, side, channels, window)
+        image = decode_file(file, side, channels, window)
     except SourceError:
         raise
     except DataError as error:
         return {"bad": str(error)}, b""
-    entry: dict[str, Any] = {"shape": found.pixels.shape[:2], "sha": found.sha}
-    if found.box is not None:
-        entry["box"] = found.box
-    if found.mask is not None:
-        entry["mask"] = packed(found.mask)
-    return entry, found.pixels.tobytes()
+    entry: dict[str, Any] = {"shape": image.pixels.shape[:2], "sha": image.sha}
+    if image.box is not None:
+        entry["box"] = image.box
+    if image.mask is not None:
+        entry["mask"] = packed(image.mask)
+    return entry, image.pixels.tobytes()
 
 
 @contextmanager

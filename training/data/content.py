@@ -51,8 +51,8 @@ def mask_of(file: ImageFile, shape: tuple[int, ...]) -> Grids:
             "they need the same shape"
         )
     marked = (values != 0).any(axis=2).astype(np.float32)
-    found = cv2.resize(marked, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    return np.ceil(found * 255).astype(np.uint8) if marked.any() else WHOLE
+    grid = cv2.resize(marked, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    return np.ceil(grid * 255).astype(np.uint8) if marked.any() else WHOLE
 
 
 def content_of(image_HWC: Pixels, background: str) -> Grids:
@@ -117,13 +117,13 @@ def centres(grids_BGG: Grids, place: Any) -> Any:
 
     The first number chooses the cell, and what is left of it the height inside the cell.
     """
-    found = np.empty(place.shape)
+    points = np.empty(place.shape)
     for number, grid in enumerate(grids_BGG):
         weights = grid.reshape(-1).astype(np.float64)
         total = weights.cumsum()
         target = place[..., number, 0] * total[-1]
         cell = np.minimum(np.searchsorted(total, target, side="right"), weights.size - 1)
         within = np.clip((target - total[cell]) / np.maximum(weights[cell], 1e-9) + 1, 0, 1)
-        found[..., number, 0] = (cell // GRID + within) / GRID
-        found[..., number, 1] = (cell % GRID + place[..., number, 1]) / GRID
-    return found
+        points[..., number, 0] = (cell // GRID + within) / GRID
+        points[..., number, 1] = (cell % GRID + place[..., number, 1]) / GRID
+    return points

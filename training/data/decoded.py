@@ -25,14 +25,14 @@ class Decoded:
     mask: Grids | None = None
 
 
-def gathered(found: Sequence[Decoded]) -> tuple[Any, Grids | None]:
+def gathered(images: Sequence[Decoded]) -> tuple[Any, Grids | None]:
     """Regions [B, 4] and masks [B, G, G] of some images, None where none of them has one."""
     regions = masks = None
-    if any(one.box is not None for one in found):
-        boxes = [one.box or [0, 0, *one.pixels.shape[:2]] for one in found]
+    if any(one.box is not None for one in images):
+        boxes = [one.box or [0, 0, *one.pixels.shape[:2]] for one in images]
         regions = np.array(boxes, dtype=np.int64)
-    if any(one.mask is not None for one in found):
-        masks = np.stack([WHOLE if one.mask is None else one.mask for one in found])
+    if any(one.mask is not None for one in images):
+        masks = np.stack([WHOLE if one.mask is None else one.mask for one in images])
     return regions, masks
 
 

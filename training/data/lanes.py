@@ -21,10 +21,10 @@ def shards_of(paths: Sequence[Path]) -> dict[Path, Ints] | None:
     """Places in `paths` of each shard; None when not all are shards."""
     if any(path.suffix.lower() != ".tar" for path in set(paths)):
         return None
-    found: dict[Path, list[int]] = {}
+    shards: dict[Path, list[int]] = {}
     for place, path in enumerate(paths):
-        found.setdefault(path, []).append(place)
-    return {path: np.array(places, dtype=np.int64) for path, places in found.items()}
+        shards.setdefault(path, []).append(place)
+    return {path: np.array(places, dtype=np.int64) for path, places in shards.items()}
 
 
 def lanes_of(by_shard: list[Ints], images_per_step: int, seed: int) -> list[list[Ints]]:
@@ -84,19 +84,19 @@ class Lanes:
 
     def __call__(self, step: int) -> Ints:
         """Indices of a step's images, lane after lane."""
-        found = [self.places(lane, step * self.each) for lane in range(len(self.lanes))]
+        places = [self.places(lane, step * self.each) for lane in range(len(self.lanes))]
         self.fetch_ahead(step)
-        return self.chosen[np.concatenate(found)]
+        return self.chosen[np.concatenate(places)]
 
     def places(self, lane: int, first: int) -> Ints:
         """`each` places of a lane's endless order, from its `first` image on."""
         count = sum(len(shard) for shard in self.lanes[lane])
         numbers = np.arange(first, first + self.each)
-        parts = []
+        chunks = []
         for number in range(first // count, int(numbers[-1]) // count + 1):
             inside = numbers[numbers // count == number] - number * count
-            parts.append(self.one_pass(lane, number)[inside])
-        return np.concatenate(parts)
+            chunks.append(self.one_pass(lane, number)[inside])
+        return np.concatenate(chunks)
 
     def one_pass(self, lane: int, number: int) -> Ints:
         if self.passes.get(lane, (-1, None))[0] != number:

@@ -34,13 +34,13 @@ def cautions(
     files: Sequence[ImageFile], channels: int, window: Window, sample: int = 32
 ) -> list[str]:
     """Sentences about a sample of the images; none where nothing is unusual."""
-    found = []
+    ranges = []
     for file in files[:: max(1, len(files) // sample)]:
         try:
-            found.append(range_of(preprocess.read_raw(file.read(), windowed=False)))
+            ranges.append(range_of(preprocess.read_raw(file.read(), windowed=False)))
         except (DataError, DependencyError):
             continue
-    return sentences(found, channels, window)
+    return sentences(ranges, channels, window)
 
 
 def sentences(ranges: Sequence[Range], channels: int | None, window: Window) -> list[str]:

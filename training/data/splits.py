@@ -180,8 +180,8 @@ def copies_across(images: Sequence[Pixels], train: Ints, test: Ints) -> Copies:
     Flat images have no gradients and are left out.
     """
     prints = [print_of(image) for image in images]
-    hashes = np.array([found.hash for found in prints], dtype=np.uint64)
-    plain = np.array([found.plain for found in prints])
+    hashes = np.array([each.hash for each in prints], dtype=np.uint64)
+    plain = np.array([each.plain for each in prints])
     known, asked = train[~plain[train]], test[~plain[test]]
     pairs = []
     for start in range(0, len(asked), 256):

@@ -66,15 +66,15 @@ class Stream:
             return self._decoded(index, among)
 
         wanted = indices.tolist()
-        found = list(map(one, wanted) if pool is None else pool.map(one, wanted))
-        decoded = [image for image, _ in found]
+        pairs = list(map(one, wanted) if pool is None else pool.map(one, wanted))
+        decoded = [image for image, _ in pairs]
         shapes = np.array([image.pixels.shape[:2] for image in decoded], dtype=np.int64)
-        used = np.array([index for _, index in found], dtype=np.int64)
+        used = np.array([index for _, index in pairs], dtype=np.int64)
         return Fetched([image.pixels for image in decoded], shapes, *gathered(decoded), used)
 
     def get(self, index: int) -> Pixels | None:
-        found = self._try(index)
-        return None if found is None else found.pixels
+        image = self._try(index)
+        return None if image is None else image.pixels
 
     def original(self, index: int, among: Any, preprocessing: Preprocessing) -> Pixels:
         """The crop as serving would make it; for one that cannot be read, the next of `among` that can."""
@@ -96,9 +96,9 @@ class Stream:
 
     def _decoded(self, index: int, among: Any) -> tuple[Decoded, int]:
         for candidate in substitutes(index, among):
-            found = self._try(candidate)
-            if found is not None:
-                return found, candidate
+            image = self._try(candidate)
+            if image is not None:
+                return image, candidate
         raise DataError(f"{self.files[index].name}: neither it nor one in its place can be read")
 
     def _try(self, index: int) -> Decoded | None:

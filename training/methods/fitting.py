@@ -135,7 +135,7 @@ def run_on_zeros(config: TrainConfig, backbone: nn.Module, size: int) -> None:
 
 def near_sizes(config: TrainConfig, arguments: dict[str, Any], role: Role) -> list[int]:
     """The nearest working sizes, one below and one above where there are such."""
-    found: dict[bool, int] = {}
+    working: dict[bool, int] = {}
     sizes = {n * stride for stride in STRIDES for n in range(1, 2 * role.size // stride + 2)}
     nearest = sorted((size for size in sizes if size >= 8), key=lambda size: abs(size - role.size))
     tried = [size for size in nearest if size != role.size][:MOST_TRIES]
@@ -149,11 +149,11 @@ def near_sizes(config: TrainConfig, arguments: dict[str, Any], role: Role) -> li
     for size in tried:
         above = size > role.size
         try:
-            if above not in found:
+            if above not in working:
                 run_on_zeros(config, built(size if role.size == config.size else config.size), size)
-                found[above] = size
+                working[above] = size
         except Exception:  # whatever a network says of a size it cannot take
             continue
-        if len(found) == 2:
+        if len(working) == 2:
             break
-    return sorted(found.values())
+    return sorted(working.values())

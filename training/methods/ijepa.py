@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jepack.encoder import Encoder, Projector, ProjectorConfig
 from jepack.errors import ConfigError
 from jepack.sigreg import all_reduce_sum, world_size
-from training.methods.lejepa import Parts
+from training.methods.lejepa import LossTerms
 from training.methods.masks import MIN_GRID, TARGETS, Masks, draw_masks
 from training.parallel import Ranks, no_buffer_sync, upload
 from training.settings import TrainConfig
@@ -63,7 +63,7 @@ class IJEPA:
             ):
                 old.lerp_(new, 1 - decay)
 
-    def backward(self, views: Views) -> Parts:
+    def backward(self, views: Views) -> LossTerms:
         """Adds the gradients of the whole step's loss. A mean over patches, so micro-batches add up."""
         images = views.global_views[0]
         masks = self.masks_of(views.step, len(images))
@@ -77,7 +77,7 @@ class IJEPA:
                 loss.backward()
             total += loss.detach()
         total = all_reduce_sum(total) / world_size()
-        return Parts(total, total)
+        return LossTerms(total, total)
 
     def masks_of(self, step: int, images: int) -> Masks:
         """This rank's share of the step's masks."""

@@ -23,7 +23,7 @@ from training.views import Views
 
 
 @dataclass(frozen=True)
-class Parts:
+class LossTerms:
     """The loss of a step over all ranks, and what it is made of."""
 
     loss: Tensor
@@ -32,13 +32,13 @@ class Parts:
 
     def tensors(self) -> dict[str, Tensor]:
         """Scalars on the device, those that the method has."""
-        parts = {"loss": self.loss, "prediction": self.prediction, "regulariser": self.regulariser}
-        return {name: part.detach() for name, part in parts.items() if part is not None}
+        terms = {"loss": self.loss, "prediction": self.prediction, "regulariser": self.regulariser}
+        return {name: term.detach() for name, term in terms.items() if term is not None}
 
     def floats(self) -> dict[str, float]:
         """The same as numbers; waits for the device."""
-        found = self.tensors()
-        return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        tensors = self.tensors()
+        return dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
 
 
 def lejepa_loss(
@@ -47,7 +47,7 @@ def lejepa_loss(
     regulariser: regularisers.Regulariser,
     step: int,
     weight: float,
-) -> Parts:
+) -> LossTerms:
     """(1 - weight) * prediction + weight * regulariser, in float32 or wider.
 
     Prediction: mean squared distance of every view to the mean of the image's global views, with
@@ -58,7 +58,7 @@ def lejepa_loss(
     prediction = (z - centres_BD).square().mean()
     prediction = all_reduce_sum(prediction) / world_size()
     regular = regulariser(z, step)
-    return Parts((1 - weight) * prediction + weight * regular, prediction, regular)
+    return LossTerms((1 - weight) * prediction + weight * regular, prediction, regular)
 
 
 class Embedder(nn.Module):
@@ -70,12 +70,12 @@ class Embedder(nn.Module):
 
     def forward(self, global_views: Tensor, local_views: Tensor | None) -> Tensor:
         """[Vg, B, C, S, S], [Vl, B, C, s, s] or None -> [V, B, E]."""
-        parts = []
+        embeddings = []
         for views in (global_views, local_views):
             if views is not None:
                 flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-                parts.append(self.backbone(flat).unflatten(0, views.shape[:2]))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+                embeddings.append(self.backbone(flat).unflatten(0, views.shape[:2]))
+        return torch.cat(embeddings) if len(embeddings) > 1 else embeddings[0]
 
 
 def projections(encoder: Encoder, views: Views) -> Tensor:
@@ -122,25 +122,25 @@ class LeJEPA:
     def after_step(self, progress: float) -> None:
         """Nothing to do: LeJEPA has no teacher."""
 
-    def backward(self, views: Views) -> Parts:
+    def backward(self, views: Views) -> LossTerms:
         """Adds the gradients of the whole step's loss to the parameters."""
         if self.config.accumulate == 1:
             with self._autocast():
                 embedding = self.embedder(views.global_views, views.local_views)
-            parts = self._loss(embedding, views.step)
+            terms = self._loss(embedding, views.step)
             with self._repeating():
-                parts.loss.backward()
-            return parts
+                terms.loss.backward()
+            return terms
         return self._backward_in_pieces(views)
 
-    def _loss(self, embedding_VBE: Tensor, step: int) -> Parts:
+    def _loss(self, embedding_VBE: Tensor, step: int) -> LossTerms:
         with self._autocast():
             z = self.projector(embedding_VBE.flatten(0, 1)).unflatten(0, embedding_VBE.shape[:2])
         return lejepa_loss(
             z, self.config.global_views, self.regulariser, step, self.config.sigreg_weight
         )
 
-    def _backward_in_pieces(self, views: Views) -> Parts:
+    def _backward_in_pieces(self, views: Views) -> LossTerms:
         """The gradient of the big batch with the memory of a micro-batch.
 
         SIGReg is not a mean over images, so micro-batch losses must not be added up. First all
@@ -155,15 +155,15 @@ class LeJEPA:
             for start in starts:
                 pieces.append(self._embed(views, start, size, sync=True).detach())
         embedding = torch.cat(pieces, dim=1).requires_grad_()
-        parts = self._loss(embedding, views.step)
-        parts.loss.backward()
+        terms = self._loss(embedding, views.step)
+        terms.loss.backward()
         assert embedding.grad is not None
         for start in starts:
             sync = start == starts[-1]
             piece = self._embed(views, start, size, sync=sync)
             with self._syncing(sync), self._repeating():
                 piece.backward(embedding.grad[:, start : start + size])
-        return parts
+        return terms
 
     def _embed(self, views: Views, start: int, size: int, *, sync: bool) -> Tensor:
         piece = views.micro(start, start + size)

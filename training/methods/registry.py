@@ -10,7 +10,7 @@ from torch import nn
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from training.methods.ijepa import IJEPA
-from training.methods.lejepa import LeJEPA, Parts
+from training.methods.lejepa import LeJEPA, LossTerms
 from training.parallel import Ranks
 from training.settings import TrainConfig
 from training.views import Views
@@ -31,7 +31,7 @@ class Method(Protocol):
     def has_teacher(self) -> bool:
         """Whether `encoder` is a moving average already, so that the loop keeps none of its own."""
 
-    def backward(self, views: Views) -> Parts:
+    def backward(self, views: Views) -> LossTerms:
         """Add the gradients of the whole step's loss, over all ranks and micro-batches."""
 
     def after_step(self, progress: float) -> None:

@@ -151,13 +151,13 @@ def synchronise_batchnorm(module: nn.Module) -> nn.Module:
     return module
 
 
-def global_class(found: type[_BatchNorm], name: str) -> type[GlobalBatchNorm]:
-    """The class over all ranks that computes what `found` does."""
-    if issubclass(found, BatchNormAct2d) and found.forward is BatchNormAct2d.forward:
+def global_class(local_class: type[_BatchNorm], name: str) -> type[GlobalBatchNorm]:
+    """The class over all ranks that computes what `local_class` does."""
+    if issubclass(local_class, BatchNormAct2d) and local_class.forward is BatchNormAct2d.forward:
         return GlobalBatchNormAct
-    if found.forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+    if local_class.forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
         return GlobalBatchNorm
     raise ConfigError(
-        f"{name} is a {found.__name__}, a BatchNorm that jepack cannot compute over several ranks. Train it "
-        "in one process (without torchrun), or take another encoder"
+        f"{name} is a {local_class.__name__}, a BatchNorm that jepack cannot compute over several ranks. "
+        "Train it in one process (without torchrun), or take another encoder"
     )

@@ -125,10 +125,10 @@ def upload(
     array: npt.NDArray[Any], device: torch.device, dtype: torch.dtype | None = None
 ) -> Tensor:
     """An array on the device. From ordinary memory the copy would wait for all that a GPU has queued."""
-    found = torch.from_numpy(array)
+    tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        found = found.pin_memory()
-    return found.to(device, dtype, non_blocking=True)
+        tensor = tensor.pin_memory()
+    return tensor.to(device, dtype, non_blocking=True)
 
 
 def exact_float32() -> Any:

@@ -66,9 +66,9 @@ def times_moved(run: Path) -> int:
     here = run.resolve()
     beside = here.parent.glob(f"{glob.escape(here.name)}.old-*") if here.parent.is_dir() else []
     numbers = [
-        int(found.group(1))
+        int(match.group(1))
         for path in [*beside, *here.glob("old-*")]
-        if (found := re.search(r"old-(\d+)$", path.name))
+        if (match := re.search(r"old-(\d+)$", path.name))
     ]
     return max(numbers, default=0)
 

@@ -43,10 +43,11 @@ def save(run: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         before = sorted(target.parent.glob("step-*"))
         kept = f"The last checkpoint is {before[-1]}" if before else "There is no checkpoint yet"
         raise ArtifactError(f"{error} {kept}; the same command continues the run.") from error
-    found = sorted(target.parent.glob("step-*"))
-    for later in found[found.index(target) + 1 :]:  # damaged: the run fell back to one before it
+    folders = sorted(target.parent.glob("step-*"))
+    place = folders.index(target)
+    for later in folders[place + 1 :]:  # damaged: the run fell back to one before it
         set_aside(later)
-    for old in found[: found.index(target)][: 1 - keep or None]:
+    for old in folders[:place][: 1 - keep or None]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -80,15 +81,15 @@ def load_newest(
 
     None when the run has no checkpoint; ArtifactError when it has some and none is sound.
     """
-    found = sorted((run / "checkpoints").glob("step-*"), reverse=True)
-    for folder in found:
+    folders = sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    for folder in folders:
         try:
             return load(folder, device)
         except ArtifactError as error:
             warn(f"{error} Falling back to the checkpoint before it.")
-    if found:
+    if folders:
         raise ArtifactError(
-            f"{run}: none of its {len(found)} checkpoints is sound. Start again with --fresh."
+            f"{run}: none of its {len(folders)} checkpoints is sound. Start again with --fresh."
         )
     return None
 

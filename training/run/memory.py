@@ -32,7 +32,7 @@ def machine() -> int:
 
 def container() -> list[int]:
     """What the limit of the container leaves, cached files not counted; nothing where there is none."""
-    found = []
+    free = []
     for limit, used in CONTAINER:
         try:
             most, taken = (int((CGROUP / name).read_text()) for name in (limit, used))
@@ -40,5 +40,5 @@ def container() -> list[int]:
             cached = dict(zip(told[::2], told[1::2], strict=True)).get("inactive_file", "0")
         except (OSError, ValueError):  # no such file, or the word "max"
             continue
-        found.append(max(0, most - taken + int(cached)))
-    return found
+        free.append(max(0, most - taken + int(cached)))
+    return free

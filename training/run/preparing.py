@@ -41,7 +41,7 @@ class Prepared:
 
     config: TrainConfig  # nothing left open: encoder, channels, precision
     source: Source
-    found: Sequence[ImageFile]  # all that the source names, also what cannot be read
+    listed: Sequence[ImageFile]  # all that the source names, also what cannot be read
     images: Images
     split: Split  # indices into `images`
     preprocessing: Preprocessing  # as evaluation and serving will do it
@@ -93,14 +93,14 @@ def prepare(
     *,
     cache_root: Path | None = None,
     run: Path | None = None,
-    found: Sequence[ImageFile] | None = None,
+    listed: Sequence[ImageFile] | None = None,
     encodes: bool = True,
 ) -> Prepared:
     """Settle, find, decode, split, measure. Every rank calls it.
 
     What cannot work ends as early as it can be known: settings, and the `run` that is to be continued, before
-    any image is looked for; their number before one is decoded. `found`: what find_images gave, where that is
-    known. `encodes`: the encoder of these settings will be built.
+    any image is looked for; their number before one is decoded. `listed`: what find_images gave, where that
+    is known. `encodes`: the encoder of these settings will be built.
     """
     config = settle(config, here)
     if encodes:
@@ -109,7 +109,7 @@ def prepare(
         refuse_early(run, config)
 
     def survey() -> tuple[Sequence[ImageFile], int, Window]:
-        files = find(config, source) if found is None else found
+        files = find(config, source) if listed is None else listed
         if run is not None:
             refuse_early(run, config, len(files))
         split_of(config, files, here)
@@ -126,7 +126,7 @@ def prepare(
     preprocessing = together(here, lambda: serving_preprocessing(config, images, window))
     split = split_of(config, images.files, here)
     return Prepared(
-        config=config, source=source, found=files, images=images, split=split,
+        config=config, source=source, listed=files, images=images, split=split,
         preprocessing=preprocessing, here=here,
     )  # fmt: skip
 

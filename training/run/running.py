@@ -36,8 +36,10 @@ class RunningFigures:
                 # In one piece: a kernel for each would cost more than they compute.
                 after, before = (torch.cat([x.flatten() for x in some]) for some in (live, kept))
                 flat = torch.where(applied, after, before)
-                parts = flat.split([figure.numel() for figure in live])
-                torch._foreach_copy_(live, [p.view_as(x) for p, x in zip(parts, live, strict=True)])
+                chunks = flat.split([figure.numel() for figure in live])
+                torch._foreach_copy_(
+                    live, [p.view_as(x) for p, x in zip(chunks, live, strict=True)]
+                )
         elif not applied and self.live:
             torch._foreach_copy_(self.live, self.kept)
 

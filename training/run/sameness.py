@@ -39,12 +39,12 @@ FREE = (
 NOT_STATED = "not stated"  # the licence of the data, where nobody has told it
 
 
-def record(config: TrainConfig, images: Images, parts: Split, license: str) -> Json:
+def record(config: TrainConfig, images: Images, split: Split, license: str) -> Json:
     """What a checkpoint keeps of its run, to be compared by whoever continues it."""
     return {
         "settings": config.to_json(),
         "init": contents_of_init(config),
-        "data": data_of(images, parts),
+        "data": data_of(images, split),
         "license": license,
         "history": [],
     }
@@ -55,7 +55,7 @@ def contents_of_init(config: TrainConfig) -> Json | None:
     return None if config.init is None else dict(bundles.load(Path(config.init)).fingerprints)
 
 
-def data_of(images: Images, parts: Split) -> Json:
+def data_of(images: Images, split: Split) -> Json:
     """The images by content, in order, and what is made of them; no path is in it."""
     labels = [file.label for file in images.files]
     return {
@@ -64,23 +64,23 @@ def data_of(images: Images, parts: Split) -> Json:
         "files": images.listed,
         "regions": images.outlines,
         "labels": hashlib.sha256(canonical_json(labels)).hexdigest(),
-        "train": len(parts.train),
-        "held_out": len(parts.held_out),
-        "split": hashlib.sha256(canonical_json([list(map(int, parts.held_out))])).hexdigest(),
+        "train": len(split.train),
+        "held_out": len(split.held_out),
+        "split": hashlib.sha256(canonical_json([list(map(int, split.held_out))])).hexdigest(),
     }
 
 
-def earlier(run: Path, found: Json) -> Json:
+def earlier(run: Path, checkpoint: Json) -> Json:
     """The record in a checkpoint; of one written before there were records, what is known."""
-    if "run" in found:
-        return dict(found["run"])
+    if "run" in checkpoint:
+        return dict(checkpoint["run"])
     try:
         told = json.loads((run / "provenance.json").read_text())
         data = {name: told["data"][name] for name in ("digest", "images")}
         license = told.get("license", NOT_STATED)
     except (OSError, ValueError, KeyError, TypeError):
         data, license = {}, NOT_STATED
-    return {"settings": found["config"], "data": data, "license": license, "history": []}
+    return {"settings": checkpoint["config"], "data": data, "license": license, "history": []}
 
 
 def decided(settings: Json) -> Json:
@@ -137,25 +137,25 @@ def data_changed(was: Json, now: Json) -> Changes:
     def differ(name: str) -> bool:
         return name in was and name in now and was[name] != now[name]
 
-    found: Changes = {}
+    changes: Changes = {}
     if differ("files") and "digest" not in now:  # before they are read
-        found["data"] = (f"{was['files']:,} image files", f"{now['files']:,} image files")
+        changes["data"] = (f"{was['files']:,} image files", f"{now['files']:,} image files")
     if differ("digest"):
-        found["data"] = (
+        changes["data"] = (
             f"{was['images']:,} images (SHA-256 {short(was['digest'])})",
             f"{now['images']:,} images (SHA-256 {short(now['digest'])})",
         )
-        return found  # the rest follows from it
+        return changes  # the rest follows from it
     if differ("split"):
-        found["split"] = (
+        changes["split"] = (
             f"{was['train']:,} + {was['held_out']:,} images",
             f"{now['train']:,} + {now['held_out']:,} images, others held out",
         )
     if differ("regions"):
-        found["boxes and masks"] = (short(was["regions"]), short(now["regions"]))
+        changes["boxes and masks"] = (short(was["regions"]), short(now["regions"]))
     if differ("labels"):
-        found["labels"] = (short(was["labels"]), short(now["labels"]))
-    return found
+        changes["labels"] = (short(was["labels"]), short(now["labels"]))
+    return changes
 
 
 def short(digest: str) -> str:

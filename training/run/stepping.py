@@ -36,9 +36,9 @@ class Reading:
         """Waits for the step if it has not ended."""
         if self.ready is not None:
             self.ready.synchronize()
-        found = dict(zip(self.names, self.values.tolist(), strict=True))
-        norm = found.pop("gradient_norm")
-        return found | {"learning_rate": self.learning_rate, "gradient_norm": norm}
+        figures = dict(zip(self.names, self.values.tolist(), strict=True))
+        norm = figures.pop("gradient_norm")
+        return figures | {"learning_rate": self.learning_rate, "gradient_norm": norm}
 
 
 def take_step(config: TrainConfig, session: Session, views: Any, here: Ranks) -> Reading:
@@ -57,10 +57,10 @@ def take_step(config: TrainConfig, session: Session, views: Any, here: Ranks) ->
     optimizer.zero_grad(set_to_none=True)
     method.trained.train()
     session.running.keep()
-    parts = method.backward(views).tensors()
+    terms = method.backward(views).tensors()
     limit = config.gradient_clip or float("inf")
     norm = whole(nn.utils.clip_grad_norm_(method.trained.parameters(), limit))
-    names, values = (*parts, "gradient_norm"), in_one([*parts.values(), norm])
+    names, values = (*terms, "gradient_norm"), in_one([*terms.values(), norm])
     if holds_back(optimizer):
         applied = (values[names.index("loss")] + norm).isfinite()
         optimizer.found_inf = (~applied).float()  # type: ignore[attr-defined]  # as GradScaler does
@@ -170,6 +170,6 @@ class Unread:
 
     def rest(self) -> list[Entry]:
         """Those that were kept; reading them waits."""
-        found = [] if self.held is None else [self.held]
+        kept = [] if self.held is None else [self.held]
         self.held = None
-        return found
+        return kept

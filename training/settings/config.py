@@ -38,54 +38,54 @@ class TrainConfig(
 
     def problems(self) -> list[str]:
         """Combinations that cannot work, a sentence each."""
-        found = out_of_range({name: getattr(self, name) for name in known_settings()})
-        if found:  # the rest reckons with them
-            return found
+        problems = out_of_range({name: getattr(self, name) for name in known_settings()})
+        if problems:  # the rest reckons with them
+            return problems
         if self.method == "lejepa" and (self.global_views < 1 or self.views < 2):
-            found.append(
+            problems.append(
                 f"LeJEPA needs at least 2 views, 1 of them global; found {self.global_views} global "
                 f"and {self.local_views} local"
             )
         if self.method == "ijepa" and (self.global_views, self.local_views) != (1, 0):
-            found.append(
+            problems.append(
                 "I-JEPA sees one crop of an image: global_views=1 and local_views=0 (the recipe ijepa "
                 f"has them); found {self.global_views} global and {self.local_views} local"
             )
         if self.method == "ijepa" and self.predictor_width % 32:  # a head of its attention has 32
-            found.append(f"predictor_width must divide by 32, found {self.predictor_width}")
+            problems.append(f"predictor_width must divide by 32, found {self.predictor_width}")
         if self.method == "ijepa" and (self.sharding != "none" or self.compile):
-            found.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
+            problems.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
         if self.images_per_step % self.accumulate:
-            found.append(
+            problems.append(
                 f"images_per_step must divide into {self.accumulate} micro-batches, found "
                 f"{self.images_per_step}"
             )
-        return found
+        return problems
 
     def doubts(self) -> list[str]:
         """Settings that may work but usually do not, with the figure behind each."""
-        found = []
+        doubts = []
         if self.method == "lejepa":
             if self.images_per_step < 32:
-                found.append(
+                doubts.append(
                     f"{self.images_per_step} images per step: SIGReg's statistic is noisy below 32 "
                     "samples; raise --images-per-step or --accumulate"
                 )
             if self.regulariser == "visreg" and self.sigreg_weight < 0.5:
-                found.append(
+                doubts.append(
                     f"lambda {self.sigreg_weight} with visreg, which does not grow with the batch as "
                     "sigreg does: its paper uses 0.9 (--sigreg-weight 0.9)"
                 )
             if self.regulariser == "sigreg" and not 0.005 <= self.sigreg_weight <= 0.2:
-                found.append(
+                doubts.append(
                     f"lambda {self.sigreg_weight} lies outside [0.005, 0.2], the range that has been "
                     "seen to work (0.05 for 8 views, 0.02 for 4, 0.01 for 2)"
                 )
             if self.global_views == 1 and self.local_views:
-                found.append("one global view costs about 10 points (64.5 against 74.2 with two)")
+                doubts.append("one global view costs about 10 points (64.5 against 74.2 with two)")
             if self.local_views and "resnet" in self.encoder and self.local_size != self.size:
-                found.append("small local views hurt ResNets: make all views global")
-        return found
+                doubts.append("small local views hurt ResNets: make all views global")
+        return doubts
 
     @property
     def views(self) -> int:

@@ -56,15 +56,15 @@ MAY_BE_NONE = ("patch_size", "minutes", "weight_decay_end")
 
 def out_of_range(settings: dict[str, Any]) -> list[str]:
     """A sentence for each value that is of no use whatever the others are."""
-    found = []
+    problems = []
     for name, limit in LIMITS.items():
         value = settings[name]
         if not limit.holds(value) and not (value is None and name in MAY_BE_NONE):
-            found.append(f"{name} must be {limit}, found {value!r}")
+            problems.append(f"{name} must be {limit}, found {value!r}")
     for name, words in CHOICES.items():
         if settings[name] not in words:
-            found.append(f"{name} must be {' or '.join(words)}, found {settings[name]!r}")
+            problems.append(f"{name} must be {' or '.join(words)}, found {settings[name]!r}")
     ends = settings["target_ema"]
     if len(ends) != 2 or not all(SHARE.holds(end) for end in ends):
-        found.append(f"target_ema must be two numbers in [0, 1], found {list(ends)}")
-    return found
+        problems.append(f"target_ema must be two numbers in [0, 1], found {list(ends)}")
+    return problems

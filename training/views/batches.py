@@ -103,17 +103,18 @@ class Cutter:
     def cut(self, step: int, pool: ThreadPoolExecutor | None = None) -> Batch:
         started = time.perf_counter()
         config, preset = self.config, self.preset
-        found = self.images.fetch(self.order(step)[self.share], self.chosen, pool)
-        images = found.images
+        fetched = self.images.fetch(self.order(step)[self.share], self.chosen, pool)
+        images = fetched.images
         numbers = draw(
             config.views, config.images_per_step, seed=config.seed, step=step, preset=preset
         )
         numbers = numbers.images(self.share)
-        contents = contents_for(images, found.masks, preset)
+        contents = contents_for(images, fetched.masks, preset)
 
         def boxes(views: slice, size: int, scale: tuple[float, float]) -> Boxes:
             return crop_boxes(
-                found.shapes, numbers.views(views), size, scale, preset, found.regions, found.masks, contents
+                fetched.shapes, numbers.views(views), size, scale, preset,
+                fetched.regions, fetched.masks, contents,
             )  # fmt: skip
 
         global_boxes = boxes(slice(0, config.global_views), config.size, preset.global_scale)

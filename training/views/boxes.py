@@ -91,10 +91,10 @@ def crop_boxes(
     starts, lengths = placed(numbers.box, limits, scale, preset, regions, masks)
     grids = masks if contents is None else contents
     if numbers.again is not None and grids is not None:
-        found = [(starts, lengths)]
+        tries = [(starts, lengths)]
         for number in range(numbers.again.shape[2]):
-            found.append(placed(numbers.again[:, :, number], limits, scale, preset, regions, masks))
-        every_start, every_length = (np.stack(part) for part in zip(*found, strict=True))
+            tries.append(placed(numbers.again[:, :, number], limits, scale, preset, regions, masks))
+        every_start, every_length = (np.stack(part) for part in zip(*tries, strict=True))
         share = shares(grids, every_start, every_length, limits[0])
         enough = share >= preset.min_content
         taken = np.where(enough.any(axis=0), enough.argmax(axis=0), share.argmax(axis=0))

@@ -102,5 +102,5 @@ def blur(x: Any, sigma: float, most: float) -> Any:
     if x.ndim < 3 or x.shape[2] <= MOST_CHANNELS:
         return smooth(x)
     groups = range(0, x.shape[2], MOST_CHANNELS)
-    parts = [smooth(np.ascontiguousarray(x[..., n : n + MOST_CHANNELS])) for n in groups]
-    return np.concatenate([part.reshape(*x.shape[:2], -1) for part in parts], axis=2)
+    chunks = [smooth(np.ascontiguousarray(x[..., n : n + MOST_CHANNELS])) for n in groups]
+    return np.concatenate([chunk.reshape(*x.shape[:2], -1) for chunk in chunks], axis=2)

@@ -43,12 +43,12 @@ class Checker:
     def check(self, session: Session, encoder: Encoder, watcher: Monitor) -> Evaluation:
         """Evaluate `encoder`, tell the watcher; TrainingError when its projections have collapsed."""
         state = session.state
-        found = evaluate(encoder, self.preprocessing, self.reference, self.held_out)
-        watcher.evaluation(state.step, found.figures() | self.score.figures(encoder))
-        report = found.projection
+        evaluation = evaluate(encoder, self.preprocessing, self.reference, self.held_out)
+        watcher.evaluation(state.step, evaluation.figures() | self.score.figures(encoder))
+        report = evaluation.projection
         young = state.step < max(YOUNG_STEPS, self.config.warmup_fraction * state.total)
         if young:  # the projections of the first steps look collapsed in every run
-            return found
+            return evaluation
         if report.variance < 1e-8 or (report.effective_rank < 1.2 and report.dimensions > 4):
             raise TrainingError(
                 f"step {state.step}: the projections have collapsed (effective rank "
@@ -56,4 +56,4 @@ class Checker:
                 f"{told(session.losses)}). {session.last_good()} Try a larger --sigreg-weight, "
                 "more --images-per-step, or a lower --learning-rate."
             )
-        return found
+        return evaluation

@@ -26,19 +26,19 @@ def read_log(run: Path) -> tuple[Entries, Entries]:
 
 def threads_used(run: Path, first_step: int) -> dict[int, int]:
     """With how many threads the steps from `first_step` on were done, as far as the log tells."""
-    found: dict[int, int] = {}
+    threads: dict[int, int] = {}
     try:
         lines = (run / "log.jsonl").read_text().splitlines()
     except OSError:
-        return found
+        return threads
     for line in lines:
         try:
             entry = json.loads(line)
             if entry["step"] >= first_step and "threads" in entry:
-                found[int(entry["step"])] = int(entry["threads"])
+                threads[int(entry["step"])] = int(entry["threads"])
         except (ValueError, KeyError, TypeError):
             continue  # a line cut short by a crash
-    return found
+    return threads
 
 
 def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
@@ -51,8 +51,8 @@ def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 4)
     loss, accuracy, rank, score = panels
-    parts = (("loss", "#1f2937"), ("prediction", "#2563eb"), ("regulariser", "#d97706"))
-    for name, colour in parts:
+    terms = (("loss", "#1f2937"), ("prediction", "#2563eb"), ("regulariser", "#d97706"))
+    for name, colour in terms:
         if name in steps[0]:
             x = [entry["step"] + 1 for entry in steps]
             loss.plot(x, [entry[name] for entry in steps], label=name, color=colour, lw=1.3)
@@ -82,7 +82,7 @@ def draw_curves(run: Path, floor: float | None = NULL_MEAN) -> Path:
 
 def draw(axes: Any, evaluations: Entries, lines: Sequence[tuple[str, str]]) -> bool:
     """One line per figure that was evaluated; False when none was."""
-    found = False
+    drawn = False
     for name, colour in lines:
         points = [
             (entry["step"], entry["evaluation"][name])
@@ -90,10 +90,10 @@ def draw(axes: Any, evaluations: Entries, lines: Sequence[tuple[str, str]]) -> b
             if name in entry["evaluation"]
         ]
         if points:
-            found = True
+            drawn = True
             label = name.removesuffix("_rank").replace("knn", "kNN")
             axes.plot(*zip(*points, strict=True), "o-", label=label, color=colour, lw=1.3, ms=3)
-    return found
+    return drawn
 
 
 def nothing(axes: Any, why: str) -> None:

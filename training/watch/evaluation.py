@@ -92,14 +92,14 @@ def features(
     nothing = Calibration(np.zeros(width), np.eye(width))
     device = next(encoder.parameters()).device
     graph = EncoderGraph(encoder, preprocessing, nothing).to(device).eval()
-    parts: list[tuple[Tensor, Tensor]] = []
+    chunks: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(images_NHWC), batch_size):
         pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).to(device)
         with exact_float32(), EMBEDDING.turn(len(pixels)):
-            parts.append(graph(pixels))
+            chunks.append(graph(pixels))
     encoder.train(was_training)
     embedding, projection = (
-        torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True)
+        torch.cat(part).float().cpu().numpy() for part in zip(*chunks, strict=True)
     )
     return embedding, projection
 
@@ -120,7 +120,7 @@ def patch_features(
     normalise = Normalise(preprocessing.mean, preprocessing.std)
     device, was_training = next(backbone.parameters()).device, backbone.training
     backbone.eval()
-    parts = []
+    chunks = []
     generator = np.random.default_rng(7)
     for start in range(0, len(images_NHWC), batch_size):
         pixels = torch.from_numpy(images_NHWC[start : start + batch_size]).permute(0, 3, 1, 2)
@@ -130,9 +130,9 @@ def patch_features(
             break
         order = generator.random(tokens.shape[:2]).argsort(axis=1)[:, :PATCHES_PER_IMAGE]
         rows = np.arange(len(tokens))[:, None]
-        parts.append(tokens.float().cpu().numpy()[rows, order].reshape(-1, tokens.shape[2]))
+        chunks.append(tokens.float().cpu().numpy()[rows, order].reshape(-1, tokens.shape[2]))
     backbone.train(was_training)
-    return np.concatenate(parts) if parts else None
+    return np.concatenate(chunks) if chunks else None
 
 
 def tokens_of(maps: Any, backbone: Any) -> Tensor | None:

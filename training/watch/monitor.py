@@ -143,13 +143,13 @@ class Monitor:
 
     def table(self) -> None:
         """First and last of every evaluated figure."""
-        found = [entry["evaluation"] for entry in read_log(self.run)[1]]
+        evaluations = [entry["evaluation"] for entry in read_log(self.run)[1]]
         table = Table(title="On held-out images", title_justify="left", box=None)
         for column in ("", "first", "last", ""):
             table.add_column(column)
         for name, meaning in SHOWN.items():
-            if found and name in found[-1]:
-                values = [f"{entry[name]:.3f}" for entry in (found[0], found[-1])]
+            if evaluations and name in evaluations[-1]:
+                values = [f"{entry[name]:.3f}" for entry in (evaluations[0], evaluations[-1])]
                 table.add_row(name.replace("_", " "), *values, f"[dim]{meaning}[/]")
         self.console.print(table)
 

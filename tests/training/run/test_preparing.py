@@ -53,9 +53,9 @@ def test_a_folder_is_walked_once(
 ) -> None:
     prepared = prepared_of(digits_folder, tmp_path, replace(tiny(), stream=stream))
     assert walks == [digits_folder]
-    assert len(prepared.found) == len(prepared.images) == 60
+    assert len(prepared.listed) == len(prepared.images) == 60
     again = prepare(
-        tiny(), prepared.source, ALONE, cache_root=tmp_path, found=prepared.found, encodes=False
+        tiny(), prepared.source, ALONE, cache_root=tmp_path, listed=prepared.listed, encodes=False
     )
     assert walks == [digits_folder]
     assert np.array_equal(again.split.train, prepared.split.train)

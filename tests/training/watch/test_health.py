@@ -16,7 +16,7 @@ import torch
 
 from jepack.errors import TrainingError
 from training.methods import LeJEPA
-from training.methods.lejepa import Parts
+from training.methods.lejepa import LossTerms
 from training.methods.registry import METHODS
 from training.run import load_newest
 from training.settings import TrainConfig, recipe
@@ -30,7 +30,7 @@ class Spoiled(LeJEPA):
     lost_at = 1
     steps = 0
 
-    def backward(self, views: Any) -> Parts:
+    def backward(self, views: Any) -> LossTerms:
         self.steps += 1
         parts = super().backward(views)
         if self.steps >= self.lost_at:
