@@ -36,14 +36,14 @@ class Projector(nn.Sequential):
     def __init__(self, config: ProjectorConfig) -> None:
         if config.layers < 1:
             raise ConfigError(f"a projector needs at least 1 layer, found {config.layers}")
-        parts: list[nn.Module] = []
+        layers: list[nn.Module] = []
         width = config.in_features
         for _ in range(config.layers - 1):
-            parts += [nn.Linear(width, config.hidden, bias=False), nn.BatchNorm1d(config.hidden)]
-            parts += [nn.ReLU()]
+            layers += [nn.Linear(width, config.hidden, bias=False), nn.BatchNorm1d(config.hidden)]
+            layers += [nn.ReLU()]
             width = config.hidden
-        parts += [nn.Linear(width, config.out_features)]
-        super().__init__(*parts)
+        layers += [nn.Linear(width, config.out_features)]
+        super().__init__(*layers)
         self.config = config
 
 

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jepack.cli import COMMANDS
 from jepack.machine import HOST
 
 FORKSERVER: Any = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(
-    [f"training.{name}" for name in ("cli", "importing", "inspect", "preview", "probe", "train")]
-)
+OF_TRAINING = sorted({module for module, *_ in COMMANDS.values() if module.startswith("training.")})
+FORKSERVER.set_forkserver_preload(["training.train", *OF_TRAINING])
 WAIT_S = 300
 
 

@@ -48,8 +48,8 @@ MAY_IMPORT = {
     "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
-# The modules of `jepack` that are about the network itself; `doctor` asks torch what it finds.
-OF_TORCH = {"encoder", "network", "statistic", "tiles", "kernels", "tracing", "doctor"}
+# The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
+OF_TORCH = {"encoder", "network", "statistic", "tiles", "kernels", "tracing", "checks"}
 
 
 def files(stage: str) -> list[Path]:
@@ -201,7 +201,7 @@ PAGE = {"fastapi", "h11", "python_multipart", "starlette", "uvicorn"}  # Gradio'
 TORCH = {"torch", "timm", "triton", "safetensors"} | HUB
 MAY_LOAD = {
     "jepack": (
-        modules("jepack", OF_TORCH - {"doctor"} | {"sigreg"}),
+        modules("jepack", OF_TORCH - {"checks"} | {"sigreg"}),
         COMMAND | {"safetensors", "pydantic"} | HUB,
     ),
     "training": (

@@ -28,7 +28,8 @@ from jepack.decoding.pictures import (
     upright,
 )
 from jepack.decoding.preprocess import MAX_BYTES, SUFFIXES, decode, load, read_raw
-from jepack.decoding.tiff import open_tiff, page_sizes, size_of_page, stacked_images
+from jepack.decoding.tiff import open_tiff, page_sizes, size_of_page
+from jepack.decoding.tiff_stacks import stacked_images
 from jepack.decoding.tiff_tags import (
     COLOURS,
     DEPTH,

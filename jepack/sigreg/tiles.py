@@ -69,7 +69,7 @@ def gradient(z_VBD: Tensor, directions_DM: Tensor, spacing: float, weighted_VT2M
             torch.add(both[0], both[1], out=x)  # the tile's projections are done with
             result[view, some].addmm_(x, directions_DM[:, chosen].T)
 
-    share(add, views=len(z_VBD), parts=ranges(images, rows), z_VBD=z_VBD, slices=slices)
+    share(add, views=len(z_VBD), spans=ranges(images, rows), z_VBD=z_VBD, slices=slices)
     return result
 
 
@@ -90,15 +90,15 @@ def project(z_BD: Tensor, angles_DM: Tensor, scratch: Scratch) -> Tensor:
     return torch.mm(z_BD, angles_DM, out=out)
 
 
-def share(work: Work, views: int, parts: list[slice], z_VBD: Tensor, slices: int) -> None:
-    """Call `work` for every view and part, on a CPU by as many threads as torch has.
+def share(work: Work, views: int, spans: list[slice], z_VBD: Tensor, slices: int) -> None:
+    """Call `work` for every view and span, on a CPU by as many threads as torch has.
 
     Each thread takes a tile after the other and computes it alone. torch's own threads share every
     operation instead, which here takes microseconds: they meet hundreds of times, and on a machine
     whose cores are wanted by others each meeting can wait for the scheduler (11.6 s instead of 0.06).
     No two calls write to the same place: these sums have the same bits with any number of threads.
     """
-    jobs = deque((view, part) for view in range(views) for part in parts)
+    jobs = deque((view, span) for view in range(views) for span in spans)
     inference = torch.is_inference_mode_enabled()
 
     def run() -> None:

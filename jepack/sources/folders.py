@@ -137,26 +137,26 @@ def places(
     """
     depth = split_level(parents) if splits else None
     if depth is None:
-        return [(kept(parts[0]) if parts else None, "") for parts in parents], None
-    above = depth and len({parts[0] for parts in parents if parts}) > 1
+        return [(kept(levels[0]) if levels else None, "") for levels in parents], None
+    above = depth and len({levels[0] for levels in parents if levels}) > 1
     placed: list[Place] = []
-    for parts in parents:
-        split = split_of(parts[depth]) if len(parts) > depth else ""
+    for levels in parents:
+        split = split_of(levels[depth]) if len(levels) > depth else ""
         label = (
-            parts[0] if above else parts[depth + 1] if split and len(parts) > depth + 1 else None
+            levels[0] if above else levels[depth + 1] if split and len(levels) > depth + 1 else None
         )
         placed.append((None if label is None else kept(label), split))
     return placed, sentence(parents, depth, placed)
 
 
 def split_level(parents: Sequence[tuple[str, ...]]) -> int | None:
-    if is_split({parts[0] for parts in parents if parts}):
+    if is_split({levels[0] for levels in parents if levels}):
         return 0
     below: dict[str, set[str]] = {}
-    for parts in parents:
-        if len(parts) < 2:  # an image beside the folders: they are no split of its class
+    for levels in parents:
+        if len(levels) < 2:  # an image beside the folders: they are no split of its class
             return None
-        below.setdefault(parts[0], set()).add(parts[1])
+        below.setdefault(levels[0], set()).add(levels[1])
     every = {split_of(name) for names in below.values() for name in names}
     if all(map(is_split, below.values())) and "train" in every and every & {"val", "test"}:
         return 1
@@ -169,7 +169,7 @@ def is_split(names: set[str]) -> bool:
 
 
 def sentence(parents: Sequence[tuple[str, ...]], depth: int, placed: Sequence[Place]) -> str:
-    names = sorted({parts[depth] for parts in parents if len(parts) > depth})
+    names = sorted({levels[depth] for levels in parents if len(levels) > depth})
     counts = Counter(split for _, split in placed if split)
     told = ", ".join(f"{counts[key]:,} {key}" for key in ("train", "val", "test") if counts[key])
     labels = sorted({label for label, _ in placed if label is not None})
@@ -190,5 +190,5 @@ def split_by_name(names: Sequence[str]) -> list[str] | None:
     None where a name tells none, or all tell one side.
     """
     words = [re.split(r"[\W_\d]+", name) for name in names]
-    splits = [next(filter(None, map(split_of, parts)), "") for parts in words]
+    splits = [next(filter(None, map(split_of, own)), "") for own in words]
     return splits if all(splits) and {"train"} < set(splits) else None

@@ -37,7 +37,7 @@ def expand(
 ) -> Iterator[ImageFile]:
     """The images of one file: itself, or one for each part.
 
-    `arrays` names those to take of HDF5 and zarr, none = see arrays.choose. What is left out goes to `told`.
+    `arrays` names those to take of HDF5 and zarr, none = see choosing.py. What is left out goes to `told`.
     """
     told = {} if told is None else told
     path, suffix = file.path, file.path.suffix.lower()

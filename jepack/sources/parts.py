@@ -18,9 +18,10 @@ from PIL import Image
 from jepack.decoding import dicom, need, page_sizes, stacked_images
 from jepack.errors import DataError, DependencyError
 from jepack.names import kept
-from jepack.sources.arrays import choose
+from jepack.sources.choosing import choose
 from jepack.sources.folders import Notes
-from jepack.sources.reading import image_column, open_arrays, quiet_raster, saved
+from jepack.sources.handles import open_arrays, quiet_raster, saved
+from jepack.sources.reading import image_column
 
 MIN_VALID = 0.5  # share of a window that must hold data
 
@@ -111,7 +112,7 @@ def starts(extent: int, tile: int, stride: int) -> list[int]:
 
 
 def slices(path: Path, kind: str, wanted: Sequence[str], told: Notes) -> Parts:
-    """The images of the arrays that hold them (see arrays.choose); the first of 3 or 4 axes counts images."""
+    """The images of the arrays that hold them (see choosing.py); the first of 3 or 4 axes counts images."""
     try:
         arrays, left = choose(open_arrays(path, kind), wanted)
     except ValueError as error:

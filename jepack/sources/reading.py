@@ -1,17 +1,13 @@
 """The bytes of one image of a file that holds many; parts.py says which parts there are.
 
-Open files are kept per thread. Arrays travel as npy bytes, so that decoding, windows and serving need to
-know one kind.
+Arrays travel as npy bytes, so that decoding, windows and serving need to know one kind.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-import json
 import math
-import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,6 @@ from jepack.decoding import (
     Raw,
     Tags,
     check_size,
-    dicom,
     need,
     open_tiff,
     quiet,
@@ -37,13 +32,11 @@ from jepack.decoding import (
 from jepack.errors import DataError, DecoderError, DependencyError, TooLargeError
 from jepack.sources.carried import carried
 from jepack.sources.fetching import read_member
+from jepack.sources.handles import frames, handle, local, open_arrays, quiet_raster, saved
 from jepack.sources.oversize import fit, fitted, full_size_of, smaller_frame
 
-HANDLES = 16  # open files per thread
 MAX_CHUNK = 1 << 30  # bytes of a chunk of HDF5 or zarr, unpacked
 SLACK = 65536  # bytes by which what is stored of a chunk may be larger than the chunk
-
-local = threading.local()
 
 
 def read_part(path: Path, part: str) -> bytes:
@@ -171,11 +164,6 @@ def dicom_frame(path: Path, frame: int) -> bytes:
         return smaller_frame(frames(path), frame)
 
 
-def frames(path: Path) -> dicom.Frames:
-    opened: dicom.Frames = handle(path, "dicom", lambda: dicom.Frames(path, OWN))
-    return opened
-
-
 def raster_window(path: Path, top: int, left: int, height: int, width: int) -> Raw:
     """A window of a map, read as a whole file of its tags would be."""
     source = handle(path, "raster", lambda: quiet_raster(path))
@@ -246,47 +234,6 @@ def npy_bytes(values: Any) -> bytes:
     stream = io.BytesIO()
     np.save(stream, np.ascontiguousarray(values), allow_pickle=False)
     return stream.getvalue()
-
-
-def handle(path: Path, kind: str, opening: Any) -> Any:
-    """An open file of this thread; the oldest is let go when there are many."""
-    handles: dict[Any, Any] = local.__dict__.setdefault("handles", {})
-    key = (kind, path)
-    if key not in handles:
-        if len(handles) >= HANDLES:
-            handles.pop(next(iter(handles)))
-        handles[key] = opening()
-    return handles[key]
-
-
-def open_arrays(path: Path, kind: str) -> Any:
-    if kind == "hdf5":
-        return handle(path, kind, lambda: need("h5py", "hdf5").File(path, "r"))
-    return handle(path, kind, lambda: need("zarr", "zarr").open(str(path), mode="r"))
-
-
-def quiet_raster(path: Path) -> Any:
-    rasterio = need("rasterio", "geo")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a picture without coordinates is fine
-        return rasterio.open(path)
-
-
-def saved(path: Path) -> Any:
-    datasets = need("datasets", "datasets")
-
-    def opening() -> Any:
-        if path.is_dir():
-            data = datasets.load_from_disk(str(path))
-        else:  # containers.hub_images wrote it
-            told = json.loads(path.read_text())
-            data = datasets.load_dataset(told["dataset"], split=told["split"])
-        column = next((k for k, v in data.features.items() if isinstance(v, datasets.Image)), None)
-        if column is None:
-            raise DataError(f"{path}: no column of images; found {', '.join(data.features)}")
-        return data.cast_column(column, datasets.Image(decode=False)), column
-
-    return handle(path, "datasets", opening)
 
 
 def image_column(schema: Any) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from jepack.decoding import SUFFIXES
 from jepack.errors import DataError
 from jepack.names import examples, kept, valid
-from jepack.sources.arrays import named_aside
+from jepack.sources.choosing import named_aside
 
 PACKED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
@@ -63,10 +63,12 @@ def samples(path: Path) -> tuple[list[Sample], list[str]]:
     try:
         with tarfile.open(path, "r:", ignore_zeros=True) as archive:
             groups = grouped(archive, path)
-            parts = components(groups)
+            repeated = components(groups)
             first = {key_of(members): members for members in reversed(groups)}
             chosen = [
-                (picture, members) for members in groups for picture in pictures_of(members, parts)
+                (picture, members)
+                for members in groups
+                for picture in pictures_of(members, repeated)
             ]
             chosen.sort(key=lambda pair: pair[0].info.offset_data)
             images = []
@@ -180,7 +182,7 @@ def key_of(members: list[Member]) -> str:
     return f"{folder}/{name.partition('.')[0]}"
 
 
-def pictures_of(members: list[Member], parts: set[str]) -> list[Member]:
+def pictures_of(members: list[Member], repeated: set[str]) -> list[Member]:
     """The pictures of a group that are images, the others being parts of them."""
     pictures = sorted((m for m in members if m.suffix in SUFFIXES), key=lambda m: len(m.stem))
     key = key_of(members)
@@ -197,13 +199,13 @@ def pictures_of(members: list[Member], parts: set[str]) -> list[Member]:
         if not any(WORD.fullmatch(picture.stem[len(one.stem) + 1 :]) for one in of):
             chosen.append(picture)
     endings = {picture.stem[len(key) + 1 :] for picture in chosen}
-    if all(map(WORD.fullmatch, endings)) and endings <= parts:
+    if all(map(WORD.fullmatch, endings)) and endings <= repeated:
         return chosen[:1]  # a.left.png, a.right.png in every sample: one is taken
     return chosen
 
 
 def is_aside(picture: Member, key: str) -> bool:
-    """Whether the last word between key and ending says mask, label, ... (see arrays.ASIDE)."""
+    """Whether the last word between key and ending says mask, label, ... (see choosing.ASIDE)."""
     return named_aside(picture.stem[len(key) + 1 :].rpartition(".")[2])
 
 

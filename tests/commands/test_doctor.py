@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from jepack.commands.doctor import PACKAGES, check_package, requirements
+from jepack.commands.checks import PACKAGES, check_package, requirements
 
 
 def test_floors_are_those_of_the_packages_metadata() -> None:

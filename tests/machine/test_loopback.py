@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from jepack.bundle import Bundle
 from jepack.cli import app
 from jepack.client.transport import channel
-from jepack.commands import doctor
+from jepack.commands import checks
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import loopback, shared_memory
 
@@ -61,7 +61,7 @@ def test_this_machine_is_told_from_others(address: str, here: bool) -> None:
 
 
 def test_a_server_on_this_machine_is_asked_past_the_proxy(dead_proxy: str) -> None:
-    with HTTPServer((loopback.HOST, 0), doctor.Answer) as server:
+    with HTTPServer((loopback.HOST, 0), checks.Answer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         with loopback.open_url(f"http://{loopback.HOST}:{server.server_port}", 10) as answer:
             assert answer.status == 200
@@ -78,7 +78,7 @@ def test_a_command_exempts_this_machine_and_keeps_what_was_exempt(dead_proxy: st
 
 
 def test_the_doctor_says_which_proxy_is_passed_by(dead_proxy: str) -> None:
-    found = doctor.check_loopback()
+    found = checks.check_loopback()
     assert found.state == "ok"
     assert "past the proxy of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, grpc_proxy" in found.found
 
@@ -90,7 +90,7 @@ def test_the_doctor_says_when_this_machine_does_not_answer_itself(
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setattr(loopback, "open_url", fail)
-    found = doctor.check_loopback()
+    found = checks.check_loopback()
     assert (found.state, "Network is unreachable" in found.found) == ("fail", True)
 
 
@@ -151,9 +151,9 @@ def test_too_little_shared_memory_is_told_before_anything_starts(
     with pytest.raises(ServerError, match="1.5 MB are free in /dev/shm.*--shm-size=1g"):
         server.start()
     assert server.pid is None
-    assert doctor.check_shared_memory().state == "fail"
+    assert checks.check_shared_memory().state == "fail"
     monkeypatch.setattr(shared_memory, "room", lambda: 64_000_000)  # a Docker container's own
-    assert doctor.check_shared_memory().state == "warn"
+    assert checks.check_shared_memory().state == "warn"
     assert "256 MB" in (shared_memory.tight() or "")
     monkeypatch.setattr(shared_memory, "room", lambda: 1_000_000_000)
-    assert doctor.check_shared_memory().state == "ok"
+    assert checks.check_shared_memory().state == "ok"

@@ -9,7 +9,7 @@ from pathlib import Path
 import PIL
 import pytest
 
-from jepack.commands import doctor
+from jepack.commands import checks
 from jepack.errors import ConfigError, DependencyError
 from serving import environment
 from serving.environment import MARKER, ensure_server_environment, pins, wanted
@@ -25,7 +25,7 @@ def test_the_server_gets_the_decoders_that_training_has() -> None:
     pytest.importorskip("imagecodecs")
     assert [pin for pin in pins() if pin.startswith("pydicom==3")]
     assert "imagecodecs" in pins()  # the newest that still goes with NumPy 1
-    named = {name for names in doctor.DECODERS.values() for name in names}
+    named = {name for names in checks.DECODERS.values() for name in names}
     assert named == set(environment.FORMATS)
 
 
@@ -33,11 +33,11 @@ def test_doctor_tells_what_the_server_cannot_decode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JEPACK_TRITON_VENV", str(tmp_path))
-    monkeypatch.setattr(doctor, "installed", lambda name: name not in ("astropy", "pillow_heif"))
-    assert doctor.check_formats().found == "all but fits"
+    monkeypatch.setattr(checks, "installed", lambda name: name not in ("astropy", "pillow_heif"))
+    assert checks.check_formats().found == "all but fits"
     old = ["numpy==1.26.4", "tifffile==2026.3.3", "imagecodecs"]
     environment.write_json(tmp_path / MARKER, {"pins": old})
-    check = doctor.check_formats()
+    check = checks.check_formats()
     assert (check.state, check.found) == ("warn", "all but fits; the server lacks pydicom")
     assert check.mend == "pip install 'jepack[fits]'; the next jepack serve adds them"
 

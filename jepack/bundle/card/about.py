@@ -57,16 +57,16 @@ def parameters(folder: Path) -> float:
 
 def loading(manifest: Json, present: set[str], repo: str | None) -> str:
     place = f"From `{repo}` on the Hub" if repo else "From the folder `./bundle`"
-    parts = [f"## Loading\n{place}; `image.png` stands for an image of yours."]
+    sections = [f"## Loading\n{place}; `image.png` stands for an image of yours."]
     ways = snippets(manifest, present, repo)
     if any(item.library == "timm" for item in ways):
-        parts.append(
+        sections.append(
             "Pictures of 8 bits are opened as this encoder saw its own: upright, on white paper. Deeper "
             "images and other formats are opened by `jepack.decoding`, as in the lines for onnxruntime."
         )
     for item in ways:
-        parts.append(f"### {item.library}\n```python\n{item.code}\n```")
-    return "\n\n".join(parts)
+        sections.append(f"### {item.library}\n```python\n{item.code}\n```")
+    return "\n\n".join(sections)
 
 
 def use(manifest: Json) -> str:

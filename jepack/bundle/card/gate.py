@@ -27,16 +27,16 @@ def gate(manifest: Json) -> str:
         for name, change in (verdict.get("changed_thresholds") or {}).items()
     ]
     reasons += [f"- Warning: {text_of(reason)}" for reason in verdict.get("warnings", [])]
-    parts = [f"## Gate\n{text}", "\n".join(reasons)]
+    paragraphs = [f"## Gate\n{text}", "\n".join(reasons)]
     if promises:
         kept = [
             f"- {name.replace('_', ' ')}: {'kept' if value else 'switched off'}"
             for name, value in promises.items()
         ]
-        parts.append(
+        paragraphs.append(
             "Promises that lean on the projection being near N(0, I):\n\n" + "\n".join(kept)
         )
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(one for one in paragraphs if one)
 
 
 def reasons_of(files: dict[str, list[str]]) -> set[str]:
@@ -73,12 +73,12 @@ def exports(measured: Json) -> str:
     ]
     lines += [f"- `{file}` is not faster enough to use" for file in slow(made)]
     lines += ["- Made with " + ", ".join(f"{key} {value}" for key, value in machine.items())]
-    parts = [
+    paragraphs = [
         f"## Exports\n{text}",
         table(columns, rows),
         "\n".join(lines if machine else lines[:-1]),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(one for one in paragraphs if one)
 
 
 def parity(facts: Json) -> list[str]:

@@ -33,25 +33,25 @@ def data(manifest: Json) -> str:
 def recipe(manifest: Json, present: set[str]) -> str:
     source = manifest.get("provenance") or {}
     settings = source.get("recipe") or {}
-    parts = []
+    paragraphs = []
     if settings:
         rows = [
             [key.replace("_", " "), text_of(settings[key])] for key in SETTINGS if key in settings
         ]
         rows += [["steps", f"{source['steps']:,}"]] if isinstance(source.get("steps"), int) else []
-        parts.append(table(["setting", "value"], rows))
+        paragraphs.append(table(["setting", "value"], rows))
     if changes := [line for entry in source.get("history") or [] for line in changed_lines(entry)]:
-        parts.append(
+        paragraphs.append(
             "Changed while it ran (the values above are the last):\n\n" + "\n".join(changes)
         )
     if "curves.png" in present:
-        parts.append("![Loss, kNN accuracy and effective rank during training](curves.png)")
+        paragraphs.append("![Loss, kNN accuracy and effective rank during training](curves.png)")
     if settings:
         listing = json.dumps(settings, indent=2, sort_keys=True)
-        parts.append(
+        paragraphs.append(
             f"<details><summary>All settings</summary>\n\n```json\n{listing}\n```\n</details>"
         )
-    return "\n\n".join(["## Training", *parts]) if parts else ""
+    return "\n\n".join(["## Training", *paragraphs]) if paragraphs else ""
 
 
 def changed_lines(entry: Json) -> list[str]:

@@ -79,7 +79,7 @@ def isotropy(measured: Json, picture: str | None) -> str:
         for key, report in reports.items()
     ]
     on = f"Measured on {text_of(source)}. " if source else ""
-    parts = [
+    paragraphs = [
         f"## Isotropy\n{on}T is the sliced Epps-Pulley statistic, the distance from an isotropic "
         "Gaussian N(0, I); z counts it in standard deviations; dead dimensions do not vary.",
         table([*columns, "mean norm", "variance"], [
@@ -88,5 +88,5 @@ def isotropy(measured: Json, picture: str | None) -> str:
         ]),
     ]  # fmt: skip
     if picture:
-        parts.append(f"![Covariance spectra and statistics of the outputs]({picture})")
-    return "\n\n".join(parts)
+        paragraphs.append(f"![Covariance spectra and statistics of the outputs]({picture})")
+    return "\n\n".join(paragraphs)

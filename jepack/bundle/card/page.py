@@ -60,7 +60,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
     isotropy = privacy.without_paths(read_json(folder / "isotropy.json") or {})
     probes = privacy.without_paths(read_json(folder / PROBES) or [])
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    parts = [
+    sections = [
         MADE,
         about.summary(folder, manifest),
         history.data(manifest),
@@ -77,7 +77,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
         history.provenance(manifest),
         NOTES,
     ]
-    body = "\n\n".join(part.strip() for part in parts if part)
+    body = "\n\n".join(section.strip() for section in sections if section)
     reports, _ = isotropy_of(isotropy)
     return f"---\n{front_matter(manifest, probes, reports)}\n---\n{body}\n{notes_of(folder)}"
 

@@ -11,9 +11,9 @@ from jepack.bundle.rules import (
     PREPROCESSING,
     config_problems,
     loader_problems,
-    shown,
     table_problems,
 )
+from jepack.bundle.values import shown
 
 MAX_FILES = 10_000
 MAX_JSON = 64 * 1024 * 1024  # bytes

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from jepack.bundle.hardening.json_files import unique_keys
-from jepack.bundle.rules import shown
+from jepack.bundle.values import shown
 
 MAX_HEADER = 16 * 1024 * 1024  # bytes; a ViT-g needs 0.1 MB
 MAX_TENSORS = 20_000

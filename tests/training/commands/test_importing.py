@@ -27,8 +27,8 @@ from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, DependencyError
 from jepack.sources import find_images, record_of
 from training.bundling import principal_projector
-from training.commands.importing import preprocessing_of
 from training.commands.weights import open_source
+from training.commands.wrapping import preprocessing_of
 
 
 @pytest.fixture(scope="module")
