@@ -87,7 +87,7 @@ def estimate(
                 begin = time.perf_counter()
                 with chooser.turn(number=threads_of(number, {}, here)):
                     views = finisher.finish(batch)
-                    with saved if number == 0 else nullcontext():
+                    with saved.hooks if number == 0 else nullcontext():
                         one_step(config, session, views, here)
                 if number == 0:
                     view_bytes = sum(
@@ -185,12 +185,6 @@ class SavedBytes:
         self.holders: Counter[int] = Counter()
         self.now = self.peak = 0
         self.hooks: Any = torch.autograd.graph.saved_tensors_hooks(self.pack, Held.give)
-
-    def __enter__(self) -> None:
-        self.hooks.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.hooks.__exit__(*error)
 
     def pack(self, tensor: Tensor) -> Held:
         return Held(tensor, self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,19 +199,16 @@ def side_of(stated: dict[str, Any]) -> int:
     return int(stated.get("input_size", (3, 224, 224))[1])
 
 
-class fetching:
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
     """Turns whatever a download or its cache raises into one clear error."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, JepackError):
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ArtifactError(
-                f"{self.name}: its weights could not be had ({lines[0][:200]}). Without the Hub, fetch "
-                "the file elsewhere and run: jepack import FILE --encoder NAME"
-            ) from error
+    try:
+        yield
+    except JepackError:
+        raise
+    except Exception as error:  # of many libraries
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(
+            f"{name}: its weights could not be had ({lines[0][:200]}). Without the Hub, fetch "
+            "the file elsewhere and run: jepack import FILE --encoder NAME"
+        ) from error

@@ -103,7 +103,7 @@ def open_cache(
     workers: int = 2,
     on_progress: Progress | None = None,
 ) -> Cache:
-    """The cache of a data set, built on first use. `files`: what find_images found in it, if it has looked.
+    """The cache of a data set, built on first use. `files`: what find_images gave for it, if known.
 
     Raises DataError when there are no images or more than `max_bad` of them cannot be read.
     `on_progress(done, total)` is called while building.

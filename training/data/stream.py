@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import DataError, SourceError
 from jepack.files import canonical_json
-from jepack.sources import ImageFile, Source, find_images
+from jepack.sources import ImageFile, Source
 from training.data.building import refuse_too_many_bad
 from training.data.cache import state_of
 from training.data.decoded import Decoded, decode_file, gathered
@@ -121,23 +120,15 @@ class Stream:
 
 
 def open_stream(
-    data: Source | Path | str,
+    source: Source,
     *,
-    files: Sequence[ImageFile] | None = None,
+    files: Sequence[ImageFile],
     side: int,
     channels: int,
     window: Window = None,
-    tile: int = 0,
-    stride: int = 0,
     max_bad: float = 0.01,
 ) -> Stream:
-    """A data set to be read as training goes. `files`: what find_images found in it, where that is known.
-
-    Raises DataError when it is empty.
-    """
-    source = Source.of(data)
-    if files is None:
-        files = find_images(source, parts=True, tile=tile, stride=stride)
+    """A data set to be read as training goes. `files`: what find_images gave for it."""
     sizes = {path: state_of(path)[0] for path in {file.path for file in files}}
     told = [[file.name_below(source.base), file.label, sizes[file.path]] for file in files]
     digest = "names-" + hashlib.sha256(canonical_json(told)).hexdigest()

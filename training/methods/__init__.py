@@ -4,6 +4,7 @@ from training.methods.fitting import building, check_encoder, trouble
 from training.methods.lejepa import (
     Embedder,
     LeJEPA,
+    batch_norms_with,
     frozen_statistics,
     lejepa_loss,
     projections,
@@ -16,6 +17,7 @@ __all__ = [
     "Embedder",
     "LeJEPA",
     "Method",
+    "batch_norms_with",
     "building",
     "check_encoder",
     "frozen_statistics",

@@ -5,7 +5,8 @@ V views (the first Vg global), B images per rank, E embedding dims, D projection
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,17 +193,25 @@ class LeJEPA:
         )
 
 
-class frozen_statistics:
+@contextmanager
+def batch_norms_with(module: nn.Module, **attributes: Any) -> Iterator[None]:
+    """Every BatchNorm of a module has these attributes inside the block, and its own after it."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    own = [{name: getattr(norm, name) for name in attributes} for norm in norms]
+    try:
+        for norm in norms:
+            set_each(norm, attributes)
+        yield
+    finally:
+        for norm, values in zip(norms, own, strict=True):
+            set_each(norm, values)
+
+
+def set_each(norm: nn.Module, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(norm, name, value)
+
+
+def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
     """BatchNorm normalises by the batch but leaves its running statistics alone."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-
-    def __enter__(self) -> None:
-        self.momenta = [norm.momentum for norm in self.norms]
-        for norm in self.norms:
-            norm.momentum = 0.0
-
-    def __exit__(self, *_: object) -> None:
-        for norm, momentum in zip(self.norms, self.momenta, strict=True):
-            norm.momentum = momentum
+    return batch_norms_with(module, momentum=0.0)

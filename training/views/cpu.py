@@ -10,6 +10,10 @@ How a box becomes S x S pixels, in both: halve the image until the box is at mos
 view (2 x 2 means); then interpolate linearly, and when the box is still more than 1.5 times as large,
 at twice the resolution followed by 2 x 2 means. Against area averaging nothing visible is lost, and it
 takes a quarter of the time (benchmarks/views.py).
+
+This is not `jepack.decoding.crop` written twice. That one is how an image is judged and served: one centred
+crop, whose resampling timm's evaluation and the bundle's golden images fix to the pixel. Views are many an
+image and step, and only their speed and their look count.
 """
 
 from __future__ import annotations

@@ -12,20 +12,20 @@ What they share is here and in methods/lejepa.py (`projections`); in both BatchN
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
 from jepack.measures import isotropy
 from training.data import Images
-from training.methods import projections
+from training.methods import batch_norms_with, projections
 from training.settings import TrainConfig
 from training.views import Cutter, Finisher, preset
 
@@ -82,25 +82,18 @@ class LabelFreeScore:
         return float((1 - config.sigreg_weight) * prediction + config.sigreg_weight * statistic)
 
 
-class batch_statistics:
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
     """Evaluation in which BatchNorm normalises by the batch, as in training, and learns nothing.
 
     With its running figures the projections of a short run are far from N(0, I) (SIGReg 138 against 49
     on digits). Dropout is off, and a BatchNorm over all ranks waits for nobody.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.norms: list[Any] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-
-    def __enter__(self) -> None:
-        self.was_training = self.module.training
-        self.module.eval()
-        self.kept = [(norm.running_mean, norm.running_var) for norm in self.norms]
-        for norm in self.norms:
-            norm.running_mean = norm.running_var = None
-
-    def __exit__(self, *_: object) -> None:
-        for norm, (mean, variance) in zip(self.norms, self.kept, strict=True):
-            norm.running_mean, norm.running_var = mean, variance
-        self.module.train(self.was_training)
+    training = module.training
+    module.eval()
+    try:
+        with batch_norms_with(module, running_mean=None, running_var=None):
+            yield
+    finally:
+        module.train(training)
