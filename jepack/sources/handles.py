@@ -50,7 +50,7 @@ def saved(path: Path) -> Any:
     def opening() -> Any:
         if path.is_dir():
             data = datasets.load_from_disk(str(path))
-        else:  # containers.hub_images wrote it
+        else:  # listing.hub_images wrote it
             told = json.loads(path.read_text())
             data = datasets.load_dataset(told["dataset"], split=told["split"])
         column = next((k for k, v in data.features.items() if isinstance(v, datasets.Image)), None)

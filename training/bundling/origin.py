@@ -35,7 +35,7 @@ def provenance(prepared: Prepared, record: dict[str, Any]) -> dict[str, Any]:
 def data_of(
     source: Source, files: Sequence[ImageFile], digest: str, held_out: Any, seed: int
 ) -> dict[str, Any]:
-    """What the manifest says of the data; jepack.heldout reads it."""
+    """What the manifest says of the data; jepack.sources.record_of reads it."""
     return {
         "folder": source.text if source.away else str(source.base.absolute()),
         **({"source": source.below} if source.below and not source.away else {}),

@@ -15,7 +15,7 @@ from PIL import Image
 from jepack.decoding import dicom, kind_of, preprocess, to_eight_bits
 from jepack.errors import DataError
 from jepack.sources import ImageFile
-from training.data import Print, Range, print_of, range_of
+from training.data import Range, Thumbprint, range_of, thumbprint_of
 
 HUGE_PIXELS = 12_000_000
 TINY_SIDE = 16
@@ -43,7 +43,7 @@ class ImageRecord:
         False  # its values have no fixed meaning: training skips it without --window
     )
     range: Range | None = None  # how it fills its depth
-    print: Print | None = None  # to find copies by their looks
+    thumbprint: Thumbprint | None = None  # to find copies by their looks
     problem: str | None = None
     doubts: list[str] = field(default_factory=list)
 
@@ -92,7 +92,7 @@ def examine(file: ImageFile, record: ImageRecord, channels: int | None) -> None:
     except DataError:
         record.needs_window = True
     try:
-        record.print = print_of(
+        record.thumbprint = thumbprint_of(
             to_eight_bits(raw, ((record.low, max(record.high, record.low + 1)),))
         )
     except DataError as error:
@@ -172,11 +172,11 @@ def mark_copies(records: Iterable[ImageRecord]) -> None:
             record.doubts.append(f"same bytes as {bytes_seen[record.sha].file.name}")
             continue
         bytes_seen[record.sha] = record
-        if record.print is None or record.print.plain:
+        if record.thumbprint is None or record.thumbprint.plain:
             continue
-        near = pictures_seen.setdefault(record.print.hash, [])
+        near = pictures_seen.setdefault(record.thumbprint.hash, [])
         for other in near:
-            if other.print is not None and record.print.same_as(other.print):
+            if other.thumbprint is not None and record.thumbprint.same_as(other.thumbprint):
                 record.doubts.append(f"looks the same as {other.file.name}")
                 break
         near.append(record)

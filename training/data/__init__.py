@@ -2,20 +2,18 @@
 
 from training.data.cache import Cache, open_cache
 from training.data.content import Grids, centres, contents_for, shares
+from training.data.copies import Thumbprint, copies_across, thumbprint_of
 from training.data.decoded import Decoded, decode_file, gathered
-from training.data.images import Images
+from training.data.images import Images, Ints
 from training.data.ranges import Range, cautions, range_of, sentences
 from training.data.samples import guess_channels, measure_window
 from training.data.splits import (
-    Print,
     Split,
     check_groups,
     column,
-    copies_across,
     grouped_split,
     one_thing,
     own_split,
-    print_of,
     split,
     training_split,
 )
@@ -26,9 +24,10 @@ __all__ = [
     "Decoded",
     "Grids",
     "Images",
-    "Print",
+    "Ints",
     "Range",
     "Split",
+    "Thumbprint",
     "cautions",
     "centres",
     "check_groups",
@@ -44,10 +43,10 @@ __all__ = [
     "open_cache",
     "open_stream",
     "own_split",
-    "print_of",
     "range_of",
     "sentences",
     "shares",
     "split",
+    "thumbprint_of",
     "training_split",
 ]

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from jepack.decoding import Pixels
 from jepack.errors import DataError
 from jepack.names import examples
 from jepack.sources import ImageFile, split_of
+from training.data.images import Ints
 
-Ints = npt.NDArray[np.int64]
 TOGETHER = ("page", "image", "frame", "planes")  # parts that show one thing, or one after the other
 MOST_HELD_OUT = 2048
 MOST_IN_ONE = 0.5  # share of the images that copies may join to one group
 TRIES = 50
-HASH_BITS = 3
-SAME_COSINE = 0.999
 
 
 @dataclass(frozen=True)
@@ -162,75 +158,3 @@ def check_groups(groups: Sequence[str], train: Ints, test: Ints, name: str) -> N
         raise DataError(
             f"{len(both)} values of {name!r} lie on both sides of the split: {examples(sorted(both), 5)}"
         )
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Test images that look like a training image."""
-
-    pairs: tuple[tuple[int, int], ...]  # (test, training) indices
-    share: float  # of the test images
-
-
-def copies_across(images: Sequence[Pixels], train: Ints, test: Ints) -> Copies:
-    """Near duplicates: copies that were brightened, recompressed or resized, not other shots of a thing.
-
-    Candidates share all but 3 bits of a gradient hash; small pictures of both then decide. On solar
-    cells, which all look alike, copies reach a cosine of .9994 and more, strangers .9988 at most.
-    Flat images have no gradients and are left out.
-    """
-    prints = [print_of(image) for image in images]
-    hashes = np.array([each.hash for each in prints], dtype=np.uint64)
-    plain = np.array([each.plain for each in prints])
-    known, asked = train[~plain[train]], test[~plain[test]]
-    pairs = []
-    for start in range(0, len(asked), 256):
-        block = asked[start : start + 256]
-        bits = popcount(np.bitwise_xor(hashes[block][:, None], hashes[known][None]))
-        for row, place in zip(*np.nonzero(bits <= HASH_BITS), strict=True):
-            one, other = int(block[row]), int(known[place])
-            if prints[one].same_as(prints[other]):
-                pairs.append((one, other))
-    touched = {pair[0] for pair in pairs}
-    return Copies(tuple(pairs), len(touched) / max(1, len(test)))
-
-
-@dataclass(frozen=True)
-class Print:
-    """What two copies of a picture share."""
-
-    hash: int  # 64 bits: whether each of 8 x 9 cells is brighter than its right neighbour
-    detail: npt.NDArray[
-        np.float32
-    ]  # [1024], unit length: what a 32 x 32 picture shows beyond its blur
-    plain: bool  # nothing to be seen
-
-    def same_as(self, other: Print) -> bool:
-        return float(self.detail @ other.detail) > SAME_COSINE
-
-
-def print_of(image_HWC: Pixels) -> Print:
-    import cv2
-
-    grey = np.ascontiguousarray(image_HWC.mean(axis=2, dtype=np.float32))
-
-    def small(size: tuple[int, int]) -> Any:
-        shrinks = grey.shape[0] > size[1] and grey.shape[1] > size[0]
-        return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-    cells, picture = small((9, 8)), small((32, 32))
-    bits = (cells[:, 1:] > cells[:, :-1]).flatten()
-    detail = (picture - cv2.blur(picture, (5, 5))).flatten()
-    detail -= detail.mean()
-    length = float(np.linalg.norm(detail))
-    return Print(
-        hash=int(np.packbits(bits).view(np.uint64)[0]),
-        detail=(detail / max(length, 1e-6)).astype(np.float32),
-        plain=float(grey.max() - grey.min()) < 8,
-    )
-
-
-def popcount(values: npt.NDArray[np.uint64]) -> Ints:
-    """Bits that are set in each value. (NumPy has bitwise_count from 2.0 on only.)"""
-    table = np.array([bin(n).count("1") for n in range(256)], dtype=np.uint8)
-    return table[values[..., None].view(np.uint8)].sum(axis=-1, dtype=np.int64)

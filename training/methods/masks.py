@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from training.data import Ints
+
 Bools = npt.NDArray[np.bool_]
 
 TARGETS = 4

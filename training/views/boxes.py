@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.data import Grids, centres, shares
+from training.data import Grids, Ints, centres, shares
 from training.settings import Preset
 from training.views.light import EXTRA_NUMBERS, LIGHT_NUMBERS
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 MARGIN = math.sqrt(2)  # a square turned by any angle fits into one this much larger
 TRIES = 4  # more crops drawn where the first shows too little
 

@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 
 from jepack.decoding import Pixels
+from training.data import Ints
 from training.settings import PRESETS, Preset, preset
-from training.views.boxes import Boxes, Draw, Ints, crop_boxes, draw
+from training.views.boxes import Boxes, Draw, crop_boxes, draw
 from training.views.cpu_light import MOST_CHANNELS, retouch
 from training.views.light import photometry
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepack.decoding import Pixels
+from training.data import Ints
 from training.parallel import upload
-from training.views.boxes import Boxes, Ints
+from training.views.boxes import Boxes
 
 PACK_BYTES = 64 << 20  # of padded pixels in one pack
 WORK_ELEMENTS = 1 << 26  # of the largest temporary

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-OUTPUTS = ("embedding", "projection")
+from jepack.bundle.contents import OUTPUTS
+
 COLUMNS = ("recall_at_1", "recall_at_10", "precision_at_10", "mean_average_precision")
 
 

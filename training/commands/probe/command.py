@@ -23,10 +23,10 @@ from jepack.sources import ImageFile, Source
 from jepack.terminal import SEED, Limit, options
 from training.commands.probe.opening import KINDS, is_checkpoint, opened
 from training.commands.probe.reading import find_labelled, read_images, read_labelled
-from training.commands.probe.scoring import Ints, mean_of, probe_column, score
+from training.commands.probe.scoring import mean_of, probe_column, score
 from training.commands.probe.splitting import seen_share, split_words, splits_of
 from training.commands.probe.table import keep, show
-from training.data import column, copies_across
+from training.data import Ints, column, copies_across
 from training.parallel import choose_device
 from training.watch import features
 

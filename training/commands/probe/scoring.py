@@ -20,10 +20,10 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from jepack.errors import DataError
+from training.data import Ints
 from training.watch import knn_accuracy
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = (1, 5, 10)
 

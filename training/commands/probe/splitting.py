@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from jepack import bundle as bundles
 from jepack.sources import ImageFile, record_of
-from training.data import check_groups, column, one_thing, own_split, training_split
-
-Ints = npt.NDArray[np.int64]
+from training.data import Ints, check_groups, column, one_thing, own_split, training_split
 
 
 def splits_of(
