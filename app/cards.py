@@ -22,6 +22,14 @@ LABEL_COLOURS = (
     "#7a6a9b",
     "#6b7f5e",
 )
+# For gr.HTML(js_on_load=...): a click on what has a data-id is told as its component's `click`, with `id`.
+# One listener on the component outlives every redraw inside it.
+ON_CLICK = """
+element.addEventListener('click', event => {
+  const one = event.target.closest('[data-id]');
+  if (one) trigger('click', {id: one.dataset.id});
+});
+"""
 
 
 def safe(text: str) -> str:
@@ -81,6 +89,15 @@ def status(kind: str, headline: str, detail: str = "") -> str:
     return (
         f'<div class="jp-status jp-{kind}" role="status" title="{safe(detail)}">'
         f"<i></i><b>{safe(headline)}</b>{more}</div>"
+    )
+
+
+def chosen(count: int, said: str) -> str:
+    """The bar that tells of a selection, and lets go of it."""
+    images = "1 image" if count == 1 else f"{count:,} images"
+    return (
+        f'<div class="jp-chosen"><b>{images} chosen</b> {safe(said)}'
+        '<button type="button" data-id="clear">Show all again</button></div>'
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from contextlib import ExitStack
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,20 +15,25 @@ from rich.table import Table
 
 from app.store import VectorStore
 from jepack.bundle import OUTPUTS
-from jepack.client import DEFAULT_URL, Client
+from jepack.client import DEFAULT_URL
 from jepack.errors import ConfigError, DataError, listed
 from jepack.files import check_writable
 from jepack.names import kept, marked, marked_lines, original, tell, valid
-from jepack.sources import ImageFile, Source, find_images
+from jepack.sources import Source, find_images
 from jepack.terminal import SIDE, options
-from jepack.terminal import bar as progress_bar
 
 if TYPE_CHECKING:
     from app.indexing import Indexed, Origin
 
 UrlOption = Annotated[
-    str,
-    typer.Option(help="Endpoint of `jepack serve` (gRPC, host:port).", callback=options.address),
+    str | None,
+    typer.Option(
+        help=f"Endpoint of `jepack serve` (gRPC, host:port); default: {DEFAULT_URL}.",
+        callback=options.address,
+    ),
+]
+BundleOption = Annotated[
+    Path | None, typer.Option(help="Embed with this bundle here; no endpoint needed.")
 ]
 
 
@@ -44,7 +48,8 @@ def index(
             callback=options.folder_to_write,
         ),
     ],
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
+    bundle: BundleOption = None,
     output: Annotated[
         str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
     ] = None,
@@ -71,8 +76,8 @@ def index(
 
     Example: jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
     """
-    from app import indexing
-    from app.store import IndexInfo
+    from app.building import Plan, build
+    from app.engine import engine_for
 
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
@@ -80,30 +85,11 @@ def index(
     named = Source.of(data).absolute()
     notes: list[str] = []
     images = find_images(named, parts=True, tile=tile, stride=tile_stride, notes=notes)
-    base = named.base
     tell(Console(stderr=True), notes)
     started = time.monotonic()
-    skipped: dict[ImageFile, str] = {}
-    console = Console(stderr=True, quiet=as_json)
-    with ExitStack() as stack, progress_bar(console, transient=True) as bar:
-        task = bar.add_task("Indexing", total=len(images))
-
-        advance = partial(bar.advance, task)
-        if embeddings is not None:
-            origin = indexing.of_file(embeddings, output, images, base, skipped, advance)
-        else:
-            client = stack.enter_context(Client(url))
-            origin = indexing.of_endpoint(client, output, images, skipped, advance)
-        info = IndexInfo(
-            name=name or kept(named.path.name if named.path.is_dir() else named.path.stem),
-            output=origin.output,
-            dimension=0,
-            fingerprint=origin.fingerprint,
-            data=str(base),
-            bundle=origin.bundle,
-            data_license=data_license,
-        )
-        done = indexing.write_index(out, info, origin.parts, skipped, origin.window)
+    plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
+    given = engine_for(url, bundle) if embeddings is None else embeddings
+    done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json))
     seconds = time.monotonic() - started
     if as_json:
         told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
@@ -141,7 +127,8 @@ def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
     image: Annotated[str, typer.Argument(help="An image file, or the id of an indexed image.")],
     k: Annotated[int, typer.Option(help="How many neighbours.", min=1, max=1_000_000)] = 10,
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
+    bundle: BundleOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the images of an index that are nearest to one image, by cosine distance.
@@ -150,13 +137,16 @@ def search(
 
     Example: jepack search runs/photos/index new.jpg --k 5
     """
+    from app.engine import check_same_space, engine_for
     from app.lance import open_index
     from app.search import by_id, by_image
 
     store = open_index(folder)
     if Path(image).is_file():
-        with Client(url) as client:
-            _, hits = by_image(store, Path(image), client, k)
+        engine = engine_for(url, bundle)
+        check_same_space(engine, store.info, folder)
+        with closing(engine.connect()) as embedder:
+            _, hits = by_image(store, Path(image), embedder, k)
     elif (found := stored_id(store, image)) is not None:
         _, hits = by_id(store, found, k)
     else:
@@ -190,24 +180,35 @@ def stored_id(store: VectorStore, name: str) -> str | None:
 
 
 def app(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
-    url: UrlOption = DEFAULT_URL,
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|INDEX", help="Index folder, or a bundle with --data.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Images to look at with a bundle; indexed beside it.")
+    ] = None,
+    url: UrlOption = None,
+    bundle: BundleOption = None,
     port: Annotated[
         int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 7860,
     browser: Annotated[bool, typer.Option("--open", help="Open it in your browser.")] = False,
 ) -> None:
-    """Open the page over an index: click an image, or upload one, and see its neighbours.
+    """Open the page over an index, or over a bundle and a folder: click or upload an image.
 
-    Only this machine can reach it (127.0.0.1); from another: ssh -L 7860:127.0.0.1:7860 HOST
+    A bundle embeds uploads in this process. Only this machine can reach the page (127.0.0.1); from
+    another: ssh -L 7860:127.0.0.1:7860 HOST
 
-    Example: jepack app runs/photos/index --port 7860
+    Example: jepack app runs/photos/bundle --data photos/
     """
-    from app.page import launch
+    from app.desk import Desk
+    from app.opening import open_path
+    from app.page import open_page
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its folder goes, too
-    with Console(stderr=True).status("Starting the page"):
-        page = launch(folder, url=url, port=port)
+    console = Console(stderr=True)
+    library, engine = open_path(path, data, url, bundle, console)
+    with console.status("Starting the page"):
+        page = open_page(Desk(library, engine), port)
     print(f"{page.url}  (Ctrl-C stops it)", flush=True)
     if browser:
         typer.launch(page.url)

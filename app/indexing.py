@@ -1,6 +1,6 @@
-"""A folder of images -> an index: vectors from the endpoint or a file, and thumbnails.
+"""A folder of images -> an index: vectors from an endpoint, a bundle or a file, and thumbnails.
 
-The plan: `from_endpoint` or `from_file` yields images with their vectors, in parts that fit in memory;
+The plan: `from_embedder` or `from_file` yields images with their vectors, in parts that fit in memory;
 `write_index` adds thumbnails and rows, and replaces the old index only when all is written.
 """
 
@@ -20,7 +20,7 @@ from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import thumbnail_of
 from jepack.bundle import OUTPUTS
-from jepack.client import Client, Embeddings, Endpoint, Item, read_saved
+from jepack.client import Embeddings, Endpoint, Item, read_saved
 from jepack.decoding import Window
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
@@ -34,7 +34,8 @@ Progress = Callable[[int], None]  # called with the number of images just dealt 
 
 
 class Embedder(Protocol):
-    """What the app needs of `jepack.client.Client`; tests put vectors they know behind it."""
+    """What the app needs of `jepack.client.Client` or `jepack.inprocess.InProcess`; tests put vectors
+    they know behind it."""
 
     def endpoint(self) -> Endpoint: ...
 
@@ -84,29 +85,30 @@ def of_file(
     return Origin(parts, output, source.fingerprint)
 
 
-def of_endpoint(
-    client: Client,
+def of_embedder(
+    embedder: Embedder,
+    place: str,
     output: str | None,
     images: Sequence[ImageFile],
     skipped: dict[ImageFile, str],
     on_progress: Progress,
 ) -> Origin:
-    """Vectors that `jepack serve` gives; `output` None: the one that its bundle says to search by."""
-    endpoint = client.endpoint()
+    """Vectors of an endpoint or a bundle at `place`; `output` None: the one that says to search by."""
+    endpoint = embedder.endpoint()
     output = output or endpoint.default_output
-    fingerprint = fingerprint_of(endpoint.fingerprints, output, client.url)
-    parts = from_endpoint(images, output, client, skipped, on_progress)
+    fingerprint = fingerprint_of(endpoint.fingerprints, output, place)
+    parts = from_embedder(images, output, embedder, skipped, on_progress)
     return Origin(parts, output, fingerprint, endpoint.bundle, endpoint.window, endpoint.notes)
 
 
-def from_endpoint(
+def from_embedder(
     images: Sequence[ImageFile],
     output: str,
     embedder: Embedder,
     skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
 ) -> Iterator[Part]:
-    """Embed `images` through the endpoint; those it refuses are noted in `skipped`."""
+    """Embed `images`; those that are refused are noted in `skipped`."""
     for start in range(0, len(images), PART):
         part = list(images[start : start + PART])
         items = [image.path if image.part is None else image for image in part]

@@ -1,4 +1,4 @@
-"""What the page knows: the open index, its browsing order, and whether the endpoint can be used."""
+"""The open index of a page, and the order its images are browsed in."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
-from app.indexing import Embedder, fingerprint_of
 from app.lance import LanceStore, open_index
 from app.store import METADATA, Row
-from jepack.errors import JepackError
-
-Connect = Callable[[str], Embedder]
 
 
 class Library:
@@ -53,52 +48,26 @@ class Library:
         return dict(sorted(counts.items()))
 
     def page(
-        self, number: int, size: int, *, label: str = "", seed: int = 0
+        self,
+        number: int,
+        size: int,
+        *,
+        label: str = "",
+        seed: int = 0,
+        among: Collection[str] = (),
     ) -> tuple[list[Row], int]:
         """Rows of one page of a mixed order, and the number of pages; `number` wraps around.
 
-        Mixed, because stored order shows one class folder after the other.
+        Mixed, because stored order shows one class folder after the other. `among`: of these ids alone,
+        where there are any.
         """
-        store = self.store
-        names = [name for name, own in self._catalogue if not label or own == label]
+        store, kept = self.store, set(among)
+        names = [
+            name
+            for name, own in self._catalogue
+            if (not label or own == label) and (not kept or name in kept)
+        ]
         random.Random(seed).shuffle(names)
         pages = max(1, -(-len(names) // size))
         start = number % pages * size
         return store.get(names[start : start + size]), pages
-
-
-@dataclass(frozen=True)
-class EndpointState:
-    """`kind`: "ready"; "other", it serves another encoder than the index holds; or "down"."""
-
-    kind: str
-    headline: str
-    detail: str = ""
-
-
-def endpoint_state(library: Library, url: str, connect: Connect) -> EndpointState:
-    """Ask the endpoint for a real embedding and its fingerprint; never raises for what it answers."""
-    try:
-        client = connect(url)
-        try:
-            reason = client.diagnose()
-            if reason is not None:
-                return EndpointState(
-                    "down", "Endpoint not usable: clicking works, uploads do not", reason
-                )
-            info = library.store.info
-            serves = fingerprint_of(client.endpoint().fingerprints, info.output, url)
-        finally:
-            client.close()
-    except JepackError as error:
-        return EndpointState(
-            "down", "Endpoint not usable: clicking works, uploads do not", str(error)
-        )
-    if serves != info.fingerprint:
-        return EndpointState(
-            "other",
-            "Endpoint serves another encoder: uploads cannot be compared",
-            f"{url} serves {info.output} {serves}, the index holds {info.fingerprint}. "
-            f"Rebuild it: jepack index {info.data} --url {url} --out {library.folder}",
-        )
-    return EndpointState("ready", "Endpoint ready", url)

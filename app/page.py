@@ -1,4 +1,4 @@
-"""The Gradio page: choose or upload an image, see its nearest neighbours.
+"""The Gradio page: its frame. What is inside lies in the tabs (shell.py, tabs/).
 
 `launch` opens it on 127.0.0.1 only. It fetches nothing from elsewhere and hands out no files: pictures
 travel inside the page, as thumbnails of the index.
@@ -17,21 +17,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import cards
 from app.desk import Desk
-from app.library import Connect, Library
+from app.engine import Connect, check_same_space, engine_for
+from app.library import Library
 from app.place import open_at
-from app.toolkit import Font, gr, is_http_url_like
-from jepack.client import DEFAULT_URL, Client
+from app.shell import Selection, Shared, find_tabs, routes, scripts, styles
+from app.toolkit import QUIET, Font, gr, is_http_url_like
+from jepack.client import Client
 from jepack.decoding import MAX_BYTES
 from jepack.machine import HOST, loopback, without_proxies
 
 PROBE_EVERY_S = 5.0
-# One listener on the component outlives every redraw inside it.
-ON_CLICK = """
-element.addEventListener('click', event => {
-  const chosen = event.target.closest('[data-id]');
-  if (chosen) trigger('click', {id: chosen.dataset.id});
-});
-"""
 
 
 @dataclass
@@ -51,27 +46,35 @@ class Page:
 
 def launch(
     index_folder: Path | str,
-    url: str = DEFAULT_URL,
+    url: str | None = None,
     port: int = 7860,
     block: bool = False,
     *,
+    bundle: Path | str | None = None,
     connect: Connect = Client,
 ) -> Page:
     """Open the page over an index on http://127.0.0.1:`port`; 0 takes a free port.
 
-    `connect` makes a client of the endpoint at `url`. Raises ArtifactError when there is no sound
-    index, ServerError when the port is taken, ConfigError when there is no such port.
+    Uploads are embedded by the `bundle` in this process, or by the endpoint at `url`, of which `connect`
+    makes a client. Raises ArtifactError when there is no sound index or bundle, ServerError when the port is
+    taken, ConfigError when there is no such port.
     """
     library = Library(index_folder)
-    loopback.check_port(port, "--port")
-    desk = Desk(library, url, connect)
-    page = open_at(port, partial(serve, desk), f"jepack app {index_folder}")
+    engine = engine_for(url, None if bundle is None else Path(bundle), connect)
+    check_same_space(engine, library.store.info, library.folder)
+    page = open_page(Desk(library, engine), port)
     if block:
         try:
             page.wait()
         finally:
             page.close()
     return page
+
+
+def open_page(desk: Desk, port: int) -> Page:
+    """The page over a desk; raises as `launch` does."""
+    loopback.check_port(port, "--port")
+    return open_at(port, partial(serve, desk), f"jepack app {desk.library.folder}")
 
 
 def serve(desk: Desk, port: int) -> Page:
@@ -95,120 +98,50 @@ def serve(desk: Desk, port: int) -> Page:
             pwa=False,
             mcp_server=False,
             theme=theme(),
-            css_paths=Path(__file__).with_name("page.css"),
+            css_paths=list(styles()),
+            head=scripts(),
             # A web page elsewhere must not reach this one under a name of its own (DNS rebinding).
             app_kwargs={
-                "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]
+                "middleware": [
+                    Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+                ],
+                "routes": routes(desk),
             },
         )
     return Page(str(address).rstrip("/"), demo)
 
 
-@dataclass(frozen=True)
-class Components:
-    """What of the page shows an answer of the desk, or asks it for one."""
-
-    query: gr.State
-    number: gr.State  # of the page shown
-    seed: gr.State  # of its order
-    status: gr.HTML
-    upload: gr.File
-    label: gr.Dropdown
-    shuffle: gr.Button
-    browse: gr.HTML
-    back: gr.Button
-    place: gr.HTML
-    forth: gr.Button
-    strip: gr.HTML
-    k: gr.Slider
-    results: gr.HTML
-
-
 def build_page(desk: Desk) -> gr.Blocks:
-    """The layout, and which of the desk's answers goes where."""
+    """The header, the tabs, and what they share."""
+    info = desk.library.store.info
     with gr.Blocks(
-        title=f"{desk.library.store.info.name} · jepack",
+        title=f"{info.name} · jepack",
         analytics_enabled=False,
         delete_cache=(600, 3600),  # uploads that nobody searched with
         fill_width=True,
     ) as demo:
-        connect(desk, lay_out(desk), demo)
+        gr.HTML(cards.header(info, desk.library.store.count()))
+        status = gr.HTML(
+            cards.status("asking", "Asking the endpoint", desk.engine.place), elem_id="jp-status"
+        )
+        wanted, selection = gr.State(None), gr.State(Selection())
+        chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)
+        with gr.Tabs(elem_id="jp-tabs") as tabs:
+            shared = Shared(demo, tabs, wanted, selection)
+            for name, tab in find_tabs(desk).items():
+                with gr.Tab(tab.title, id=name, elem_id=f"jp-tab-{name}"):
+                    tab.lay_out(desk, shared)
+        selection.change(
+            lambda now: gr.HTML(cards.chosen(len(now.ids), now.said), visible=bool(now.ids)),
+            selection,
+            chosen,
+            **QUIET,
+        )
+        chosen.click(Selection, None, selection, **QUIET)
+        demo.load(desk.status, None, status, **QUIET)
+        gr.Timer(PROBE_EVERY_S).tick(desk.status, None, status, **QUIET)
     forbid_fetching(demo)
     return demo
-
-
-def lay_out(desk: Desk) -> Components:
-    """Inside a gr.Blocks."""
-    store, labels = desk.library.store, desk.library.labels()
-    query, number, seed = gr.State(None), gr.State(0), gr.State(0)
-    gr.HTML(cards.header(store.info, store.count()))
-    status = gr.HTML(cards.status("asking", "Asking the endpoint", desk.url), elem_id="jp-status")
-    with gr.Tab("Search"), gr.Row(elem_id="jp-desk"):
-        with gr.Column(scale=4, min_width=330, elem_id="jp-left"):
-            upload = gr.File(
-                label="Search with an image of your own", height=76, elem_id="jp-upload"
-            )
-            with gr.Row(elem_id="jp-filter"):
-                label = gr.Dropdown(
-                    [
-                        ("All labels", ""),
-                        *((f"{name} ({n:,})", name) for name, n in labels.items()),
-                    ],
-                    value="",
-                    label="Show the images of one label",
-                    show_label=False,
-                    visible=len(labels) > 1,
-                    elem_id="jp-labels",
-                )
-                shuffle = gr.Button("Shuffle", size="sm", min_width=80, scale=0)
-            browse = gr.HTML(js_on_load=ON_CLICK, elem_id="jp-gallery")
-            with gr.Row(elem_id="jp-pager"):
-                back = gr.Button("← Back", size="sm", min_width=80)
-                place = gr.HTML(elem_id="jp-place")
-                forth = gr.Button("Next →", size="sm", min_width=80)
-        with gr.Column(scale=9, min_width=420, elem_id="jp-right"):
-            with gr.Row(elem_id="jp-top"):
-                strip = gr.HTML(elem_id="jp-strip")
-                k = gr.Slider(
-                    1, 50, value=10, step=1, label="Neighbours", min_width=200, elem_id="jp-k"
-                )
-            results = gr.HTML(cards.welcome(), js_on_load=ON_CLICK, elem_id="jp-results")
-    return Components(
-        query, number, seed, status, upload, label, shuffle, browse, back, place, forth, strip, k, results
-    )  # fmt: skip
-
-
-def connect(desk: Desk, page: Components, demo: gr.Blocks) -> None:
-    """Inside a gr.Blocks."""
-
-    def pick(k: int, event: gr.EventData) -> tuple[Any, ...]:
-        return desk.pick(str(event.id), k)
-
-    # The lambdas' first argument is the page number now shown.
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    shown = [page.strip, page.results, page.query]
-    for gallery in (page.browse, page.results):
-        gallery.click(pick, page.k, shown, **quiet)
-    # `change`, not `release`: the arrow keys move the slider too.
-    page.k.change(desk.resize, [page.query, page.k], shown, trigger_mode="always_last", **quiet)
-    page.upload.upload(
-        lambda path, k: (*desk.upload(path, k), None),  # emptied, to take the same file again
-        [page.upload, page.k],
-        [*shown, page.upload],
-        **quiet,
-    )
-    turn = {
-        "inputs": [page.number, page.label, page.seed],
-        "outputs": [page.browse, page.place, page.number, page.seed],
-        **quiet,
-    }
-    demo.load(desk.browse, **turn)
-    page.back.click(lambda n, *rest: desk.browse(n - 1, *rest), **turn)
-    page.forth.click(lambda n, *rest: desk.browse(n + 1, *rest), **turn)
-    page.label.change(lambda n, *rest: desk.browse(0, *rest), **turn)
-    page.shuffle.click(lambda n, label, seed: desk.browse(0, label, seed + 1), **turn)
-    demo.load(desk.probe, None, page.status, **quiet)
-    gr.Timer(PROBE_EVERY_S).tick(desk.probe, None, page.status, **quiet)
 
 
 def forbid_fetching(demo: gr.Blocks) -> None:

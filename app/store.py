@@ -42,6 +42,7 @@ class IndexInfo:
     data_license: str | None = None  # of the images, where known
     count: int = 0  # rows when the index was built; `VectorStore.count` is today's truth
     created: str = ""  # ISO 8601, UTC
+    asked: str = ""  # digest of the names of all images there were, the skipped ones too
     metric: str = METRIC
     schema: int = SCHEMA
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from app.place import own_folder
 from jepack.machine import without_proxies
@@ -17,4 +18,23 @@ with without_proxies():
     from gradio.themes.utils.fonts import Font
     from gradio_client.utils import is_http_url_like
 
-__all__ = ["Font", "gr", "is_http_url_like"]
+# How events of the page are connected: no entry in Gradio's own list of functions, no veil over the answer.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def forgiving(slider: gr.Slider) -> gr.Slider:
+    """The slider, whose number is never out of reach: what is typed is taken as the nearest that is.
+
+    Gradio answers an emptied box, 0 or 999 with an error of its own. (A subclass would be looked for in the
+    browser as a component of its own.)
+    """
+
+    def preprocess(payload: float | None) -> float:
+        wanted = slider.value if payload is None else payload
+        return min(max(wanted, slider.minimum), slider.maximum)
+
+    slider.preprocess = preprocess  # type: ignore
+    return slider
+
+
+__all__ = ["QUIET", "Font", "forgiving", "gr", "is_http_url_like"]

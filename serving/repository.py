@@ -16,10 +16,9 @@ from string import Template
 
 import jepack
 from jepack import __version__, stages
-from jepack.bundle import Bundle, standing
+from jepack.bundle import Bundle, golden_file, standing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import link_or_copy, new_folder, write_bytes, write_json
-from serving.golden import golden_file
 
 TEMPLATES = stages.home() / "model_repository"
 RECORD = "jepack-repository.json"  # what the folder was made from; Triton passes over files here

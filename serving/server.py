@@ -19,13 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from jepack.bundle import Bundle
+from jepack.bundle import Bundle, difference, golden_file
 from jepack.client import BusyError, Client
 from jepack.errors import DataError, ServerError
 from jepack.machine import HOST, shared_memory
 from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
-from serving.golden import difference, golden_file
 from serving.repository import RepositoryConfig, write_repository
 
 ERROR = re.compile(r"E\d{4} |error: ")

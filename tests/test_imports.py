@@ -34,7 +34,8 @@ FORMATS = {
 MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
         "packaging",
-        "huggingface_hub", "matplotlib", "model_signing", "pydantic", "safetensors", "timm", "torch",
+        "huggingface_hub", "matplotlib", "model_signing", "onnxruntime", "pydantic", "safetensors", "timm",
+        "torch",
         "triton", "tritonclient",
     },
     "training": COMMAND | {
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "export": COMMAND - {"PIL"} | {"matplotlib", "onnx", "onnxruntime", "torch"},
     "serving": COMMAND | {
         "pyarrow",
-        "fastapi", "h11", "onnxruntime", "prometheus_client", "python_multipart", "starlette", "uvicorn",
+        "fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn",
     },
     "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},

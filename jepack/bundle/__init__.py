@@ -12,6 +12,7 @@ from jepack.bundle.contents import (
     fingerprints,
 )
 from jepack.bundle.folder import Bundle, cosine, load
+from jepack.bundle.golden import difference, golden_file
 from jepack.bundle.hardening import MAX_TENSORS, misfit, projector_problems, shapes_in
 from jepack.bundle.making import (
     editing,
@@ -44,10 +45,12 @@ __all__ = [
     "argument_problems",
     "config_problems",
     "cosine",
+    "difference",
     "edited",
     "editing",
     "files_of",
     "fingerprints",
+    "golden_file",
     "load",
     "misfit",
     "printable",

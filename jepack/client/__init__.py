@@ -1,5 +1,6 @@
 """Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here."""
 
+from jepack.client.items import batches_of, listed, name_of
 from jepack.client.saved import Saved, read_saved
 from jepack.client.transport import ImageError, check_address
 from jepack.client.triton import DEFAULT_URL, BusyError, Client, Embeddings, Endpoint, Item
@@ -13,6 +14,9 @@ __all__ = [
     "ImageError",
     "Item",
     "Saved",
+    "batches_of",
     "check_address",
+    "listed",
+    "name_of",
     "read_saved",
 ]

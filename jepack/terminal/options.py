@@ -74,9 +74,10 @@ def within(limit: Limit) -> Callable[[Any], Any]:
     return check
 
 
-def address(value: str) -> str:
-    """host:port of an endpoint, see transport.check_address."""
-    check_address(value)
+def address(value: str | None) -> str | None:
+    """host:port of an endpoint, see transport.check_address; None where none was named."""
+    if value is not None:
+        check_address(value)
     return value
 
 

@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from jepack.bundle import ONNX_NAMES, Bundle, standing
+from jepack.bundle import ONNX_NAMES, Bundle, difference, golden_file
 from jepack.client import BusyError, Client, Endpoint, ImageError
-from jepack.decoding import load
-from jepack.errors import DataError, DependencyError, ServerError
-from serving.golden import difference, golden_file
+from jepack.errors import DataError, ServerError
+from jepack.inprocess import Embedded, InProcess, Rows, no_rows
 
-Rows = npt.NDArray[np.float32]
 GRACE_S = 60.0  # a request on its way to Triton is waited for beyond its deadline, not cancelled
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Rows of the good images in their order, and why the others were refused."""
-
-    rows: dict[str, Rows]  # {"embedding": [N, E], "projection": [N, D]}
-    bad: dict[int, str] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -69,10 +57,6 @@ def in_chunks(
     return Embedded(rows, bad)
 
 
-def empty(endpoint: Endpoint) -> dict[str, Rows]:
-    return {output: np.empty((0, dims), np.float32) for output, dims in endpoint.dimensions.items()}
-
-
 class TritonEngine:
     """Triton's `embed` at `url` by gRPC; with its bundle at hand, golden images tell whether it works."""
 
@@ -92,7 +76,7 @@ class TritonEngine:
                 raise
         # Triton tells of the first bad image only, so ask one by one.
         bad: dict[int, str] = {}
-        rows = [empty(self.endpoint)]
+        rows = [no_rows(self.endpoint)]
         for number, image in enumerate(images):
             try:
                 rows.append(self._client.infer([image], timeout_s=left_s + GRACE_S))
@@ -123,58 +107,20 @@ class EmbeddedEngine:
     """
 
     def __init__(self, bundle: Bundle, *, max_batch_size: int = 16, threads: int = 2) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise DependencyError(
-                "the embedded engine needs onnxruntime, which is not installed. "
-                "Install it: pip install 'jepack[serve]'"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.onnx()), options, providers=["CPUExecutionProvider"]
-        )
-        self._preprocessing = bundle.preprocessing
-        self.endpoint = Endpoint(
-            bundle=bundle.name,
-            fingerprints=bundle.fingerprints,
-            dimensions=bundle.dimensions,
-            max_batch_size=max_batch_size,
-            default_output=bundle.default_output,
-            promises=tuple(name for name, kept in bundle.promises.items() if kept),
-            window=bundle.preprocessing.window,
-            notes=tuple(standing.notes(bundle)),
-        )
-        self._probe = probe_of(bundle)
-        if problem := self.problem():
-            raise ServerError(f"{bundle.folder}: {problem}")
+        self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads)
+        self.endpoint = self._encoder.endpoint()
 
     def embed(self, images: Sequence[bytes], *, limit_s: float, skip_bad: bool = False) -> Embedded:
         return in_chunks(self, images, limit_s, skip_bad, self._chunk)
 
     def _chunk(self, images: Sequence[bytes], left_s: float, skip_bad: bool) -> Embedded:
-        crops, bad = [], {}
-        for number, image in enumerate(images):
-            try:
-                crops.append(load(image, self._preprocessing))
-            except DataError as error:
-                bad[number] = str(error).removeprefix("image: ")
-                if not skip_bad:
-                    raise ImageError(bad[number], number) from error
-        if not crops:
-            return Embedded(empty(self.endpoint), bad)
-        found = self._session.run(list(ONNX_NAMES.values()), {"pixel_values": np.stack(crops)})
-        return Embedded(dict(zip(ONNX_NAMES, found, strict=True)), bad)
+        return self._encoder.infer(images, skip_bad=skip_bad)
 
     def problem(self) -> str | None:
-        image, golden = self._probe
-        wrong = difference(self._chunk([image], GRACE_S, False).rows, golden)
-        return wrong and f"the golden image comes back wrong: {wrong}"
+        return self._encoder.diagnose()
 
     def close(self) -> None:
-        pass
+        self._encoder.close()
 
 
 def probe_of(bundle: Bundle) -> tuple[bytes, dict[str, Any]]:

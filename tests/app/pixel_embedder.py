@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.indexing import from_endpoint, write_index
+from app.indexing import from_embedder, write_index
 from app.store import IndexInfo
 from jepack.client import Embeddings, Endpoint
 from jepack.decoding import preprocess
@@ -79,7 +79,7 @@ def index_digits(folder: Path, out: Path, *, fingerprint: str = FINGERPRINT) -> 
         bundle="pixels",
         data_license="BSD-3-Clause",
     )
-    parts = from_endpoint(find_images(folder), "embedding", PixelEmbedder(), {})
+    parts = from_embedder(find_images(folder), "embedding", PixelEmbedder(), {})
     write_index(out, info, parts, {})
     return out
 

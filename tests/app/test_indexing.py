@@ -145,7 +145,7 @@ def test_bad_images_are_skipped_and_named(digits_folder: Path, tmp_path: Path) -
     (data / "sevens" / "torn.png").write_bytes(b"\x89PNG torn off")
     info = info_of(data)
     skipped: dict[Path, str] = {}
-    parts = indexing.from_endpoint(find_images(data), "embedding", PixelEmbedder(), skipped)
+    parts = indexing.from_embedder(find_images(data), "embedding", PixelEmbedder(), skipped)
     done = indexing.write_index(tmp_path / "index", info, parts, skipped)
     assert done.info.count == 5
     assert list(done.skipped) == ["sevens/torn.png"]
@@ -156,7 +156,7 @@ def test_a_folder_of_nothing_but_bad_images_makes_no_index(tmp_path: Path) -> No
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "torn.png").write_bytes(b"torn")
     skipped: dict[Path, str] = {}
-    parts = indexing.from_endpoint(
+    parts = indexing.from_embedder(
         find_images(tmp_path / "data"), "embedding", PixelEmbedder(), skipped
     )
     with pytest.raises(DataError, match="no image could be embedded"):

@@ -50,7 +50,7 @@ def ask(engine: Any, **body: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_the_golden_images_come_back(engine: Any, exported_bundle: Bundle, output: str) -> None:
-    from serving.golden import golden_file
+    from jepack.bundle import golden_file
 
     golden = exported_bundle.golden()
     urls = [

@@ -17,10 +17,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 import jepack
 from jepack import bundle as bundles
-from jepack.bundle import Bundle
+from jepack.bundle import Bundle, golden_file
 from jepack.decoding import Preprocessing, preprocess
 from jepack.errors import ArtifactError, ConfigError
-from serving.golden import golden_file
 from serving.repository import RepositoryConfig, write_repository
 
 CONFIGS = ["config.pbtxt", "configs/cpu.pbtxt"]

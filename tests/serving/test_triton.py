@@ -27,13 +27,12 @@ import tritonclient.grpc as triton
 from PIL import Image
 
 from jepack import bundle as bundles
-from jepack.bundle import OUTPUTS, Bundle, cosine
+from jepack.bundle import OUTPUTS, Bundle, cosine, golden_file
 from jepack.client import BusyError, Client
 from jepack.decoding import preprocess
 from jepack.errors import ArtifactError, DataError, ServerError
 from jepack.sources import find_images
 from serving.command import choose_ports
-from serving.golden import golden_file
 from serving.repository import RepositoryConfig
 from serving.server import TritonServer
 

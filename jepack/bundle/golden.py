@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from jepack.bundle import OUTPUTS, cosine
+from jepack.bundle.contents import OUTPUTS
+from jepack.bundle.folder import cosine
 from jepack.decoding import Pixels, Preprocessing, hidden
 
 

@@ -1,0 +1,73 @@
+"""Images -> an index on disk, as `jepack index` and `jepack app BUNDLE --data` make it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from app import indexing
+from app.engine import Engine
+from app.indexing import Indexed, Origin
+from app.store import IndexInfo
+from jepack.names import kept
+from jepack.sources import ImageFile, Source
+from jepack.terminal import bar as progress_bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which images, which vectors, and what the page shows of them."""
+
+    named: Source  # absolute
+    images: list[ImageFile]
+    output: str | None = None  # None: what the encoder's bundle says to search by
+    name: str | None = None
+    data_license: str | None = None
+
+    def digest(self) -> str:
+        """Of the images' names: another one when an image has come or gone."""
+        names = sorted(image.name_below(self.named.base) for image in self.images)
+        return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def build(out: Path, plan: Plan, given: Engine | Path, console: Console) -> tuple[Indexed, Origin]:
+    """Write the index at `out`; vectors from an engine, or from a file of `jepack embed`.
+
+    An index already there is replaced when the new one is whole.
+    """
+    base, skipped = plan.named.base, dict[ImageFile, str]()
+    with progress_bar(console, transient=True) as bar:
+        advance = partial(bar.advance, bar.add_task("Indexing", total=len(plan.images)))
+        if isinstance(given, Path):
+            origin = indexing.of_file(given, plan.output, plan.images, base, skipped, advance)
+            return written(out, plan, origin, skipped), origin
+        embedder = given.connect()
+        try:
+            origin = indexing.of_embedder(
+                embedder, given.place, plan.output, plan.images, skipped, advance
+            )
+            return written(out, plan, origin, skipped), origin
+        finally:
+            embedder.close()
+
+
+def written(out: Path, plan: Plan, origin: Origin, skipped: dict[ImageFile, str]) -> Indexed:
+    info = IndexInfo(
+        name=plan.name or name_of(plan.named),
+        output=origin.output,
+        dimension=0,
+        fingerprint=origin.fingerprint,
+        data=str(plan.named.base),
+        bundle=origin.bundle,
+        data_license=plan.data_license,
+        asked=plan.digest(),
+    )
+    return indexing.write_index(out, info, origin.parts, skipped, origin.window)
+
+
+def name_of(named: Source) -> str:
+    return kept(named.path.name if named.path.is_dir() else named.path.stem)

@@ -1,0 +1,114 @@
+"""Who embeds the images that a person brings: an endpoint, or a bundle in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from app.indexing import Embedder, fingerprint_of
+from app.store import IndexInfo
+from jepack.bundle import Bundle
+from jepack.bundle import load as load_bundle
+from jepack.client import DEFAULT_URL, Client
+from jepack.errors import ArtifactError, JepackError
+from jepack.inprocess import InProcess
+from jepack.machine import threads
+from jepack.measures import Null
+
+Connect = Callable[[str], Embedder]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to embed. `connect` makes an embedder that its user closes.
+
+    A new one for each upload: a client that lives on would not notice another bundle being served.
+    """
+
+    place: str  # shown: an address, or the bundle's folder
+    connect: Callable[[], Embedder]
+    bundle: Bundle | None = None  # where it is at hand: quality, null and crop are then known
+
+    @property
+    def remote(self) -> bool:
+        """Whether somebody has to keep an endpoint running."""
+        return self.bundle is None or self.place != str(self.bundle.folder)
+
+    @cached_property
+    def null(self) -> Null | None:
+        """What ordinary images look like to the projection; None where nobody measured it."""
+        return self.bundle.null() if self.bundle is not None else None
+
+
+def at_endpoint(url: str, connect: Connect = Client, bundle: Path | None = None) -> Engine:
+    """The endpoint of `jepack serve`. Raises ArtifactError for a `bundle` that is not sound."""
+    return Engine(url, partial(connect, url), None if bundle is None else load_bundle(bundle))
+
+
+def in_process(bundle: Path) -> Engine:
+    """The bundle's ONNX graph here. Raises ArtifactError, DependencyError or ServerError."""
+    encoder = InProcess(load_bundle(bundle), threads=threads.cores())
+    return Engine(str(encoder.bundle.folder), lambda: encoder, encoder.bundle)
+
+
+def engine_for(url: str | None, bundle: Path | None, connect: Connect = Client) -> Engine:
+    """As a command was told: `bundle` alone runs here, with `url` it only tells about the encoder."""
+    if bundle is not None and url is None:
+        return in_process(bundle)
+    return at_endpoint(url or DEFAULT_URL, connect, bundle)
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """`kind`: "ready"; "other", it serves another encoder than the index holds; or "down"."""
+
+    kind: str
+    headline: str
+    detail: str = ""
+
+
+def state_of(engine: Engine, info: IndexInfo, folder: Path) -> EngineState:
+    """Ask for a real embedding and its fingerprint; never raises for what is answered."""
+    try:
+        embedder = engine.connect()
+        try:
+            reason = embedder.diagnose()
+            serves = (
+                None
+                if reason is not None
+                else fingerprint_of(embedder.endpoint().fingerprints, info.output, engine.place)
+            )
+        finally:
+            embedder.close()
+    except JepackError as error:
+        reason, serves = str(error), None
+    if reason is not None:
+        return EngineState("down", "Endpoint not usable: clicking works, uploads do not", reason)
+    if serves != info.fingerprint:
+        return EngineState(
+            "other",
+            "Another encoder: uploads cannot be compared",
+            f"{engine.place} serves {info.output} {serves}, the index holds {info.fingerprint}. "
+            f"Rebuild it: jepack index {info.data} {option_of(engine)} --out {folder}",
+        )
+    return EngineState("ready", "Endpoint ready" if engine.remote else "Ready", engine.place)
+
+
+def option_of(engine: Engine) -> str:
+    """What tells a command to embed as this engine does."""
+    return f"--url {engine.place}" if engine.remote else f"--bundle {engine.place}"
+
+
+def check_same_space(engine: Engine, info: IndexInfo, folder: Path) -> None:
+    """Raises ArtifactError when the engine's bundle is at hand and is another encoder than the index's."""
+    if engine.bundle is None:
+        return
+    found = engine.bundle.fingerprints[info.output]
+    if found != info.fingerprint:
+        raise ArtifactError(
+            f"{engine.bundle.folder}: its {info.output} has fingerprint {found} but the index {folder} "
+            f"holds {info.fingerprint}: another encoder. Rebuild the index: jepack index {info.data} "
+            f"--bundle {engine.bundle.folder} --out {folder}"
+        )

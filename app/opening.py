@@ -1,0 +1,90 @@
+"""What `jepack app PATH` opens: an index, or a bundle and the images it shall look at."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.console import Console
+
+from app.building import Plan, build, name_of
+from app.engine import Engine, check_same_space, engine_for, in_process
+from app.library import Library
+from app.store import METADATA, read_info
+from jepack.bundle import MANIFEST
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import check_writable
+from jepack.names import marked, tell
+from jepack.sources import Source, find_images
+
+
+def open_path(
+    path: Path, data: str | None, url: str | None, bundle: Path | None, console: Console
+) -> tuple[Library, Engine]:
+    """(library, engine) of an index or a bundle; of a bundle the index is built where there is none."""
+    if (path / MANIFEST).is_file():
+        if bundle is not None:
+            raise ConfigError(f"{path}: is a bundle itself. Leave --bundle out, or name an index")
+        engine = engine_for(url, path)
+        folder = index_of(path, data, engine if url is None else in_process(path), console)
+    elif (path / METADATA).is_file() or not path.is_dir():
+        if data is not None:
+            raise ConfigError(
+                f"{path}: an index knows its images. --data goes with a bundle: "
+                "jepack app BUNDLE --data DIR"
+            )
+        engine, folder = engine_for(url, bundle), path
+    else:
+        raise ArtifactError(
+            f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Make an index: "
+            f"jepack index DATA --out {path}, or name a bundle: jepack app BUNDLE --data DIR"
+        )
+    library = Library(folder)
+    check_same_space(engine, library.store.info, folder)
+    return library, engine
+
+
+def index_of(bundle: Path, data: str | None, engine: Engine, console: Console) -> Path:
+    """The index of these images by this bundle, beside it; built where it is missing or not of today."""
+    if data is None:
+        return only_index_beside(bundle, engine)
+    named = Source.of(data).absolute()
+    notes: list[str] = []
+    images = find_images(named, parts=True, notes=notes)
+    tell(console, notes)
+    assert engine.bundle is not None
+    own = engine.bundle.fingerprints[engine.bundle.default_output]
+    key = hashlib.sha256(f"{own}\0{named.path}".encode(errors="surrogateescape")).hexdigest()[:8]
+    folder = bundle.absolute().parent / f"index-{name_of(named)}-{key}"
+    plan = Plan(named=named, images=images)
+    if (folder / METADATA).is_file() and read_info(folder).asked == plan.digest():
+        return folder
+    check_writable(folder, replaced=True)
+    done, _ = build(folder, plan, engine, console)
+    console.print(
+        f"[green]✓[/] {marked(folder)}: {done.info.count:,} images", highlight=False, soft_wrap=True
+    )
+    return folder
+
+
+def only_index_beside(bundle: Path, engine: Engine) -> Path:
+    """The one index in the bundle's parent folder that holds its vectors. Raises ConfigError otherwise."""
+    assert engine.bundle is not None
+    spaces = set(engine.bundle.fingerprints.values())
+    found = [
+        path.parent
+        for path in sorted(bundle.absolute().parent.glob(f"*/{METADATA}"))
+        if read_info(path.parent).fingerprint in spaces
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError(
+            f"{bundle}: no index of its vectors lies beside it. Name the images: "
+            f"jepack app {bundle} --data DIR"
+        )
+    listed = ", ".join(path.name for path in found)
+    raise ConfigError(
+        f"{bundle}: {len(found)} indexes of its vectors lie beside it ({listed}). Open one: "
+        f"jepack app {found[0]} --bundle {bundle}"
+    )

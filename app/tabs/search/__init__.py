@@ -1,0 +1,6 @@
+"""Search: an image, and what lies nearest to it."""
+
+from app.shell import Tab
+from app.tabs.search.draw import lay_out
+
+TAB = Tab(title="Search", place=10, lay_out=lay_out)

@@ -1,0 +1,159 @@
+"""A bundle's encoder in this process: its ONNX graph behind the decoder of training. No server, no torch.
+
+Where a bundle lies on this machine, pages and gateways need no endpoint. `InProcess` answers `embed` as
+`jepack.client.Client` does. A file that crashes a decoder ends this process; with Triton it ends one that is
+started again.
+
+N images, E and D dimensions of the two outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack.bundle import ONNX_NAMES, Bundle, difference, golden_file, standing
+from jepack.client import Embeddings, Endpoint, ImageError, Item, batches_of, listed, name_of
+from jepack.decoding import load
+from jepack.errors import DataError, DependencyError, ServerError
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows of the good images in their order, and why the others were refused."""
+
+    rows: dict[str, Rows]  # {"embedding": [N, E], "projection": [N, D]}
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+class InProcess:
+    """ONNX Runtime on a bundle's graph; called from several threads.
+
+    Raises ArtifactError where the bundle has no ONNX export, DependencyError without onnxruntime,
+    ServerError when its golden images come back wrong.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_batch_size: int = 16, threads: int = 2) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise DependencyError(
+                "the embedded engine needs onnxruntime, which is not installed. "
+                "Install it: pip install 'jepack[serve]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            str(bundle.onnx()), options, providers=["CPUExecutionProvider"]
+        )
+        self.bundle = bundle
+        self._preprocessing = bundle.preprocessing
+        self._endpoint = Endpoint(
+            bundle=bundle.name,
+            fingerprints=bundle.fingerprints,
+            dimensions=bundle.dimensions,
+            max_batch_size=max_batch_size,
+            default_output=bundle.default_output,
+            promises=tuple(name for name, kept in bundle.promises.items() if kept),
+            window=bundle.preprocessing.window,
+            notes=tuple(standing.notes(bundle)),
+        )
+        self._golden = bundle.golden()
+        self._probe = golden_file(self._golden["images"][0], self._preprocessing)
+        if problem := self.diagnose():
+            raise ServerError(f"{bundle.folder}: {problem}")
+
+    @property
+    def url(self) -> str:
+        """Where the vectors come from, for messages."""
+        return str(self.bundle.folder)
+
+    def endpoint(self) -> Endpoint:
+        """What it serves, as an endpoint would tell it."""
+        return self._endpoint
+
+    def diagnose(self) -> str | None:
+        """What is wrong, seen by a real inference; None when all is well."""
+        wrong = difference(self.infer([self._probe]).rows, self._golden)
+        return wrong and f"the golden image comes back wrong: {wrong}"
+
+    def infer(self, images: Sequence[bytes], *, skip_bad: bool = False) -> Embedded:
+        """One batch. Raises ImageError with the number of the first bad image, unless they are skipped."""
+        crops, bad = [], {}
+        for number, image in enumerate(images):
+            try:
+                crops.append(load(image, self._preprocessing))
+            except DataError as error:
+                bad[number] = str(error).removeprefix("image: ")
+                if not skip_bad:
+                    raise ImageError(bad[number], number) from error
+        if not crops:
+            return Embedded(no_rows(self._endpoint), bad)
+        return Embedded(self._run(np.stack(crops)), bad)
+
+    def _run(self, crops_NHWC: npt.NDArray[np.uint8]) -> dict[str, Rows]:
+        found: list[Any] = self._session.run(
+            list(ONNX_NAMES.values()), {"pixel_values": crops_NHWC}
+        )
+        return dict(zip(ONNX_NAMES, found, strict=True))
+
+    def embed(
+        self,
+        items: Item | Iterable[Item],
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        skip_bad: bool = False,
+    ) -> Embeddings:
+        """Embed images: what an item may be, and what is returned and raised, as `Client.embed` tells.
+
+        The files of the next batch are read while one is computed.
+        """
+        items = listed(items)
+        rows = {
+            output: np.full((len(items), dims), np.nan, np.float32)
+            for output, dims in self._endpoint.dimensions.items()
+        }
+        errors: dict[int, str] = {}
+        done = 0
+        batches = batches_of(items, self._endpoint.max_batch_size)
+        with ThreadPoolExecutor(1, thread_name_prefix="jepack-read") as reader:
+            ahead = reader.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = reader.submit(next, batches, None)
+                numbers, found = (
+                    list(batch.images),
+                    self.infer(list(batch.images.values()), skip_bad=True),
+                )
+                bad = {numbers[at]: reason for at, reason in found.bad.items()} | batch.unread
+                if bad and not skip_bad:
+                    number, reason = min(bad.items())
+                    raise DataError(f"{name_of(items[number], number)}: {reason}")
+                errors.update(bad)
+                kept = [number for number in numbers if number not in bad]
+                for output, values in found.rows.items():
+                    rows[output][kept] = values
+                done += len(batch.images) + len(batch.unread)
+                if on_progress is not None:
+                    on_progress(done)
+        return Embeddings(
+            rows["embedding"],
+            rows["projection"],
+            dict(self._endpoint.fingerprints),
+            dict(sorted(errors.items())),
+            self._endpoint.default_output,
+        )
+
+    def close(self) -> None:
+        """Nothing to let go of: one engine serves every visitor of a page."""
+
+
+def no_rows(endpoint: Endpoint) -> dict[str, Rows]:
+    return {output: np.empty((0, dims), np.float32) for output, dims in endpoint.dimensions.items()}
