@@ -18,7 +18,8 @@ from jepack import bundle as bundles
 from jepack.bundle import Bundle, origin, standing
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import shared_memory
-from jepack.names import marked, marked_lines
+from jepack.measures.drift import MOST
+from jepack.names import marked, marked_lines, tell
 from jepack.terminal import options
 from serving.command import MOST_IMAGES, SERVICES
 from serving.repository import RepositoryConfig, write_repository
@@ -70,6 +71,16 @@ def serve(
     ] = "triton",
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate of the gateway, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    images_per_false_alarm: Annotated[
+        float | None,
+        typer.Option(
+            help="Ordinary images to one false alarm of the gateway's watching; 1,000,000 unless told.",
+            callback=options.within(options.Limit(1, MOST)),
+        ),
+    ] = None,
+    no_watch: Annotated[
+        bool, typer.Option("--no-watch", help="Do not watch the images for drift.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
 ) -> None:
     """Serve a bundle on NVIDIA Triton, and over HTTP to the clients people have, until Ctrl-C.
@@ -96,12 +107,16 @@ def serve(
         return
     door = None
     if not no_http:
-        from serving.gateway.command import Door, check_engine, engine_of
+        from serving.gateway.command import Door, Watching, check_engine, engine_of
 
         check_engine(engine)
         door = Door.of(http, key_file, tls_cert, tls_key)
+        watching = Watching.of(opened, images_per_false_alarm, no_watch)
+        tell(console, watching.notes())
     elif engine != "triton" or http is not None:
         raise ConfigError("--no-http leaves nothing for --http and --engine to serve")
+    elif no_watch or images_per_false_alarm is not None:
+        raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
     server = None
     if engine == "triton":
         server = TritonServer(
@@ -132,7 +147,7 @@ def serve(
                         threads=threads,
                     )
                     stack.callback(asked.close)
-                    gateway = door.open(asked, stack)
+                    gateway = door.open(asked, stack, watch=watching.by(asked))
             url = gateway.url if door is not None else None
             if as_json:
                 print(json.dumps(facts(opened, server, url)), flush=True)
@@ -195,7 +210,10 @@ def welcome(bundle: Bundle, server: TritonServer | None, gateway: str | None) ->
     )
     parts = []
     if gateway is not None:
-        parts.append(f"HTTP     {gateway}/v1/embeddings\nready    {gateway}/health/ready")
+        parts.append(
+            f"HTTP     {gateway}/v1/embeddings\nready    {gateway}/health/ready\n"
+            f"drift    {gateway}/v1/drift"
+        )
     if server is not None:
         parts.append(
             f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"

@@ -8,5 +8,15 @@ from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
 from serving.gateway.server import Gateway
+from serving.gateway.watching import Watch
 
-__all__ = ["EmbeddedEngine", "Engine", "Gateway", "Keys", "Limits", "TritonEngine", "build"]
+__all__ = [
+    "EmbeddedEngine",
+    "Engine",
+    "Gateway",
+    "Keys",
+    "Limits",
+    "TritonEngine",
+    "Watch",
+    "build",
+]

@@ -28,6 +28,7 @@ class Answered:
     bad: dict[int, str]  # number of an image: reason
     endpoint: Endpoint
     request_id: str
+    atypicality: list[float] | None = None  # of each row; None where it was not asked for
 
     @property
     def rows_ND(self) -> Rows:
@@ -63,6 +64,8 @@ def beside(answered: Answered) -> dict[str, Any]:
         "output": output,
         "request_id": answered.request_id,
     }
+    if answered.atypicality is not None:
+        told["atypicality"] = answered.atypicality
     if answered.asked.options.skip_bad:
         told["errors"] = [
             {"index": number, "param": answered.asked.params[number], "message": reason}

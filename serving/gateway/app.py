@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ from serving.gateway.health import Health
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits, Queue
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
-from serving.gateway.options import model_names
+from serving.gateway.options import model_names, truth
+from serving.gateway.watching import Watch
 
 # path: (how its requests are read, how they are answered)
 DIALECTS: dict[str, tuple[parse.Dialect, answers.Writer]] = {
@@ -44,6 +46,7 @@ class Place:
     queue: Queue
     metrics: Metrics
     health: Health
+    watch: Watch
 
     async def answer(
         self, request: Request, dialect: parse.Dialect, writer: answers.Writer
@@ -62,6 +65,7 @@ class Place:
 
             def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
                 asked = parse.parsed(received, dialect, self.engine.endpoint, self.limits)
+                self.watch.check(asked.options.atypicality)
                 answered = self.embed(asked, request_id, left_s)
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
                 return writer(answered), told
@@ -101,8 +105,12 @@ class Place:
             )
         if not all(np.isfinite(rows).all() for rows in found.rows.values()):
             raise Refusal(500, "non_finite", "the encoder gave values that are no numbers")
+        self.watch.see(found.rows["projection"])
+        strange = (
+            self.watch.atypicality(found.rows["projection"]) if asked.options.atypicality else None
+        )
         return answers.Answered(
-            asked, found.rows, good, found.bad, self.engine.endpoint, request_id
+            asked, found.rows, good, found.bad, self.engine.endpoint, request_id, strange
         )
 
 
@@ -112,12 +120,15 @@ def build(
     limits: Limits | None = None,
     keys: Keys | None = None,
     only_here: bool = True,
+    watch: Watch | None = None,
 ) -> tuple[ASGIApp, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
-    from elsewhere; for a gateway on loopback without keys."""
+    from elsewhere; for a gateway on loopback without keys. `watch`: of the engine's own endpoint."""
     limits = limits or Limits()
-    queue = Queue(limits)
-    place = Place(engine, limits, queue, Metrics(engine.endpoint, queue), Health(engine))
+    queue, watch = Queue(limits), watch or Watch(engine.endpoint)
+    metrics = Metrics(engine.endpoint, queue)
+    metrics.registry.register(watch)
+    place = Place(engine, limits, queue, metrics, Health(engine), watch)
     # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
     app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
     for path, (dialect, writer) in DIALECTS.items():
@@ -146,11 +157,14 @@ def add_pages(app: FastAPI, place: Place) -> None:
     """What is served, whether it works, and figures."""
     endpoint = place.engine.endpoint
 
+    def described() -> list[dict[str, Any]]:
+        return [{**one, **place.watch.offers()} for one in describe.models(endpoint)]
+
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": describe.models(endpoint)}
+        return {"object": "list", "data": described()}
 
     async def model(name: str) -> dict[str, Any]:
-        for one in describe.models(endpoint):
+        for one in described():
             if one["id"] == name:
                 return one
         known = ", ".join(model_names(endpoint))
@@ -176,7 +190,12 @@ def add_pages(app: FastAPI, place: Place) -> None:
         return await place.answer(request, oip.read, oip.answer)
 
     async def figures() -> Response:
-        return Response(place.metrics.page(), headers={"content-type": CONTENT_TYPE})
+        page = await asyncio.to_thread(place.metrics.page)
+        return Response(page, headers={"content-type": CONTENT_TYPE})
+
+    async def drift(request: Request) -> dict[str, Any]:
+        history = truth(request.query_params, "history")
+        return {"object": "list", "data": [await asyncio.to_thread(place.watch.told, history)]}
 
     for root in ("", "/v1", "/openai/v1"):
         app.add_api_route(f"{root}/models", models, include_in_schema=root == "/v1")
@@ -193,6 +212,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
     app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"], include_in_schema=False)
     app.include_router(oip.routes(endpoint, ready))
     app.add_api_route("/metrics", figures)
+    app.add_api_route("/v1/drift", drift, **describe.drift())
 
 
 async def told_refusal(request: Request, error: Exception) -> Response:

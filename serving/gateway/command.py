@@ -11,10 +11,13 @@ from jepack.bundle import Bundle
 from jepack.client import check_address
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, loopback
+from jepack.measures import Null
+from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
 from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
 from serving.gateway.server import Gateway, log_to
+from serving.gateway.watching import NO_NULL, Watch
 from serving.server import default_log
 
 PORT = 8080
@@ -62,20 +65,28 @@ class Door:
                 "--key-file FILE, or JEPACK_KEYS in the environment"
             )
 
-    def open(self, engine: Engine, stack: ExitStack, limits: Limits | None = None) -> Gateway:
+    def open(
+        self,
+        engine: Engine,
+        stack: ExitStack,
+        limits: Limits | None = None,
+        watch: Watch | None = None,
+    ) -> Gateway:
         """A running gateway, stopped before what the stack holds already."""
-        gateway = self._gateway(engine, self.port, limits)
+        gateway = self._gateway(engine, self.port, limits, watch)
         try:
             gateway.start()
         except ServerError:
             if self.chosen:
                 raise
-            gateway = self._gateway(engine, 0, limits).start()
+            gateway = self._gateway(engine, 0, limits, watch).start()
         stack.callback(log_to(log_file(gateway.port)).close)
         stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
 
-    def _gateway(self, engine: Engine, port: int, limits: Limits | None) -> Gateway:
+    def _gateway(
+        self, engine: Engine, port: int, limits: Limits | None, watch: Watch | None
+    ) -> Gateway:
         return Gateway(
             engine,
             host=self.host,
@@ -83,7 +94,31 @@ class Door:
             keys=self.keys,
             limits=limits,
             certificate=self.certificate,
+            watch=watch,
         )
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What the gateway is to watch by, and how often it may be wrong."""
+
+    null: Null | None  # the bundle's; None where it has none
+    images_per_false_alarm: float | None  # None: nothing is watched
+
+    @classmethod
+    def of(cls, bundle: Bundle, images_per_false_alarm: float | None, no_watch: bool) -> Watching:
+        """From the options as they were given. Raises ConfigError."""
+        if no_watch and images_per_false_alarm is not None:
+            raise ConfigError("--no-watch leaves nothing for --images-per-false-alarm")
+        rate = None if no_watch else images_per_false_alarm or IMAGES_PER_FALSE_ALARM
+        return cls(bundle.null(), rate)
+
+    def notes(self) -> list[str]:
+        lost = self.null is None and self.images_per_false_alarm is not None
+        return [f"drift is not watched: {NO_NULL}"] if lost else []
+
+    def by(self, engine: Engine) -> Watch:
+        return Watch(engine.endpoint, self.null, images_per_false_alarm=self.images_per_false_alarm)
 
 
 def place_of(http: str) -> tuple[str, int]:

@@ -16,6 +16,11 @@ COMMON: dict[str, Any] = {
     "normalize": {"type": "boolean"},
     "output": {"enum": ["embedding", "projection"]},
     "on_error": {"enum": ["fail", "skip"]},
+    "atypicality": {
+        "type": "boolean",
+        "description": "Answer with a list `atypicality` beside the rows, a conformal p-value each: at most "
+        "a share p of ordinary images has p or less. The header x-jepack-atypicality: true says the same.",
+    },
 }
 # path: (one line, the field of its images, its schema)
 ROUTES: dict[str, tuple[str, str, Any]] = {
@@ -69,4 +74,25 @@ def route(path: str) -> dict[str, Any]:
         "summary": line,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
         "responses": dict.fromkeys((400, 401, 404, 408, 413, 415, 429, 500, 503, 504), error),
+    }
+
+
+def drift() -> dict[str, Any]:
+    """FastAPI's keywords for GET /v1/drift."""
+    return {
+        "summary": "Whether the images still look like the held-out images of the bundle",
+        "description": "One entry of `data` for each model version. `state` is calm, alarm or unknown, "
+        "`verdict` says it in words, and `windows` holds figures of the latest 64 to 4,096 images. All of "
+        "it is in memory, of the images that this process embedded; a restart begins anew.",
+        "openapi_extra": {
+            "parameters": [
+                {
+                    "name": "history",
+                    "in": "query",
+                    "schema": {"type": "boolean", "default": False},
+                    "description": "z of every window since the start, in 256 points at most.",
+                }
+            ]
+        },
+        "responses": {401: {"description": "A key is needed."}},
     }

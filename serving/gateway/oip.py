@@ -24,6 +24,8 @@ NAME = "embed"
 INPUT = "image"
 HEAD_SIZE = "inference-header-content-length"
 OUTPUTS = ("embedding", "projection")
+STRANGE = "atypicality"  # asked for as a parameter, as an output [N, 1], or by its header
+STRANGE_HEADER = "x-jepack-atypicality"  # of the answer: a number an image, commas between
 
 
 def read(received: Received, limits: Limits) -> Found:
@@ -39,6 +41,7 @@ def read(received: Received, limits: Limits) -> Found:
     if not 0 <= size <= len(received.body):
         raise invalid("invalid_header", f"{told!r:.40} of {len(received.body)} bytes", HEAD_SIZE)
     body, rest = json_object(received.body[:size]), received.body[size:]
+    note_atypicality(body)
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise invalid("invalid_inputs", f'one input named "{INPUT}" is needed', "inputs")
@@ -65,6 +68,20 @@ def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def note_atypicality(body: dict[str, Any]) -> None:
+    """Where this protocol asks for it, told as the other dialects tell it."""
+    asked = body.get("outputs")
+    named = (
+        [one.get("name") for one in asked if isinstance(one, dict)]
+        if isinstance(asked, list)
+        else []
+    )
+    if STRANGE in named:
+        body[STRANGE] = True
+    elif STRANGE in parameters_of(body):
+        body[STRANGE] = parameters_of(body)[STRANGE]
+
+
 def binary_values(data: bytes) -> list[tuple[str, Any]]:
     values: list[tuple[str, Any]] = []
     at = 0
@@ -88,10 +105,10 @@ def wanted(body: dict[str, Any]) -> list[tuple[str, bool]]:
     found: list[tuple[str, bool]] = []
     for number, one in enumerate(asked if isinstance(asked, list) else [asked]):
         name = one.get("name") if isinstance(one, dict) else None
-        if name not in OUTPUTS:
+        if name not in (*OUTPUTS, STRANGE):
             raise invalid(
                 "invalid_outputs",
-                f"{name!r:.40}; there are {', '.join(OUTPUTS)}",
+                f"{name!r:.40}; there are {', '.join((*OUTPUTS, STRANGE))}",
                 f"outputs[{number}]",
             )
         found.append((name, bool(parameters_of(one).get("binary_data", all_binary))))
@@ -102,7 +119,11 @@ def answer(answered: Answered) -> Written:
     """JSON, followed by the outputs that were asked for in binary."""
     asked, outputs, blobs = answered.asked, [], []
     for name, binary in wanted(asked.fields):
-        rows_ND = shaped(answered.rows[name], asked.options)
+        rows_ND = (
+            np.array(answered.atypicality, np.float32).reshape(-1, 1)
+            if name == STRANGE
+            else shaped(answered.rows[name], asked.options)
+        )
         told: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(rows_ND.shape)}
         if binary:
             blobs.append(np.ascontiguousarray(rows_ND, "<f4").tobytes())
@@ -117,9 +138,11 @@ def answer(answered: Answered) -> Written:
         "parameters": {f"fingerprint_{k}": v for k, v in answered.endpoint.fingerprints.items()},
         "outputs": outputs,
     }).encode()  # fmt: skip
-    if not blobs:
-        return head, {"content-type": "application/json"}
-    headers = {"content-type": "application/octet-stream", HEAD_SIZE: str(len(head))}
+    headers = {"content-type": "application/json"}
+    if answered.atypicality is not None:
+        headers[STRANGE_HEADER] = ",".join(f"{p:.6g}" for p in answered.atypicality)
+    if blobs:
+        headers |= {"content-type": "application/octet-stream", HEAD_SIZE: str(len(head))}
     return head + b"".join(blobs), headers
 
 

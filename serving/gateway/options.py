@@ -15,6 +15,8 @@ DIMENSIONS = ("dimensions", "output_dimension", "truncate_dim")
 NORMALIZE = ("normalize", "normalized")
 ENCODINGS = ("encoding_format", "output_encoding")
 NUMBERS = ("embedding_type", "embedding_types", "encoding_type", "output_dtype")
+# What may stand in a header too, for bodies that have no room for an option.
+HEADERS = {"x-jepack-atypicality": "atypicality"}
 OTHER_NUMBERS = ("int8", "uint8", "binary", "ubinary")
 
 
@@ -27,6 +29,7 @@ class Options:
     normalize: bool = False  # to unit length
     big_endian: bool = False
     skip_bad: bool = False  # leave bad images out instead of refusing the request
+    atypicality: bool = False  # tell how ordinary each image is, beside its row
 
 
 def options_of(fields: Mapping[str, Any], endpoint: Endpoint) -> Options:
@@ -41,6 +44,7 @@ def options_of(fields: Mapping[str, Any], endpoint: Endpoint) -> Options:
         normalize=any(normalize),
         big_endian=choice(fields, "endianness", ("native", "little", "big")) == "big",
         skip_bad=choice(fields, "on_error", ("fail", "skip")) == "skip",
+        atypicality=truth(fields, "atypicality"),
     )
 
 

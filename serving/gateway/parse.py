@@ -17,7 +17,7 @@ from jepack.client import Endpoint
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.items import MEDIA, image_of, no_side
 from serving.gateway.limits import Limits, check_image, check_items, too_many_items
-from serving.gateway.options import Options, options_of
+from serving.gateway.options import HEADERS, Options, options_of
 
 MOST_VALUES = 100_000  # base64 holds no comma and no bracket
 MOST_FIELDS = 100  # of a form, beside its files
@@ -52,7 +52,10 @@ Dialect = Callable[[Received, Limits], Found]
 def parsed(received: Received, dialect: Dialect, endpoint: Endpoint, limits: Limits) -> Asked:
     """The one parser. Raises Refusal."""
     values, fields = dialect(received, limits)
-    options = options_of(fields, endpoint)
+    by_header = {
+        field: received.headers[name] for name, field in HEADERS.items() if name in received.headers
+    }
+    options = options_of({**by_header, **fields}, endpoint)
     check_items(len(values), limits, "input")
     images, pixels = [], 0
     for param, value in values:
@@ -191,5 +194,5 @@ def voyage(body: dict[str, Any]) -> Found:
 def weaviate(body: dict[str, Any]) -> Found:
     """One image a request; no model is named."""
     return [("image", body.get("image"))], {
-        key: body[key] for key in ("id", "on_error") if key in body
+        key: body[key] for key in ("id", "on_error", "atypicality") if key in body
     }

@@ -25,6 +25,7 @@ from serving.gateway.errors import Refusal, body_of
 from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
 from serving.gateway.limits import Limits
+from serving.gateway.watching import Watch
 
 DRAIN_S = 30.0  # for requests in flight when the gateway stops
 START_S = 20.0
@@ -45,6 +46,7 @@ class Gateway:
         keys: Keys | None = None,
         limits: Limits | None = None,
         certificate: tuple[Path, Path] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         here = is_loopback(host)
         if not here and keys is None:
@@ -55,7 +57,7 @@ class Gateway:
         self.limits = limits or Limits()
         self.host, self.port, self.certificate = host, port, certificate
         app, self._place = build(
-            engine, limits=self.limits, keys=keys, only_here=here and keys is None
+            engine, limits=self.limits, keys=keys, only_here=here and keys is None, watch=watch
         )
         self._config = uvicorn.Config(
             app,
@@ -95,6 +97,7 @@ class Gateway:
     def start(self) -> Gateway:
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
+        self._place.watch.start()
         server = uvicorn.Server(self._config)
         failure: list[BaseException] = []
 
@@ -130,6 +133,7 @@ class Gateway:
             self._thread.join(DRAIN_S + 5)
             self._thread = None
         self._place.queue.close()
+        self._place.watch.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -107,6 +107,11 @@ REFUSED = {
     "a certificate that is missing": (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "c.pem"),
     "an unknown engine": (["--engine", "torch"], "--engine is triton"),
     "nothing to serve": (["--no-http", "--engine", "embedded"], "--no-http"),
+    "nothing to watch": (["--no-http", "--no-watch"], "--no-watch"),
+    "a rate of what is not watched": (
+        ["--no-watch", "--images-per-false-alarm", "9"],
+        "--no-watch",
+    ),
 }
 
 
