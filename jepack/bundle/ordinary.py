@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save
 
 from jepack.bundle.hardening import misfit, shapes_in
 from jepack.files import write_bytes
-from jepack.measures import Null
-from jepack.measures.null import BLOCK, CHANNELS
+from jepack.measures import FAULTS, Null
+from jepack.measures.null import BLOCK, CHANNELS, LEAST_CHANNELS, WHOLE
 
 NULL = "null.safetensors"
 # What a watcher keeps in memory grows with these: some 200 MB at the most.
@@ -55,11 +55,19 @@ def null_problems(path: Path, manifest: dict[str, Any]) -> list[str]:
         if not 1 <= count <= most:
             return [f"{path.name}: {count} {name}, must be 1 to {most}"]
     width = manifest["dimensions"]["projection"]
+    # Nulls from before `known` have three channels; later ones four, and a fifth where faults are known.
+    channels = LEAST_CHANNELS
+    optional: dict[str, list[int]] = {}
+    if "known" in shapes:
+        channels, faults = len(CHANNELS) - 1, (shapes["known"] or [0])[0]
+        optional["known"] = [faults]
+        if faults:
+            channels, optional["faults"] = len(CHANNELS), [faults, 2 * width + 1]
     wanted = {
         "directions": [width, directions], "scale": [directions], "knots": [knots],
         "cosines": [knots, directions], "sines": [knots, directions], "mean": [width], "spread": [],
-        "scores": [scores], "windows": [windows], "moments": [len(CHANNELS), windows, 3],
-        "highest": [highest], "images": [2],
+        "scores": [scores], "windows": [windows], "moments": [channels, windows, 3],
+        "highest": [highest], "images": [2], **optional,
     }  # fmt: skip
     if problem := misfit(shapes, wanted):
         return [f"{path.name}: not a null of this bundle's projection ({problem})"]
@@ -72,13 +80,13 @@ def null_problems(path: Path, manifest: dict[str, Any]) -> list[str]:
 
 def value_problems(found: dict[str, Any]) -> list[str]:
     """Numbers that no held-out images could have given."""
-    whole = ("windows", "images")
     for name, values in found.items():
-        kind = np.dtype(np.int64 if name in whole else np.float32)
+        kind = np.dtype(np.int64 if name in WHOLE else np.float32)
         if values.dtype != kind:
             return [f"{name} are {values.dtype}, must be {kind}"]
     ascending = all((np.diff(found[name]) >= 0).all() for name in ("scores", "highest"))
     windows, images = found["windows"], found["images"]
+    known = found.get("known", np.zeros(0, np.int64))
     lengths = np.linalg.norm(found["directions"].astype(np.float64), axis=0)
     checks = {
         "directions must have length 1": bool((np.abs(lengths - 1) < 1e-3).all()),
@@ -98,6 +106,9 @@ def value_problems(found: dict[str, Any]) -> list[str]:
             and (windows % BLOCK == 0).all()
             and windows[0] > 0
             and windows[-1] <= LONGEST
+        ),
+        f"known must name faults, 0 to {len(FAULTS) - 1}, each once": bool(
+            ((known >= 0) & (known < len(FAULTS))).all() and len(set(known.tolist())) == len(known)
         ),
         "images must be the number of scores and a number above 0": bool(
             images[0] == len(found["scores"]) and 0 < images[1] <= MOST_NUMBERS

@@ -1,20 +1,22 @@
 """Watching projections as they are served: are these still images like the held-out ones? numpy only.
 
-N images, D projection dims, F features, W windows, C channels, K looks.
+N images, D projection dims, F features, W windows, C channels, L looks.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import ConfigError
-from jepack.measures.null import BLOCK, CHANNELS, Floats, Null
+from jepack.measures.faults import FAULTS
+from jepack.measures.null import BLOCK, Floats, Null
 
 IMAGES_PER_FALSE_ALARM = 1_000_000
 MOST = 1e15
@@ -35,11 +37,18 @@ class Window:
     surprise_z: float
     scale: float  # variance about the window's own mean, 1 = the null's
     atypical: float  # share of images with a p-value of .05 or less
+    # What older nulls do not know is NaN.
+    size: float = math.nan  # how far mean and variance of the images' normal scores are from 0 and 1
+    size_z: float = math.nan
+    fault: float = math.nan  # mean score of the known fault that the images look most like
+    fault_z: float = math.nan
+    likeliest: str | None = None  # that fault, where its z is the window's largest
 
     @property
     def z(self) -> float:
         """What the alarm looks at."""
-        return max(self.distance_z, self.mean_shift_z, self.surprise_z)
+        z = (self.distance_z, self.mean_shift_z, self.surprise_z, self.size_z, self.fault_z)
+        return max((value for value in z if not math.isnan(value)), default=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,16 @@ def known(window: dict[str, Any]) -> dict[str, Any]:
     return {name: value if value == value else None for name, value in window.items()}
 
 
+# What a channel is called in reports.
+FIGURES = {
+    "distance": "distance",
+    "shift": "mean_shift",
+    "surprise": "surprise",
+    "size": "size",
+    "fault": "fault",
+}
+
+
 class Sample(NamedTuple):
     """One Prometheus sample; `kind` is counter or gauge."""
 
@@ -83,6 +102,10 @@ GAUGES = {
     "mean_shift_z": "The shift in standard deviations of ordinary windows.",
     "surprise": "Mean of -log p of the window's images; 1 for ordinary ones.",
     "surprise_z": "The surprise in standard deviations of ordinary windows.",
+    "size": "How far the norms' normal scores are from mean 0 and variance 1.",
+    "size_z": "The size in standard deviations of ordinary windows.",
+    "fault": "Mean score of the known fault the window looks most like.",
+    "fault_z": "The score in standard deviations of ordinary windows.",
     "scale": "Variance of the projection over the null's.",
     "atypical": "Share of images with a conformal p-value of .05 or less.",
 }
@@ -100,7 +123,7 @@ def samples(report: DriftReport, labels: dict[str, str] | None = None) -> Iterat
     yield Sample("jepack_drift_threshold", "gauge", "z that alarms.", own, report.threshold)
     for name, text in GAUGES.items():
         for window in report.windows:
-            if window.full:
+            if window.full and not math.isnan(getattr(window, name)):
                 mine = {**own, "window": str(window.length)}
                 yield Sample(f"jepack_drift_{name}", "gauge", text, mine, getattr(window, name))
 
@@ -137,7 +160,7 @@ class Watcher:
         self._over_at: int | None = None  # and when any window was above the threshold last
 
     def add(self, x_ND: npt.ArrayLike) -> Floats:
-        """Take projections [N, D]. Gives z [K, W, C] of each look that fell due, NaN for windows not full.
+        """Take projections [N, D]. Gives z [L, W, C] of each look that fell due, NaN for windows not full.
 
         DataError for another width or values that are not finite; then nothing of the batch is taken.
         """
@@ -153,7 +176,7 @@ class Watcher:
                     self._images += len(taken)
                     if self._images % BLOCK == 0:
                         looks.append(self._look())
-        shape = (0, len(self._lengths), len(CHANNELS))
+        shape = (0, len(self._lengths), len(self.null.channels))
         return np.stack(looks) if looks else np.zeros(shape)
 
     def _look(self) -> Floats:
@@ -199,16 +222,15 @@ class Watcher:
 
     def _window(self, place: int, means_F: Floats, z_C: Floats) -> Window:
         full = bool(self._lengths[place] <= self._images // BLOCK)
-        distance, _, surprise = map(float, self.null.statistics(means_F))
-        figures = {"distance": distance, "surprise": surprise, **self.null.figures(means_F)}
+        names = [FIGURES[channel] for channel in self.null.channels]
+        figures = dict(zip(names, map(float, self.null.statistics(means_F)), strict=True))
+        figures |= self.null.figures(means_F)
         if not full:
-            figures = dict.fromkeys(figures, float("nan"))
-        distance_z, mean_shift_z, surprise_z = map(float, z_C)
-        return Window(
-            length=int(self.null.windows[place]),
-            full=full,
-            distance_z=distance_z,
-            mean_shift_z=mean_shift_z,
-            surprise_z=surprise_z,
-            **figures,
-        )
+            figures = dict.fromkeys(figures, math.nan)
+        figures |= {f"{name}_z": float(z) for name, z in zip(names, z_C, strict=True)}
+        length = int(self.null.windows[place])
+        window = Window(length=length, full=full, **figures)
+        if full and self.null.known is not None and window.fault_z == window.z:
+            number = int(self.null.known[self.null.likeness(means_F).argmax()])
+            window = replace(window, likeliest=FAULTS[number])
+        return window

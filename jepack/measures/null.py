@@ -3,13 +3,14 @@
 No image and no embedding is kept: means of cosines and sines along fixed directions (the characteristic
 function of the projection), sorted norms, and what windows of ordinary images gave. numpy only.
 
-N images, D projection dims, M directions, T knots, F features, W windows, C channels.
+N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults, R runs.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -19,26 +20,32 @@ import numpy.typing as npt
 from jepack.errors import DataError
 
 Floats = npt.NDArray[np.floating[Any]]
+WHOLE = ("windows", "images", "known")  # tensors of whole numbers
 
 BLOCK = 16  # images between two looks at the windows
 WINDOWS = (64, 128, 256, 512, 1024, 2048, 4096)  # images
 RUN = 8192  # images of one replayed run
-# What a window is judged by: how far its characteristic function and its mean are from the null's, and how
-# atypical its images are on average. The first sees any change of shape, the second a weak shift of all
-# images, the third a few strange ones among many.
-CHANNELS = ("distance", "shift", "surprise")
+# What a window is judged by: how far its characteristic function and its mean are from the null's, how
+# atypical its images are on average, whether their norms are spread as they should be (smaller ones count
+# too), and how much they look like held-out images with a known fault. The first sees any change of shape,
+# the second a weak shift of all images, the third a few strange ones among many, the fifth the weakest
+# traces of what it knows. A null has the first three of them, four, or all.
+CHANNELS = ("distance", "shift", "surprise", "size", "fault")
+LEAST_CHANNELS = 3  # of nulls from before `size`
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
 LEAST_SKEW = 0.25
 REACH = 3.0  # standard deviations of the projection, all dimensions together
+LOUDEST = 4.0  # standard deviations of a fault's score: one image says no more
 TAIL_FROM = 1 / 8  # share of replayed runs; a quantile that fewer exceed says little
+TAIL = 3  # columns at the end of the features: distance from the mean, atypical or not, -log p
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Null:
-    """The ordinary, as half of the held-out images showed it, and how far the other half strays from it.
+    """The ordinary, as held-out images showed it, and how far windows of such images stray from it.
 
-    The first half calibrates (everything down to `scores`), the second, which the first never saw, says
-    what ordinary windows and runs give (the rest). Made by `jepack.measures.fit_null`.
+    Made by `jepack.measures.fit_null`, of all held-out images. Older ones (without `known`) were calibrated
+    by one half of the images, and the other half said what windows and runs give.
     """
 
     directions: Floats  # [D, M] unit columns
@@ -53,23 +60,32 @@ class Null:
     moments: Floats  # [C, W, 3] mean, standard deviation, skewness of an ordinary window's figures
     highest: Floats  # [R] the largest z of each replayed run of RUN images, ascending
     images: npt.NDArray[np.int64]  # [2] images that calibrate, images that set the thresholds
+    known: npt.NDArray[np.int64] | None = None  # [K] places in jepack.measures.FAULTS
+    faults: Floats | None = None  # [K, 2 D + 1] of the distance from the mean, its square, and 1
 
     @property
     def dimensions(self) -> int:
         return int(self.directions.shape[0])
 
+    @property
+    def held_out(self) -> int:
+        """Images it rests on."""
+        return int(self.images.sum() if self.known is None else self.images[0])
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return CHANNELS[: len(self.moments)]
+
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """As they are kept: float32, and int64 where they count images."""
-        return {
-            field.name: np.asarray(getattr(self, field.name), order="C") for field in fields(self)
-        }
+        """As they are kept: float32, and int64 where they count or name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {n: np.asarray(value, order="C") for n, value in found.items() if value is not None}
 
     @classmethod
     def of(cls, tensors: dict[str, npt.NDArray[Any]]) -> Null:
         """Of what `tensors` gave; jepack.bundle checks what comes from a file."""
-        whole = ("windows", "images")
         found: dict[str, Any] = {
-            name: np.asarray(value, np.int64 if name in whole else np.float32)
+            name: np.asarray(value, np.int64 if name in WHOLE else np.float32)
             for name, value in tensors.items()
         }
         return cls(**found)
@@ -81,35 +97,59 @@ class Null:
         squared norm is at least as large. Uniform on (0, 1] for unseen images of the domain, in steps of
         1 / (n + 1); images with equal scores all get the larger value, so ties only make it careful.
         """
-        x = self.checked(x_ND)
+        return np.asarray((1 + self.at_least(self.checked(x_ND))) / (1 + len(self.scores)))
+
+    def at_least(self, x_ND: Floats) -> npt.NDArray[np.int64]:
+        """[N]: calibrating images with a squared norm as large or larger."""
         # In float32, as the scores are kept: else an image would not tie with its own copy.
         most = np.finfo(np.float32).max
-        scores = np.minimum((x**2).sum(axis=1), most).astype(np.float32)
-        at_least = len(self.scores) - np.searchsorted(self.scores, scores, side="left")
-        return np.asarray((1 + at_least) / (1 + len(self.scores)))
+        scores = np.minimum((x_ND**2).sum(axis=1), most).astype(np.float32)
+        return len(self.scores) - np.searchsorted(self.scores, scores, side="left")
 
-    def features(self, x_ND: npt.ArrayLike) -> Floats:
-        """[N, F]: what a window sums up of each image; `statistics` and `figures` read the means."""
+    def features(self, x_ND: npt.ArrayLike, p_N: Floats | None = None) -> Floats:
+        """[N, F]: what a window sums up of each image; `statistics` and `figures` read the means.
+
+        `p_N` replaces the p-values, for images that calibrated and must not be counted with themselves.
+        """
         x = self.checked(x_ND)
         along = (x @ self.directions) / self.scale
         angles = (along[:, None, :] * self.knots[:, None]).reshape(len(x), -1)
-        p = self.p_values(x)
-        # One image far out must not move the mean of a window: beyond REACH it counts as at REACH.
-        away = x - self.mean
+        p = self.p_values(x) if p_N is None else p_N
+        away = self.away(x)
+        normal = normal_of(p - 0.5 / (1 + len(self.scores)))
+        columns = [np.cos(angles), np.sin(angles), away]
+        if self.faults is not None:
+            columns.append(fault_scores(away, self.faults))
+        ends = np.stack([normal, normal**2, (away**2).sum(axis=1), p <= ATYPICAL, -np.log(p)], axis=1)
+        return np.concatenate([*columns, ends], axis=1)
+
+    def away(self, x_ND: Floats) -> Floats:
+        """[N, D] from the mean. One image far out must not move the mean of a window: beyond REACH it counts
+        as at REACH."""
+        away = x_ND - self.mean
         reach = REACH * np.sqrt(float(self.spread))
-        away *= np.minimum(1, reach / np.maximum(np.linalg.norm(away, axis=1), 1e-300))[:, None]
-        others = np.stack([(away**2).sum(axis=1), p <= ATYPICAL, -np.log(p)], axis=1)
-        return np.concatenate([np.cos(angles), np.sin(angles), away, others], axis=1)
+        return np.asarray(
+            away * np.minimum(1, reach / np.maximum(np.linalg.norm(away, axis=1), 1e-300))[:, None]
+        )
 
     def statistics(self, means_F: Floats) -> Floats:
         """[..., C]: the channels of windows, from means [..., F] of their features."""
-        wave = self.cosines.size
+        wave, width = self.cosines.size, self.dimensions
         centre = np.concatenate([self.cosines.reshape(-1), self.sines.reshape(-1)])
         difference = means_F[..., : 2 * wave] - centre
         distance = np.einsum("...f,...f->...", difference, difference) / (2 * wave)
-        moved = means_F[..., 2 * wave : -3]
+        moved = means_F[..., 2 * wave : 2 * wave + width]
         shift = np.einsum("...d,...d->...", moved, moved) / self.spread
-        return np.stack([distance, shift, means_F[..., -1]], axis=-1)
+        level, power = means_F[..., -TAIL - 2], means_F[..., -TAIL - 1] - 1
+        found = [distance, shift, means_F[..., -1], level**2 + power**2 / 2]
+        if self.faults is not None:
+            found.append(self.likeness(means_F).max(axis=-1))
+        return np.stack(found[: len(self.moments)], axis=-1)
+
+    def likeness(self, means_F: Floats) -> Floats:
+        """[..., K]: mean score of the known faults, in standard deviations of an ordinary image."""
+        start = 2 * self.cosines.size + self.dimensions
+        return means_F[..., start : -TAIL - 2]
 
     def z_scores(self, statistics_WC: Floats) -> Floats:
         """[..., W, C]: how far above ordinary windows, in standard deviations of a normal law.
@@ -125,7 +165,8 @@ class Null:
 
     def figures(self, means_F: Floats) -> dict[str, float]:
         """What people read of one window: mean shift, scale and share of atypical images."""
-        shift, squared = means_F[-3 - self.dimensions : -3], float(means_F[-3])
+        start = 2 * self.cosines.size
+        shift, squared = means_F[start : start + self.dimensions], float(means_F[-TAIL])
         spread = float(self.spread)
         # The distance from the null's mean holds the shift too; taken out, what is left is spread.
         return {
@@ -158,3 +199,23 @@ class Null:
             bad = int((~np.isfinite(x)).any(axis=1).sum())
             raise DataError(f"{bad} of {len(x)} projections hold NaN or infinity. Leave them out")
         return x
+
+
+@lru_cache(maxsize=1)
+def normal_quantiles() -> tuple[Floats, Floats]:
+    """Probabilities and the normal quantiles at them, which `normal_of` interpolates."""
+    p = (np.arange(4096) + 0.5) / 4096
+    return p, np.array([NormalDist().inv_cdf(float(value)) for value in p])
+
+
+def normal_of(p_N: Floats) -> Floats:
+    """Normal scores: uniform values become N(0, 1)."""
+    return np.interp(p_N, *normal_quantiles())
+
+
+def fault_scores(away_ND: Floats, faults_KF: Floats) -> Floats:
+    """[N, K]: how much each image looks as if it had each fault; about N(0, 1) without it."""
+    width = away_ND.shape[1]
+    linear, square, constant = faults_KF[:, :width], faults_KF[:, width:-1], faults_KF[:, -1]
+    scores = away_ND @ linear.T + away_ND**2 @ square.T + constant
+    return np.clip(scores, -LOUDEST, LOUDEST)

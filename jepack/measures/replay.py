@@ -1,45 +1,69 @@
-"""Making a null: half of the held-out images calibrates it, the other half is replayed as a server sees it.
+"""Making a null: held-out images calibrate it, and are replayed as a server would see them.
 
-N images, D projection dims, M directions, T knots, F features, W windows, C channels, R runs, K looks.
+N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults,
+R runs, L looks.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
+from jepack.measures.faults import fitted_faults
 from jepack.measures.isotropy import random_directions
 from jepack.measures.null import BLOCK, CHANNELS, RUN, WINDOWS, Floats, Null
 
 DIRECTIONS = 64
 KNOTS = (0.5, 1.0, 1.5, 2.0)
-MINIMUM = 64  # images; with fewer no p-value of a half lies below .03
+MINIMUM = 64  # images; with fewer no p-value lies below .015
 MOST = 2048  # images; more add time and little else
 RUNS = 128
+STRAY = 2  # variance by which a domain may stray from its held-out images; 1 is what chance alone gives
+CENTRING = 4  # steps; the clipped mean has converged to 1e-4 standard deviations by then
 
 
-def fit_null(x_ND: npt.ArrayLike, *, runs: int = RUNS, seed: int = 0) -> Null:
-    """The null of held-out projections [N, D]. DataError below 64 images, or when they do not vary."""
+def fit_null(
+    x_ND: npt.ArrayLike,
+    *,
+    faulted: Mapping[str, npt.ArrayLike] | None = None,
+    gaussian: bool = False,
+    runs: int = RUNS,
+    seed: int = 0,
+) -> Null:
+    """The null of held-out projections [N, D]. DataError below 64 images, or when they do not vary.
+
+    `faulted`: by the name of a fault (of `FAULTS`), projections of the first images of `x` with it.
+    `gaussian`: the bundle promises N(0, I), so what cannot be told from it is taken to be it, without the
+    error that a mean of N images has.
+    """
     x = np.asarray(x_ND, dtype=np.float64)
     if x.ndim != 2 or len(x) < MINIMUM or not np.isfinite(x).all():
         raise DataError(
             f"a null needs {MINIMUM} or more finite projections [N, D], found shape {x.shape}"
         )
     rng = np.random.default_rng([seed, 7])
-    x = x[rng.permutation(len(x))[:MOST]].astype(np.float32).astype(np.float64)
-    first, second = x[::2], x[1::2]
-    null, centre = calibrated(first, len(second), seed)
-    found = replay(null, second, centre, runs, rng)
+    kept = rng.permutation(len(x))[:MOST]
+    single = x.astype(np.float32).astype(np.float64)
+    null = centred(single[kept], gaussian, seed)
+    null = replace(null, **fitted_faults(null, single, faulted or {}))
+    ordinary = single[kept]
+    # Each image's p-value among the others: these calibrated, and a new image is not one of them.
+    features = null.features(ordinary, null.at_least(ordinary) / len(ordinary))
+    null, centre = centre_of(null, features, gaussian)
+    null = replace(null, **fitted_faults(null, single, faulted or {}))  # about the mean as it is now
+    found = replay(null, features, centre, runs, rng)
     null = replace(null, moments=moments(found))
     highest = null.z_scores(found).max(axis=(1, 2, 3))
     return Null.of(replace(null, highest=np.sort(highest)).tensors())
 
 
-def calibrated(x_ND: Floats, others: int, seed: int) -> tuple[Null, Floats]:
-    """What half of the images says by itself, and the mean features [F] of ordinary images."""
+def centred(x_ND: Floats, gaussian: bool, seed: int) -> Null:
+    """What single images say, or N(0, I) where it is promised. Waves and moments are yet to come."""
     directions = random_directions(x_ND.shape[1], DIRECTIONS, seed)
     scale = (x_ND @ directions).std(axis=0)
     if not (scale > 1e-12).all():
@@ -55,60 +79,123 @@ def calibrated(x_ND: Floats, others: int, seed: int) -> tuple[Null, Floats]:
         spread=np.asarray(x_ND.var(axis=0).sum()),
         scores=np.sort((x_ND**2).sum(axis=1).astype(np.float32)),
         windows=np.array(WINDOWS),
-        moments=np.zeros((len(CHANNELS), len(WINDOWS), 3)),
+        moments=np.zeros((len(CHANNELS) - 1, len(WINDOWS), 3)),
         highest=np.zeros(0),
-        images=np.array([len(x_ND), others]),
+        images=np.array([len(x_ND), len(x_ND)]),
+        known=np.zeros(0, np.int64),
     )
-    centre = null.features(x_ND).mean(axis=0)
-    # These images' own p-values are no sample of unseen ones', which have each rank alike.
-    centre[-1] = -np.log(np.arange(1, len(x_ND) + 2) / (len(x_ND) + 1)).mean()
-    cosines, sines = centre[: 2 * waves.size].reshape(2, *waves.shape)
-    return replace(null, cosines=cosines, sines=sines), centre
+    if gaussian:
+        width = x_ND.shape[1]
+        return replace(
+            null, scale=np.ones(DIRECTIONS), mean=np.zeros(width), spread=np.asarray(float(width))
+        )
+    for _ in range(CENTRING):
+        null = replace(null, mean=null.mean + null.away(x_ND).mean(axis=0))
+    return null
 
 
-def null_where_possible(x_ND: npt.ArrayLike, *, seed: int = 0) -> Null | None:
-    """`fit_null`; None where there are too few projections, or they are alike or not finite."""
-    try:
-        return fit_null(x_ND, seed=seed)
-    except DataError:
-        return None
+@dataclass(frozen=True)
+class Centre:
+    """Where the mean features [F] of ordinary images lie, and how a null of other such images would put it.
+
+    `promised` is what N(0, I) gives, NaN where nothing is promised. Each block of columns is drawn from its
+    mean towards that, the more the less the mean's distance from it exceeds what chance makes of it (James
+    and Stein, 1961): at no distance the centre has no error at all.
+    """
+
+    truth: Floats  # [F] the mean of the replayed domain
+    promised: Floats  # [F]
+    blocks: tuple[slice, ...]
+    chance: tuple[float, ...]  # squared distance that chance gives the mean of a block
+
+    def of(self, means_F: Floats) -> Floats:
+        found = means_F.copy()
+        for block, chance in zip(self.blocks, self.chance, strict=True):
+            away = means_F[block] - self.promised[block]
+            kept = max(1 - chance / max(float(away @ away), 1e-300), 0.0)
+            found[block] = self.promised[block] + kept * away
+        return found
+
+
+def centre_of(null: Null, features_NF: Floats, gaussian: bool) -> tuple[Null, Centre]:
+    """The null with its centre, and the domain that its replay supposes.
+
+    Under the promise that domain lies as far from N(0, I) as the images allow (two standard deviations), so
+    that what they cannot tell apart from N(0, I) does not alarm either.
+    """
+    mean, wave = features_NF.mean(axis=0), null.cosines.size
+    promised = np.full(len(mean), np.nan)
+    centre = Centre(mean, promised, (), ())
+    if gaussian:
+        phi = np.repeat(np.exp(-(null.knots**2) / 2), null.cosines.shape[1])
+        promised[: 3 * wave] = 0  # sines, and the mean that follows them
+        promised[:wave] = phi
+        blocks = (slice(0, 2 * wave), slice(2 * wave, 2 * wave + null.dimensions))
+        chance, truth = [], mean.copy()
+        for block in blocks:
+            around = features_NF[:, block] - mean[block]
+            covariance = around.T @ around / len(around) ** 2  # of the mean
+            chance.append(float(np.trace(covariance)))
+            away = mean[block] - promised[block]
+            distance = max(float(away @ away), 1e-300)
+            allowed = max(distance - chance[-1], 0) + 2 * math.sqrt(2 * (covariance**2).sum())
+            truth[block] = promised[block] + away * math.sqrt(allowed / distance)
+        centre = Centre(truth, promised, blocks, tuple(chance))
+    found = centre.of(mean)
+    cosines, sines = found[: 2 * wave].reshape(2, *null.cosines.shape)
+    moved = found[2 * wave : 2 * wave + null.dimensions]
+    return replace(null, cosines=cosines, sines=sines, mean=null.mean + moved), centre
 
 
 def replay(
-    null: Null, x_ND: Floats, centre_F: Floats, runs: int, rng: np.random.Generator
+    null: Null, features_NF: Floats, centre: Centre, runs: int, rng: np.random.Generator
 ) -> Floats:
-    """[R, K, W, C]: every window at every look of runs of ordinary images.
+    """[R, L, W, C]: every window at every look of runs of ordinary images.
 
-    The images are drawn from `x` moved to the null's centre, and from another resample of it in each run,
-    so small that runs stray from the centre as independent sets of images do: the null is itself only a
-    sample, and every long window of a server sees how far off it is.
+    Each run has another null, of images drawn anew: a null is itself only a sample of its domain, and every
+    long window of a server sees how far off it is.
     """
-    first, second = (int(count) for count in null.images)
-    features = null.features(x_ND)
-    features = (features - features.mean(axis=0) + centre_F).astype(np.float32)
-    size = first * second // (first + second)  # 1 / size = 1 / first + 1 / second
+    count, width = features_NF.shape
+    mean = features_NF.mean(axis=0)
+    own = centre.of(mean)
+    own[2 * null.cosines.size :][: null.dimensions] = 0  # counted from the null's mean
+    features = (features_NF - mean).astype(np.float32)
     before = max(WINDOWS) // BLOCK  # looks until all windows are full
     blocks, looks = before + RUN // BLOCK, RUN // BLOCK
-    found = np.zeros((runs, looks, len(WINDOWS), len(CHANNELS)), np.float32)
+    found = np.zeros((runs, looks, len(WINDOWS), len(null.moments)), np.float32)
     for run in range(runs):
-        domain = rng.integers(second, size=size)
-        drawn = domain[rng.integers(size, size=(blocks, BLOCK))]
-        places = drawn + second * np.arange(blocks)[:, None]
-        counts = np.bincount(places.reshape(-1), minlength=blocks * second)
-        sums = counts.reshape(blocks, second).astype(np.float32) @ features
-        total = np.zeros((blocks + 1, sums.shape[1]), np.float32)
+        sample = features[rng.integers(count, size=count // STRAY)].mean(axis=0, dtype=np.float64)
+        moved = centre.truth - centre.of(centre.truth + sample) + own
+        sums = np.zeros((blocks, width), np.float32)
+        for _ in range(BLOCK):
+            sums += features[rng.integers(count, size=blocks)]
+        total = np.zeros((blocks + 1, width), np.float32)
         total[1:] = np.cumsum(sums, axis=0, dtype=np.float64)
         for place, length in enumerate(WINDOWS):
             start = before + 1 - length // BLOCK
             window = total[before + 1 :] - total[start : start + looks]
-            found[run, :, place] = null.statistics(window / length)
+            found[run, :, place] = null.statistics(window / length + moved.astype(np.float32))
     return found
 
 
-def moments(replayed_RKWC: Floats) -> Floats:
+def moments(replayed_RLWC: Floats) -> Floats:
     """[C, W, 3]: mean, standard deviation and skewness of each window's figures."""
-    x = replayed_RKWC.reshape(-1, *replayed_RKWC.shape[2:]).astype(np.float64)
+    x = replayed_RLWC.reshape(-1, *replayed_RLWC.shape[2:]).astype(np.float64)
     mean = x.mean(axis=0)
     deviation = np.maximum(x.std(axis=0), 1e-12)
     skew = (((x - mean) / deviation) ** 3).mean(axis=0)
     return np.stack([mean, deviation, skew], axis=-1).transpose(1, 0, 2)
+
+
+def null_where_possible(
+    x_ND: npt.ArrayLike,
+    *,
+    faulted: Mapping[str, npt.ArrayLike] | None = None,
+    gaussian: bool = False,
+    seed: int = 0,
+) -> Null | None:
+    """`fit_null`; None where there are too few projections, or they are alike or not finite."""
+    try:
+        return fit_null(x_ND, faulted=faulted, gaussian=gaussian, seed=seed)
+    except DataError:
+        return None
