@@ -40,8 +40,8 @@ from jepack.encoder import Encoder, build_encoder
 from jepack.files import write_json
 from jepack.sigreg import random_directions, sigreg
 from jepack.sources import Source, demo, find_images
-from training.commands.dry_run import SavedBytes
 from training.commands.probe import read_images
+from training.commands.saved_bytes import SavedBytes
 from training.data import Split
 from training.parallel import Ranks
 from training.run import Session, one_step, prepare
@@ -227,7 +227,7 @@ def sigreg_seconds(config: TrainConfig, implementation: str) -> float:
 def kept(contender: Contender) -> float:
     """MiB that autograd keeps at most."""
     saved = SavedBytes(contender.module)
-    with contender.batches() as batches, saved:
+    with contender.batches() as batches, saved.hooks:
         contender.step(next(batches))
     return saved.peak / 2**20
 

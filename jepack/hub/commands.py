@@ -30,7 +30,8 @@ from jepack.errors import ConfigError
 from jepack.hub import fetching
 from jepack.hub.fetching import already_there, fetch, offer_of
 from jepack.hub.patience import LOGIN, Patience
-from jepack.hub.publishing import Publication, prepare, publish, refuse_overridden
+from jepack.hub.preparing import Publication, prepare, refuse_overridden
+from jepack.hub.publishing import publish
 from jepack.names import marked, marked_lines
 from jepack.terminal import options
 

@@ -24,7 +24,8 @@ from jepack.bundle import Bundle, card
 from jepack.bundle.card.metadata import license_fields
 from jepack.bundle.card.snippets import opening, snippets
 from jepack.decoding import preprocess
-from jepack.hub.publishing import prepare, publish
+from jepack.hub.preparing import prepare
+from jepack.hub.publishing import publish
 from jepack.measures import isotropy
 
 REPO = "ann/digits"

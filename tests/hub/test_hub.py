@@ -24,7 +24,8 @@ from jepack.bundle import SIGNATURE, Bundle, privacy, signing
 from jepack.errors import ArtifactError, ConfigError, GateError, JepackError, ServerError
 from jepack.hub.fetching import fetch, offer_of, resolve, source_of
 from jepack.hub.patience import Patience
-from jepack.hub.publishing import Published, prepare, publish, refuse_overridden
+from jepack.hub.preparing import prepare, refuse_overridden
+from jepack.hub.publishing import Published, publish
 
 # huggingface_hub 2.4 hands file objects to its HTTP client in a way that client wants renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

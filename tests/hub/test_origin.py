@@ -21,7 +21,7 @@ from jepack.bundle import Bundle, card, origin, standing
 from jepack.cli import app
 from jepack.errors import ArtifactError, ConfigError, GateError, ServerError
 from jepack.hub.fetching import already_there
-from jepack.hub.publishing import prepare, refuse_overridden
+from jepack.hub.preparing import prepare, refuse_overridden
 
 # huggingface_hub 2.4 hands file objects to its HTTP client in a way that client wants renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -6,7 +6,6 @@ import copy
 import statistics
 import time
 import warnings
-from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, EncoderGraph
@@ -25,6 +24,7 @@ from jepack.measures import Calibration
 from jepack.sources import Source
 from jepack.terminal import counter
 from jepack.tracing import exported, reason_of
+from training.commands.saved_bytes import SavedBytes
 from training.loop import threads_of
 from training.parallel import ranks
 from training.run import Prepared, State, available_memory, local, one_step, prepare
@@ -174,50 +174,6 @@ def put_together(
         views_share=min(1.0, statistics.median(waited) / seconds),
         steps=steps, hours=steps * seconds / 3600, images=images, export_problem="",
     )  # fmt: skip
-
-
-class SavedBytes:
-    """The most bytes that autograd kept for a backward pass at any one time, weights not counted."""
-
-    def __init__(self, module: nn.Module) -> None:
-        weights = [*module.parameters(), *module.buffers()]
-        self.skipped = {local(part).untyped_storage().data_ptr() for part in weights}
-        self.holders: Counter[int] = Counter()
-        self.now = self.peak = 0
-        self.hooks: Any = torch.autograd.graph.saved_tensors_hooks(self.pack, Held.give)
-
-    def pack(self, tensor: Tensor) -> Held:
-        return Held(tensor, self)
-
-    def hold(self, pointer: int, size: int) -> None:
-        self.holders[pointer] += 1
-        if self.holders[pointer] == 1:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def release(self, pointer: int, size: int) -> None:
-        self.holders[pointer] -= 1
-        if self.holders[pointer] == 0:
-            self.now -= size
-
-
-class Held:
-    """One tensor in autograd's keeping; counts itself out when the graph lets it go."""
-
-    def __init__(self, tensor: Tensor, total: SavedBytes) -> None:
-        self.tensor, self.total = tensor, total
-        storage = local(tensor.detach()).untyped_storage()
-        self.pointer, self.size = storage.data_ptr(), storage.nbytes()
-        self.counted = self.pointer not in total.skipped
-        if self.counted:
-            total.hold(self.pointer, self.size)
-
-    def __del__(self) -> None:
-        if self.counted:
-            self.total.release(self.pointer, self.size)
-
-    def give(self) -> Tensor:
-        return self.tensor
 
 
 def show(estimate: Estimate) -> None:

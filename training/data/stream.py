@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from jepack.decoding import Pixels, Preprocessing, Window, preprocess
 from jepack.errors import DataError, SourceError
 from jepack.files import canonical_json
-from jepack.sources import ImageFile, Source
+from jepack.sources import ImageFile, Source, find_images
 from training.data.building import refuse_too_many_bad
 from training.data.cache import state_of
 from training.data.decoded import Decoded, decode_file, gathered
@@ -120,15 +121,23 @@ class Stream:
 
 
 def open_stream(
-    source: Source,
+    data: Source | Path | str,
     *,
-    files: Sequence[ImageFile],
+    files: Sequence[ImageFile] | None = None,
     side: int,
     channels: int,
     window: Window = None,
+    tile: int = 0,
+    stride: int = 0,
     max_bad: float = 0.01,
 ) -> Stream:
-    """A data set to be read as training goes. `files`: what find_images gave for it."""
+    """A data set to be read as training goes. `files`: what find_images found in it, where that is known.
+
+    Raises DataError when it is empty.
+    """
+    source = Source.of(data)
+    if files is None:
+        files = find_images(source, parts=True, tile=tile, stride=stride)
     sizes = {path: state_of(path)[0] for path in {file.path for file in files}}
     told = [[file.name_below(source.base), file.label, sizes[file.path]] for file in files]
     digest = "names-" + hashlib.sha256(canonical_json(told)).hexdigest()

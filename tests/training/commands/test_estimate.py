@@ -12,7 +12,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from jepack.cli import app
-from training.commands.dry_run import SavedBytes, estimate
+from training.commands.dry_run import estimate
+from training.commands.saved_bytes import SavedBytes
 from training.run import memory
 from training.settings import TrainConfig, quickstart
 
@@ -28,7 +29,7 @@ def test_what_autograd_keeps_is_counted_once_and_let_go() -> None:
     net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
     x = torch.randn(10, 8)
     counted = SavedBytes(net)
-    with counted:
+    with counted.hooks:
         result = net(x).sum()
     assert counted.now == 4 * (10 * 8 + 10 * 32)
     result.backward()
