@@ -1,4 +1,4 @@
-"""The gateway tells how ordinary each image is, and whether what it embeds still looks like its bundle's images."""
+"""The gateway tells how ordinary each image is, and whether images still look like the bundle's own."""
 
 from __future__ import annotations
 
