@@ -63,7 +63,7 @@ class Section:
         told = [
             f"<h1>{text(self.title)}</h1>",
             f'<p class="state {self.state}">{WORDS[self.state]}</p>',
-            f"<p>{text(self.verdict)}</p>",
+            f"<p>{text(self.verdict[:1].upper() + self.verdict[1:].rstrip('.'))}.</p>",
         ]
         if self.plot:
             told.append(f"<figure>{self.plot}</figure>")

@@ -105,7 +105,7 @@ def channels(axes: Any, now: list[dict[str, Any]], threshold: float) -> None:
         axes.plot(z, places, marker=mark, linestyle="", color=FOUND, alpha=0.8, label=text)
     axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1)
     axes.set_yticks(places, [f"{one['length']:,}" for one in full])
-    axes.set_ylim(-0.5, max(len(full), 1) - 0.5)
+    axes.set_ylim(max(len(full), 1) - 0.5, -0.5)  # the shortest on top, as in the table
     axes.set_title("z of the windows now, by what changed", fontsize=9)
     axes.set_xlabel("z; dashed: alarm", fontsize=8)
     axes.set_ylabel("window, images", fontsize=8)
