@@ -267,7 +267,6 @@ def show(result: Comparison, null: Null, title: str, console: Console) -> None:
     console.print(
         f"{result.images:,} images: mean shifted by {result.mean_shift:.2f} standard deviations, "
         f"{result.scale:.2f} times the variance, {result.atypical:.1%} atypical ({ATYPICAL:.0%} of ordinary "
-        "ones). The null rests on "
-        f"{null.images[0]:,} and {null.images[1]:,} held-out images.",
+        f"ones). The null rests on {null.held_out:,} held-out images.",
         highlight=False,
     )

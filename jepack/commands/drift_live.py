@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jepack.commands import drift_picture
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import loopback
 from jepack.names import marked, shown
@@ -112,7 +113,8 @@ def is_sound(told: Any) -> bool:
         return all(isinstance(told.get(name), str) for name in texts)
     texts += ["since", "watched_since", "promise"]
     history = told["history"]
-    rows = [*history["z"], [w[name] for w in told["windows"] for name in FIGURES if w["full"]]]
+    full = [window for window in told["windows"] if window["full"]]
+    channels = [window.get(name) for window in full for name in drift_picture.CHANNELS]
     widths = {len(row) for row in history["z"]} - {len(told["windows"])}
     return (
         all(isinstance(told.get(name), str) for name in texts)
@@ -121,7 +123,8 @@ def is_sound(told: Any) -> bool:
         and len(history["images"]) == len(history["z"])
         and not widths
         and all(map(number, history["images"]))
-        and all(value is None or number(value) for row in rows for value in row)
+        and all(number(window[name]) for window in full for name in FIGURES)
+        and all(one is None or number(one) for row in (*history["z"], channels) for one in row)
     )
 
 

@@ -32,7 +32,8 @@ STYLE = """
   --found: #6fb1e8; --limit: #ff7b8c; --calm: #58c793; --alarm: #ff7b8c; --unknown: #e0b04c } }
 body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 62rem; padding: 0 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.1rem; font-weight: 600; margin: 0; color: var(--quiet) }
+h1, h2 { font-size: 1.1rem; font-weight: 600; margin: 0; color: var(--quiet) }
+h2 { margin-top: 1.5rem }
 .state { font-size: 2rem; font-weight: 700; margin: 0 }
 .calm { color: var(--calm) } .alarm { color: var(--alarm) } .unknown { color: var(--unknown) }
 p { margin: .5rem 0 } .quiet { color: var(--quiet); font-size: .9rem }
@@ -73,7 +74,7 @@ class Section:
             told += [f"<tr>{cells('td', row)}</tr>" for row in rows]
             told.append("</table>")
         if self.strangest:
-            told.append("<h1>Most atypical images</h1><ol>")
+            told.append("<h2>Most atypical images</h2><ol>")
             told += [
                 f"<li>{picture(thumb)}{text(name)}<br>p = {p:.4f}</li>"
                 for name, p, thumb in self.strangest
@@ -165,10 +166,7 @@ def of_images(
         plot=plot,
         table=[("window, images", "largest z", f"alarm above {found.threshold:.1f}"), *rows],
         strangest=strangest,
-        notes=[
-            f"Rests on {null.images[0]:,} and {null.images[1]:,} held-out images, their projections "
-            "summed up; no other image was looked at."
-        ],
+        notes=[f"The null rests on {null.held_out:,} images, their projections summed up."],
     )
 
 

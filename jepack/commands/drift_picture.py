@@ -18,7 +18,8 @@ from jepack.terminal import drawing
 FOUND, LIMIT = "#20639b", "#d1495b"
 INK = "#18191a"  # text and axes; in a page the reader's theme takes its place, and that of what follows
 CHANNELS = {"distance_z": ("o", "any change of shape"), "mean_shift_z": ("s", "shift of the mean"),
-            "surprise_z": ("^", "strange images")}  # fmt: skip
+            "surprise_z": ("^", "strange images"), "size_z": ("D", "size of the norms"),
+            "fault_z": ("X", "a known fault")}  # fmt: skip
 MOST_SHADES = 16  # windows of a null
 
 
@@ -101,8 +102,9 @@ def channels(axes: Any, now: list[dict[str, Any]], threshold: float) -> None:
     full = [one for one in now if one["full"]]
     places = np.arange(len(full))
     for name, (mark, text) in CHANNELS.items():
-        z = [one[name] for one in full]
-        axes.plot(z, places, marker=mark, linestyle="", color=FOUND, alpha=0.8, label=text)
+        z = np.array([one.get(name) for one in full], np.float64)
+        if np.isfinite(z).any():  # older nulls know three
+            axes.plot(z, places, marker=mark, linestyle="", color=FOUND, alpha=0.8, label=text)
     axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1)
     axes.set_yticks(places, [f"{one['length']:,}" for one in full])
     axes.set_ylim(max(len(full), 1) - 0.5, -0.5)  # the shortest on top, as in the table

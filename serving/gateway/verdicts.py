@@ -96,4 +96,5 @@ def verdict_of(report: DriftReport, since: str) -> str:
         f"Their mean is shifted by {worst.mean_shift:.2f} standard deviations, their variance is "
         f"{worst.scale:.2f} times the ordinary one, {worst.atypical:.0%} are atypical "
         f"({ATYPICAL:.0%} of ordinary ones)"
+        + (f". They look {worst.likeliest}" if worst.likeliest else "")
     )
