@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -49,9 +48,11 @@ class History:
 
 
 def families(found: Iterable[Sample]) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-    """Samples as prometheus_client takes them; those of one name stand together."""
-    for name, same in groupby(found, lambda one: one.name):
-        first, *others = same
+    """Samples as prometheus_client takes them: those of one name together."""
+    by_name: dict[str, list[Sample]] = {}
+    for one in found:
+        by_name.setdefault(one.name, []).append(one)
+    for name, (first, *others) in by_name.items():
         kind = CounterMetricFamily if first.kind == "counter" else GaugeMetricFamily
         made = kind(name, first.help, labels=list(first.labels))
         for one in (first, *others):

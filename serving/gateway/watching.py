@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ NO_NULL = (
 )
 
 
-class Watch(Collector):
+class Watch:
     """One model version beside its null. Without a null or a rate of false alarms nothing is watched.
 
     `see` puts rows into a bounded line and returns; a thread of its own takes them out. So watching slows no
@@ -222,16 +222,45 @@ class Watch(Collector):
             }
             return {**found, "history": self._history.to_json()} if history else found
 
-    def collect(self) -> Iterator[Any]:
+    def samples(self) -> Iterator[Sample]:
         """The same for Prometheus."""
         who = self._who()
         on = float(self.watcher is not None)
-        found = [Sample("jepack_drift_watching", "gauge", "1 while images are watched.", who, on)]
-        if self.watcher is not None:
-            found += samples(self.report(), who)
-            for name, text, value in (
-                ("missed", "Images that passed by unwatched.", self.missed),
-                ("cpu_seconds", "Processor time that watching took.", self._seconds),
-            ):
-                found.append(Sample(f"jepack_drift_{name}_total", "counter", text, who, value))
-        yield from families(found)
+        yield Sample("jepack_drift_watching", "gauge", "1 while images are watched.", who, on)
+        if self.watcher is None:
+            return
+        yield from samples(self.report(), who)
+        for name, text, value in (
+            ("missed", "Images that passed by unwatched.", self.missed),
+            ("cpu_seconds", "Processor time that watching took.", self._seconds),
+        ):
+            yield Sample(f"jepack_drift_{name}_total", "counter", text, who, value)
+
+
+class Watches(Collector):
+    """Those of a gateway, one for each model version."""
+
+    def __init__(self, every: Sequence[Watch] = ()) -> None:
+        self.every = list(every)
+
+    def of(self, endpoint: Endpoint) -> Watch:
+        """That of this model version; one without a null where none was given."""
+        found = next((one for one in self.every if one.endpoint == endpoint), None)
+        if found is None:
+            self.every.append(found := Watch(endpoint))
+        return found
+
+    def start(self) -> None:
+        for one in self.every:
+            one.start()
+
+    def close(self) -> None:
+        for one in self.every:
+            one.close()
+
+    def told(self, history: bool = False) -> list[dict[str, Any]]:
+        return [one.told(history) for one in self.every]
+
+    def collect(self) -> Iterator[Any]:
+        """For Prometheus."""
+        return families(sample for one in self.every for sample in one.samples())

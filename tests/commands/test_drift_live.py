@@ -58,7 +58,7 @@ NULL = fit_null(normal(400, 0), runs=24)
 def gateway(*seen: np.ndarray, null: Any = NULL, keys: Keys | None = None) -> Iterator[str]:
     """The address of a real gateway that has embedded these."""
     watch = Watch(Numbers().endpoint, null)
-    with Gateway(Numbers(), port=0, watch=watch, keys=keys) as one:
+    with Gateway(Numbers(), port=0, watches=[watch], keys=keys) as one:
         for rows in seen:
             watch.see(rows)
         yield one.url
