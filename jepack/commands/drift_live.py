@@ -92,12 +92,11 @@ def versions_of(body: bytes, url: str) -> list[Told]:
     """The entries of an answer, checked for what is read of them."""
     try:
         data = json.loads(body)["data"] if len(body) <= MOST else None
-        sound = isinstance(data, list) and bool(data) and all(map(is_sound, data))
+        if isinstance(data, list) and data and all(map(is_sound, data)):
+            return data
     except (ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        raise ServerError(f"{url}: not the answer of a jepack gateway. Is this its HTTP address?")
-    return list(data)
+        pass
+    raise ServerError(f"{url}: not the answer of a jepack gateway. Is this its HTTP address?")
 
 
 def is_sound(told: Any) -> bool:

@@ -35,8 +35,8 @@ def comparison(null: Null, found: Comparison) -> Any:
     """A figure of a set of images beside a null."""
     figure, left, right = panels()
     full = null.windows <= found.images
-    seen = BLOCK * np.arange(1, len(found.looks_KW) + 1)
-    windows(left, null.windows[full], seen, found.looks_KW[:, full], found.threshold)
+    seen = (BLOCK * np.arange(1, len(found.looks_KW) + 1)).tolist()
+    windows(left, null.windows[full].tolist(), seen, found.looks_KW[:, full], found.threshold)
     p_values(right, found)
     return figure
 
@@ -120,11 +120,10 @@ def for_page() -> Iterator[None]:
     """Figures made inside stand on a page: text that stays text, in colours that `svg` names."""
     from matplotlib import rc_context
 
-    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor",
-             "xtick.color", "ytick.color")  # fmt: skip
-    with rc_context(
-        {**dict.fromkeys(names, INK), "svg.fonttype": "none", "font.family": "sans-serif"}
-    ):
+    names: tuple[Any, ...] = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor",
+                              "xtick.color", "ytick.color")  # fmt: skip
+    look: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif"}
+    with rc_context(look | dict.fromkeys(names, INK)):
         yield
 
 
