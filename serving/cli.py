@@ -111,8 +111,8 @@ def serve(
 
         check_engine(engine)
         door = Door.of(http, key_file, tls_cert, tls_key)
-        watching = Watching.of(opened, images_per_false_alarm, no_watch)
-        tell(console, watching.notes())
+        watching = Watching.of([opened], images_per_false_alarm, no_watch)
+        tell(console, watching.notes([opened]))
     elif engine != "triton" or http is not None:
         raise ConfigError("--no-http leaves nothing for --http and --engine to serve")
     elif no_watch or images_per_false_alarm is not None:
@@ -147,7 +147,7 @@ def serve(
                         threads=threads,
                     )
                     stack.callback(asked.close)
-                    gateway = door.open(asked, stack, watch=watching.by(asked))
+                    gateway = door.open(asked, stack, watches=[watching.by(asked)])
             url = gateway.url if door is not None else None
             if as_json:
                 print(json.dumps(facts(opened, server, url)), flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,26 +14,33 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack.bundle import Bundle
 from jepack.client import DEFAULT_URL, Client, Saved, read_saved
-from jepack.commands import drift_picture
-from jepack.errors import ArtifactError, listed
+from jepack.commands import drift_live, drift_page, drift_picture
+from jepack.decoding import Preprocessing
+from jepack.errors import ArtifactError, ConfigError, DataError, listed
 from jepack.files import check_writable
-from jepack.measures import Comparison, Null, compare
+from jepack.measures import Comparison, Null, compare, fit_null
 from jepack.measures.null import ATYPICAL
 from jepack.names import kept, marked, marked_lines, tell
-from jepack.sources import Source, find_images
+from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import bar as progress_bar
 from jepack.terminal import options
 
-DRIFTED = 9  # exit code
+DRIFTED, UNKNOWN = drift_live.DRIFTED, drift_live.UNKNOWN  # exit codes
 
 
 def drift(
-    folder: Annotated[Path, typer.Argument(help="Bundle with a null.safetensors.")],
-    images: Annotated[
-        str, typer.Argument(help="An .npz of `jepack embed`, or images to send to the endpoint.")
+    beside: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL|BUNDLE|NPZ",
+            help="A gateway to ask; or what is ordinary: a bundle with a null.safetensors, an .npz.",
+        ),
     ],
+    images: Annotated[
+        str | None,
+        typer.Argument(help="An .npz of `jepack embed`, or images to send to the endpoint."),
+    ] = None,
     url: Annotated[
         str,
         typer.Option(help="gRPC address of the bundle's endpoint.", callback=options.address),
@@ -50,47 +59,167 @@ def drift(
         Path | None,
         typer.Option(help="Draw what was found into this PNG.", callback=options.picture_to_write),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a report page, one file.", callback=options.file_to_write),
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Show the most atypical images on the page.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Where a gateway's key stands; or JEPACK_KEY.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a set of images with the held-out images of a bundle. Exit code 9 when they have drifted.
+    """Compare images with the held-out images of a bundle, or ask a gateway how those it embeds compare.
+
+    Exit code 0 for ordinary images, 9 when they have drifted, 10 when a gateway cannot tell (yet).
 
     Examples:
+      jepack drift http://127.0.0.1:8080 --html drift.html
       jepack drift runs/photos/bundle photos-of-june.npz --picture june.png
       jepack drift runs/photos/bundle photos-of-june/ --url 127.0.0.1:8001
+      jepack drift photos-of-may.npz photos-of-june.npz
     """
-    if picture is not None:
-        check_writable(picture)
-    bundle = bundles.load(folder)
-    null = bundle.null()
-    if null is None:
-        raise ArtifactError(
-            f"{folder}: holds no {bundles.NULL}, which 64 or more held-out images give. Make it: "
-            f"jepack export {folder} --data IMAGES"
-        )
-    found = (
-        read_saved(Path(images), "projection") if images.endswith(".npz") else embedded(images, url)
-    )
-    refuse_other_space(bundle, found, images)
-    result = compare(null, found.vectors, chance=chance, in_order=in_order)
+    check(beside, images, html=html, thumbnails=thumbnails, picture=picture, key_file=key_file)
+    if images is None:
+        raise typer.Exit(ask_gateway(beside, key_file, html, as_json))
+    ordinary = Ordinary.of(beside)
+    found, files = given(images, url)
+    refuse_other_space(ordinary, found, images)
+    result = compare(ordinary.null, found.vectors, chance=chance, in_order=in_order)
     strangest = [(kept(found.names[row]), p) for row, p in result.most_atypical]
+    title = f"{kept(images)} beside {ordinary.name}"
     if picture is not None:
-        drift_picture.draw(null, result, f"{kept(images)} beside {bundle.name}", picture)
+        drift_picture.draw(ordinary.null, result, title, picture)
+    if html is not None:
+        pictures: list[bytes | None] = [None] * len(strangest)
+        if thumbnails and ordinary.preprocessing is not None:
+            shown = [files[row] for row, _ in result.most_atypical]
+            pictures = thumbnails_of(shown, ordinary.preprocessing)
+        entries = [(*one, thumb) for one, thumb in zip(strangest, pictures, strict=True)]
+        drift_page.write(html, [drift_page.of_images(ordinary.null, result, title, entries)])
     if as_json:
-        told = {"bundle": bundle.name, "images_from": images, **result.to_json()}
+        told = {ordinary.kind: ordinary.name, "images_from": images, **result.to_json()}
         print(json.dumps({**told, "most_atypical": [{"image": n, "p": p} for n, p in strangest]}))
     else:
-        show(result, null, f"{marked(images)} beside {marked(bundle.name)}", Console())
+        show(result, ordinary.null, f"{marked(images)} beside {marked(ordinary.name)}", Console())
         if result.drift:
             lines = [f"  {p:.4f}  {marked(name)}" for name, p in strangest]
             Console().print("Most atypical (p-value, image):\n" + "\n".join(lines), highlight=False)
-        if picture is not None:
-            Console().print(f"[green]Wrote[/] {marked(picture)}", highlight=False)
+        for written in filter(None, (picture, html)):
+            Console().print(f"[green]Wrote[/] {marked(written)}", highlight=False)
     if result.drift:
         raise typer.Exit(DRIFTED)
 
 
-def embedded(data: str, url: str) -> Saved:
-    """Projections of the images of a folder, manifest, ..., by a running endpoint; bad ones are told."""
+def check(
+    beside: str,
+    images: str | None,
+    *,
+    html: Path | None,
+    thumbnails: bool,
+    picture: Path | None,
+    key_file: Path | None,
+) -> None:
+    """Refuse what does not go together, before any work."""
+    if thumbnails and html is None:
+        raise ConfigError("--thumbnails are of the page: --html FILE")
+    if drift_live.is_web(beside):
+        if images is not None or picture is not None or thumbnails:
+            raise ConfigError(
+                f"{beside} is asked how its own images compare; it keeps none, so images, --thumbnails and "
+                "--picture belong to a bundle: jepack drift BUNDLE IMAGES. --html writes a page"
+            )
+    elif images is None:
+        raise ConfigError(
+            f"{beside} beside what? Name images or an .npz of `jepack embed` too. A gateway is asked by its "
+            "address alone: jepack drift http://127.0.0.1:8080"
+        )
+    elif key_file is not None:
+        raise ConfigError("--key-file is for a gateway, asked as http://host:port")
+    elif thumbnails and (beside.endswith(".npz") or images.endswith(".npz")):
+        raise ConfigError(
+            "--thumbnails needs the images themselves, as the bundle's encoder sees them, and an .npz holds "
+            "none: jepack drift BUNDLE FOLDER"
+        )
+    for file in filter(None, (picture, html)):
+        check_writable(file)
+
+
+def ask_gateway(address: str, key_file: Path | None, html: Path | None, as_json: bool) -> int:
+    """Show what a gateway tells; the exit code."""
+    versions = drift_live.ask(address, key_file)
+    if html is not None:
+        drift_page.write(html, [drift_page.of_gateway(told) for told in versions])
+    if as_json:
+        print(json.dumps({"object": "list", "data": versions}))
+    else:
+        for told in versions:
+            drift_live.show(told, Console())
+        if html is not None:
+            Console().print(f"[green]Wrote[/] {marked(html)}", highlight=False)
+    return drift_live.exit_code(versions)
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """What images are compared with."""
+
+    kind: str  # "bundle" or "ordinary_from"
+    name: str
+    null: Null
+    fingerprint: str  # of the projection
+    mend: str  # how to embed images in its space
+    preprocessing: Preprocessing | None = None
+
+    @classmethod
+    def of(cls, place: str) -> Ordinary:
+        """A bundle's null, or one of the projections of an .npz. Raises ArtifactError, DataError."""
+        if place.endswith(".npz"):
+            found = read_saved(Path(place), "projection")
+            try:
+                null = fit_null(found.vectors)
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from error
+            mend = f"Embed both with one bundle: jepack embed IMAGES --out {place}"
+            return cls("ordinary_from", place, null, found.fingerprint, mend)
+        bundle = bundles.load(place)
+        held = bundle.null()
+        if held is None:
+            raise ArtifactError(
+                f"{place}: holds no {bundles.NULL}, which 64 or more held-out images give. Make it: "
+                f"jepack export {place} --data IMAGES"
+            )
+        mend = (
+            f"Embed the images with this bundle: jepack serve {place}, then "
+            "jepack embed IMAGES --out FILE.npz"
+        )
+        wanted = bundle.fingerprints["projection"]
+        return cls("bundle", bundle.name, held, wanted, mend, bundle.preprocessing)
+
+
+def given(images: str, url: str) -> tuple[Saved, list[ImageFile]]:
+    """Projections, and the images they are of where those are at hand."""
+    if images.endswith(".npz"):
+        return read_saved(Path(images), "projection"), []
+    return embedded(images, url)
+
+
+def thumbnails_of(files: Sequence[ImageFile], preprocessing: Preprocessing) -> list[bytes | None]:
+    """None for an image that is not there any more."""
+
+    def one(file: ImageFile) -> bytes | None:
+        try:
+            return drift_page.thumbnail(file, preprocessing)
+        except DataError:
+            return None
+
+    return [one(file) for file in files]
+
+
+def embedded(data: str, url: str) -> tuple[Saved, list[ImageFile]]:
+    """The images of a folder, manifest, ..., by a running endpoint; bad ones are told and left out."""
     source, notes = Source.of(data), list[str]()
     files = find_images(source, parts=True, notes=notes)
     console = Console(stderr=True)
@@ -110,15 +239,14 @@ def embedded(data: str, url: str) -> Saved:
         )
     good = [file for file, fine in zip(files, found.good, strict=True) if fine]
     names = [file.name_below(source.base) for file in good]
-    return Saved(names, found.projection[found.good], found.fingerprints["projection"])
+    return Saved(names, found.projection[found.good], found.fingerprints["projection"]), good
 
 
-def refuse_other_space(bundle: Bundle, found: Saved, source: str) -> None:
-    wanted = bundle.fingerprints["projection"]
-    if found.fingerprint != wanted:
+def refuse_other_space(ordinary: Ordinary, found: Saved, source: str) -> None:
+    if found.fingerprint != ordinary.fingerprint:
         raise ArtifactError(
-            f"{source}: projections of {found.fingerprint}, the bundle's are {wanted}. Embed the images "
-            f"with this bundle: jepack serve {bundle.folder}, then jepack embed IMAGES --out FILE.npz"
+            f"{source}: projections of {found.fingerprint}, those of {ordinary.name} are "
+            f"{ordinary.fingerprint}. {ordinary.mend}"
         )
 
 
@@ -139,7 +267,6 @@ def show(result: Comparison, null: Null, title: str, console: Console) -> None:
     console.print(
         f"{result.images:,} images: mean shifted by {result.mean_shift:.2f} standard deviations, "
         f"{result.scale:.2f} times the variance, {result.atypical:.1%} atypical ({ATYPICAL:.0%} of ordinary "
-        "ones). The null rests on "
-        f"{null.images[0]:,} and {null.images[1]:,} held-out images.",
+        f"ones). The null rests on {null.held_out:,} held-out images.",
         highlight=False,
     )

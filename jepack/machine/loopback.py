@@ -6,6 +6,7 @@ import ipaddress
 import os
 import random
 import socket
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,12 +79,28 @@ def without_proxies() -> Iterator[None]:
         os.environ.update(taken)
 
 
-def open_url(url: str, timeout_s: float) -> Any:
-    """urllib's answer to `url`, a context manager; asked without a proxy on this machine."""
-    if is_loopback(url):
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        return direct.open(url, timeout=timeout_s)
-    return urllib.request.urlopen(url, timeout=timeout_s)
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is told as the error it is."""
+
+    def redirect_request(self, *told: Any) -> None:
+        return None
+
+
+def open_url(
+    url: str, timeout_s: float, headers: dict[str, str] | None = None, ca_file: str | None = None
+) -> Any:
+    """urllib's answer to `url`, a context manager; asked without a proxy on this machine.
+
+    With `headers` no redirect is followed: a key in them is for this address alone. `ca_file` (PEM) is
+    who is trusted instead of the system's authorities. Raises OSError.
+    """
+    handlers: list[Any] = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    handlers += [NoRedirect()] if headers else []
+    if ca_file:
+        context = ssl.create_default_context(cafile=ca_file)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    request = urllib.request.Request(url, headers=headers or {})
+    return urllib.request.build_opener(*handlers).open(request, timeout=timeout_s)
 
 
 def check_port(port: int, option: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits, Queue
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
 from serving.gateway.options import model_names, truth
-from serving.gateway.watching import Watch
+from serving.gateway.watching import Watch, Watches
 
 # path: (how its requests are read, how they are answered)
 DIALECTS: dict[str, tuple[parse.Dialect, answers.Writer]] = {
@@ -47,6 +47,7 @@ class Place:
     metrics: Metrics
     health: Health
     watch: Watch
+    watches: Watches
 
     async def answer(
         self, request: Request, dialect: parse.Dialect, writer: answers.Writer
@@ -120,15 +121,16 @@ def build(
     limits: Limits | None = None,
     keys: Keys | None = None,
     only_here: bool = True,
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
 ) -> tuple[ASGIApp, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
-    from elsewhere; for a gateway on loopback without keys. `watch`: of the engine's own endpoint."""
+    from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint."""
     limits = limits or Limits()
-    queue, watch = Queue(limits), watch or Watch(engine.endpoint)
+    queue, every = Queue(limits), Watches(watches)
+    watch = every.of(engine.endpoint)
     metrics = Metrics(engine.endpoint, queue)
-    metrics.registry.register(watch)
-    place = Place(engine, limits, queue, metrics, Health(engine), watch)
+    metrics.registry.register(every)
+    place = Place(engine, limits, queue, metrics, Health(engine), watch, every)
     # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
     app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
     for path, (dialect, writer) in DIALECTS.items():
@@ -195,7 +197,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
 
     async def drift(request: Request) -> dict[str, Any]:
         history = truth(request.query_params, "history")
-        return {"object": "list", "data": [await asyncio.to_thread(place.watch.told, history)]}
+        return {"object": "list", "data": await asyncio.to_thread(place.watches.told, history)}
 
     for root in ("", "/v1", "/openai/v1"):
         app.add_api_route(f"{root}/models", models, include_in_schema=root == "/v1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,22 +71,22 @@ class Door:
         engine: Engine,
         stack: ExitStack,
         limits: Limits | None = None,
-        watch: Watch | None = None,
+        watches: Sequence[Watch] = (),
     ) -> Gateway:
         """A running gateway, stopped before what the stack holds already."""
-        gateway = self._gateway(engine, self.port, limits, watch)
+        gateway = self._gateway(engine, self.port, limits, watches)
         try:
             gateway.start()
         except ServerError:
             if self.chosen:
                 raise
-            gateway = self._gateway(engine, 0, limits, watch).start()
+            gateway = self._gateway(engine, 0, limits, watches).start()
         stack.callback(log_to(log_file(gateway.port)).close)
         stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
 
     def _gateway(
-        self, engine: Engine, port: int, limits: Limits | None, watch: Watch | None
+        self, engine: Engine, port: int, limits: Limits | None, watches: Sequence[Watch]
     ) -> Gateway:
         return Gateway(
             engine,
@@ -94,7 +95,7 @@ class Door:
             keys=self.keys,
             limits=limits,
             certificate=self.certificate,
-            watch=watch,
+            watches=watches,
         )
 
 
@@ -102,23 +103,30 @@ class Door:
 class Watching:
     """What the gateway is to watch by, and how often it may be wrong."""
 
-    null: Null | None  # the bundle's; None where it has none
+    nulls: dict[str, Null]  # fingerprint of a projection: its bundle's null, where it has one
     images_per_false_alarm: float | None  # None: nothing is watched
 
     @classmethod
-    def of(cls, bundle: Bundle, images_per_false_alarm: float | None, no_watch: bool) -> Watching:
+    def of(
+        cls, bundles: Sequence[Bundle], images_per_false_alarm: float | None, no_watch: bool
+    ) -> Watching:
         """From the options as they were given. Raises ConfigError."""
         if no_watch and images_per_false_alarm is not None:
             raise ConfigError("--no-watch leaves nothing for --images-per-false-alarm")
         rate = None if no_watch else images_per_false_alarm or IMAGES_PER_FALSE_ALARM
-        return cls(bundle.null(), rate)
+        found = {one.fingerprints["projection"]: one.null() for one in bundles}
+        return cls({name: null for name, null in found.items() if null is not None}, rate)
 
-    def notes(self) -> list[str]:
-        lost = self.null is None and self.images_per_false_alarm is not None
-        return [f"drift is not watched: {NO_NULL}"] if lost else []
+    def notes(self, bundles: Sequence[Bundle]) -> list[str]:
+        """What a user must know before it is missed."""
+        if self.images_per_false_alarm is None:
+            return []
+        lost = [one for one in bundles if one.fingerprints["projection"] not in self.nulls]
+        return [f"{one.name}: drift is not watched, {NO_NULL}" for one in lost]
 
     def by(self, engine: Engine) -> Watch:
-        return Watch(engine.endpoint, self.null, images_per_false_alarm=self.images_per_false_alarm)
+        null = self.nulls.get(engine.endpoint.fingerprints["projection"])
+        return Watch(engine.endpoint, null, images_per_false_alarm=self.images_per_false_alarm)
 
 
 def place_of(http: str) -> tuple[str, int]:

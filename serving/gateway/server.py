@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +47,7 @@ class Gateway:
         keys: Keys | None = None,
         limits: Limits | None = None,
         certificate: tuple[Path, Path] | None = None,
-        watch: Watch | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         here = is_loopback(host)
         if not here and keys is None:
@@ -57,7 +58,7 @@ class Gateway:
         self.limits = limits or Limits()
         self.host, self.port, self.certificate = host, port, certificate
         app, self._place = build(
-            engine, limits=self.limits, keys=keys, only_here=here and keys is None, watch=watch
+            engine, limits=self.limits, keys=keys, only_here=here and keys is None, watches=watches
         )
         self._config = uvicorn.Config(
             app,
@@ -97,7 +98,7 @@ class Gateway:
     def start(self) -> Gateway:
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
-        self._place.watch.start()
+        self._place.watches.start()
         server = uvicorn.Server(self._config)
         failure: list[BaseException] = []
 
@@ -133,7 +134,7 @@ class Gateway:
             self._thread.join(DRAIN_S + 5)
             self._thread = None
         self._place.queue.close()
-        self._place.watch.close()
+        self._place.watches.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

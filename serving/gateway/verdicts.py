@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -49,9 +48,11 @@ class History:
 
 
 def families(found: Iterable[Sample]) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-    """Samples as prometheus_client takes them; those of one name stand together."""
-    for name, same in groupby(found, lambda one: one.name):
-        first, *others = same
+    """Samples as prometheus_client takes them: those of one name together."""
+    by_name: dict[str, list[Sample]] = {}
+    for one in found:
+        by_name.setdefault(one.name, []).append(one)
+    for name, (first, *others) in by_name.items():
         kind = CounterMetricFamily if first.kind == "counter" else GaugeMetricFamily
         made = kind(name, first.help, labels=list(first.labels))
         for one in (first, *others):
@@ -96,4 +97,5 @@ def verdict_of(report: DriftReport, since: str) -> str:
         f"Their mean is shifted by {worst.mean_shift:.2f} standard deviations, their variance is "
         f"{worst.scale:.2f} times the ordinary one, {worst.atypical:.0%} are atypical "
         f"({ATYPICAL:.0%} of ordinary ones)"
+        + (f". They look {worst.likeliest}" if worst.likeliest else "")
     )

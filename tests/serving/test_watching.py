@@ -1,4 +1,4 @@
-"""The gateway tells how ordinary each image is, and whether what it embeds still looks like its bundle's images."""
+"""The gateway tells how ordinary each image is, and whether images still look like the bundle's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jepack.errors import ConfigError
 from jepack.measures import Null, fit_null
 from serving.gateway import Gateway, TritonEngine, Watch
 from serving.gateway.verdicts import POINTS
-from serving.gateway.watching import HELD
+from serving.gateway.watching import HELD, Watches
 
 FITTED, ASKED = 320, 160  # digits that make the null, digits that come after it
 
@@ -64,7 +64,7 @@ def inverted(ordinary: list[bytes]) -> list[bytes]:
 def door(engine: Any, null: Null | None, **options: Any) -> Iterator[httpx.Client]:
     watch = Watch(engine.endpoint, null, **options)
     with (
-        Gateway(engine, port=0, watch=watch) as one,
+        Gateway(engine, port=0, watches=[watch]) as one,
         httpx.Client(base_url=one.url, trust_env=False, timeout=60) as http,
     ):
         yield http
@@ -381,6 +381,17 @@ def test_the_history_keeps_the_peaks_in_a_bounded_number_of_points(plain: Null) 
     assert first[0] >= round(peak, 3)
     assert first[-1] is None  # 4,096 images were not there yet
     json.dumps(history, allow_nan=False)
+
+
+def test_every_model_version_has_its_own_watch(plain: Null) -> None:
+    one, two = (replace(endpoint(), fingerprints={"projection": name}) for name in "ab")
+    watches = Watches([Watch(one, plain)])
+    assert watches.of(one) is watches.every[0]
+    assert watches.of(two).null is None  # nothing is known of it
+    watches.of(one).see(normal(64))
+    assert [told["state"] for told in watches.told()] == ["calm", "unknown"]
+    [family] = [found for found in watches.collect() if found.name == "jepack_drift_watching"]
+    assert [(s.labels["fingerprint"], s.value) for s in family.samples] == [("a", 1), ("b", 0)]
 
 
 def test_a_null_of_another_projection_is_refused(plain: Null) -> None:

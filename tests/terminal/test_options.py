@@ -26,10 +26,11 @@ NUMBERS = dict.fromkeys(COMMANDS, 0) | {
     "quickstart": 3, "inspect": 4, "views": 5, "probe": 4, "import": 4, "isotropy": 1, "export": 1,
     "serve": 6, "embed": 5, "index": 2, "search": 1, "app": 1, "cache": 1, "drift": 1,
 }  # fmt: skip
-WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only")
+WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only", "html")
 FILES = {
     ("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
-    ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("serve", "log_file"): "",
+    ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("drift", "html"): ".html",
+    ("serve", "log_file"): "",
 }  # fmt: skip
 FOLDERS = {
     ("train", "out"), ("sweep", "out"), ("import", "out"), ("pull", "out"), ("index", "out"),
