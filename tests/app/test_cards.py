@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pixel_embedder import NobodyThere
+from PIL import Image
+from pixel_embedder import FINGERPRINT, NobodyThere, PixelEmbedder
 
 from app import cards, place
 from app.engine import at_endpoint, in_process, state_of
+from app.indexing import from_embedder, write_index
 from app.library import Library
 from app.quality import of_encoder
-from app.store import Row
+from app.store import IndexInfo, Row
 from app.tabs.search.pieces import percent
 from app.thumbnail import size_of, webp
 from jepack.bundle import Bundle
 from jepack.decoding import Preprocessing, crop, elongation, seen_box
+from jepack.sources import find_images
 
 
 def picture(height: int, width: int) -> Row:
@@ -59,6 +62,23 @@ def test_elongated_images_are_told_with_their_share() -> None:
     assert elongation([(100, 149)] * 10) is None
     assert elongation([(100, 300)] + [(100, 100)] * 200) is None
     assert elongation([]) is None
+
+
+@pytest.mark.parametrize(("mode", "told"), [("center", True), ("border", False)])
+def test_an_index_of_strips_tells_what_its_encoder_misses(
+    tmp_path: Path, mode: str, told: bool
+) -> None:
+    for number in range(4):
+        Image.new("L", (160, 40), 60 * number).save(tmp_path / f"{number}.png")
+    info = IndexInfo(
+        name="strips", output="embedding", dimension=64, fingerprint=FINGERPRINT,
+        data=str(tmp_path), crop_mode=mode,
+    )  # fmt: skip
+    parts = from_embedder(find_images(tmp_path), "embedding", PixelEmbedder(), {})
+    found = write_index(tmp_path / "index", info, parts, {}).elongated
+    assert (found is not None) == told
+    if found is not None:
+        assert "4 of 4 images (100%) are elongated" in found
 
 
 def test_forty_labels_have_forty_marks() -> None:
