@@ -25,9 +25,15 @@ class Belonging:
 
 
 def judge(
-    scale: Scale | None, hits: Sequence[Hit], atypicality: float | None, *, new: bool
+    scale: Scale | None,
+    hits: Sequence[Hit],
+    atypicality: float | None,
+    *,
+    new: bool,
+    cropped: bool = False,
 ) -> Belonging:
-    """`new`: an image from outside; else one of the index, whose hits are the others.
+    """`new`: an image from outside; else one of the index, whose hits are the others. `cropped`: the encoder
+    sees a part of it alone.
 
     An image is strange when its nearest distance or its projection is so at 1 %. Of ordinary images that
     is said of about one in a hundred by either.
@@ -48,7 +54,8 @@ def judge(
         return Belonging("strange", STRANGE_TO_ENCODER, reasons, rarity, atypicality)
     if rarity <= FAR:
         return Belonging("far", "Only distant likenesses", reasons, rarity, atypicality)
-    headline = "A copy is here" if nearest <= COPY else "Looks like what is here"
+    copy = "The part that the encoder sees is here" if cropped else "A copy is here"
+    headline = copy if nearest <= COPY else "Looks like what is here"
     return Belonging("usual", headline, reasons, rarity, atypicality)
 
 
@@ -71,4 +78,4 @@ def at_distance(scale: Scale, nearest: float) -> str:
 def under_null(p: float) -> str:
     """The p-value with its meaning."""
     share = f"{100 * p:.0f} in 100" if p >= 0.015 else "1 in 100 or fewer"
-    return f"Of ordinary images {share} are as strange to the encoder (p = {p:.2g})."
+    return f"Of ordinary images {share} are as strange to the encoder (p = {p:.2g})."

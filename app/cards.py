@@ -23,6 +23,7 @@ LABEL_COLOURS = (
     "#7a6a9b",
     "#6b7f5e",
 )
+MOST_UNSEEN = 0.05  # share of a picture that may be cut off without a word
 GOLDEN = 0.381966  # of a turn
 SHAPES = 5  # jp-shape-0 to 4 of page.css
 # For gr.HTML(js_on_load=...): a click on what has a data-id is told as its component's `click`, with `id`.
@@ -55,7 +56,7 @@ def picture(row: Row, seen: Seen = WHOLE) -> str:
     name = f"{file_name(row)}, {row.label}" if row.label else file_name(row)
     height, width = size_of(row.thumbnail)
     box = ""
-    if unseen(row, seen) > 0.05:
+    if unseen(row, seen) > MOST_UNSEEN:
         top, left, tall, wide = (100 * share for share in seen_box(height, width, *seen))
         inset = f"{top:.2f}% {100 - left - wide:.2f}% {100 - top - tall:.2f}% {left:.2f}%"
         box = f'<i class="jp-seen" style="inset:{inset}"></i>'

@@ -115,6 +115,8 @@ def test_new_digits_belong_and_a_copy_is_told(digits_index: Path, scale: Scale) 
     copy = find_images(Path(open_index(digits_index).info.data))[0].path.read_bytes()
     hits = by_image(open_index(digits_index), copy, PixelEmbedder(), 5).hits
     assert judge(scale, hits, None, new=True).headline == "A copy is here"
+    told = judge(scale, hits, None, new=True, cropped=True).headline
+    assert told == "The part that the encoder sees is here"
 
 
 def test_a_strange_projection_alone_is_reason_enough(scale: Scale, digits_index: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_strange_projection_alone_is_reason_enough(scale: Scale, digits_index:
     assert judge(scale, hits, 0.5, new=True).kind == "usual"
     found = judge(scale, hits, 0.002, new=True)
     assert found.kind == "strange"
-    assert "p = 0.002" in " ".join(found.reasons)
+    assert "p\u00a0=\u00a00.002" in " ".join(found.reasons)
 
 
 def test_an_older_index_is_measured_when_it_is_opened_and_keeps_it(

@@ -117,7 +117,8 @@ class Answers:
             return "", note_of(error, "The search"), None
         scale, seen, colours = self.desk.library.scale, self.desk.seen, self.desk.colours
         summary = pieces.agreement(hits, query.row.label)
-        belonging = judge(scale, hits, query.atypicality, new=not query.stored)
+        cropped = cards.unseen(query.row, seen) > cards.MOST_UNSEEN
+        belonging = judge(scale, hits, query.atypicality, new=not query.stored, cropped=cropped)
         strip = pieces.query(query.row, seen, colours, summary, belonging)
         return strip, pieces.neighbours(hits, scale, seen, colours), query
 

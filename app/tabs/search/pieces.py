@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from app.belonging import Belonging
-from app.cards import Seen, file_name, label_chip, picture, safe, unseen
+from app.cards import MOST_UNSEEN, Seen, file_name, label_chip, picture, safe, unseen
 from app.scale import Scale
 from app.store import Hit, Row
 
@@ -25,7 +25,7 @@ def query(row: Row, seen: Seen, colours: dict[str, str], summary: str, belonging
     """The image that asks, whole, and how much it belongs."""
     hidden = unseen(row, seen)
     crop = ""
-    if hidden > 0.05:
+    if hidden > MOST_UNSEEN:
         crop = f'<p class="jp-cropped">The encoder sees the bright part alone: {1 - hidden:.0%} of it.</p>'
     return (
         f'<div class="jp-query"><div class="jp-frame">{picture(row, seen)}</div><div class="jp-about">'
@@ -79,10 +79,10 @@ def legend(scale: Scale | None) -> str:
     """What the bars of this index mean; they are the same for every query."""
     if scale is None:
         return ""
-    marks = [(1.0, "the same image"), (0.75, "as near as the nearest images here usually are")]
+    marks = [(1.0, "the same image"), (0.75, "as near as the nearest usually are")]
     if scale.same is not None:
         marks.append((scale.fill(scale.same), "about as alike as two images of one label"))
-    marks.append((0.25, "as unlike as two images taken at random"))
+    marks.append((0.25, "as unlike as two at random"))
     items = "".join(
         f"<li>{bar(fill)}<span>{text}</span></li>"
         for fill, text in sorted(marks, key=lambda mark: -mark[0])
