@@ -13,6 +13,7 @@ from app import indexing
 from app.engine import Engine
 from app.indexing import Indexed, Origin
 from app.store import IndexInfo
+from jepack.bundle import Bundle
 from jepack.names import kept
 from jepack.sources import ImageFile, Source
 from jepack.terminal import bar as progress_bar
@@ -50,12 +51,18 @@ def build(out: Path, plan: Plan, given: Engine | Path, console: Console) -> tupl
             origin = indexing.of_embedder(
                 embedder, given.place, plan.output, plan.images, skipped, advance
             )
-            return written(out, plan, origin, skipped), origin
+            return written(out, plan, origin, skipped, given.bundle), origin
         finally:
             embedder.close()
 
 
-def written(out: Path, plan: Plan, origin: Origin, skipped: dict[ImageFile, str]) -> Indexed:
+def written(
+    out: Path,
+    plan: Plan,
+    origin: Origin,
+    skipped: dict[ImageFile, str],
+    bundle: Bundle | None = None,
+) -> Indexed:
     info = IndexInfo(
         name=plan.name or name_of(plan.named),
         output=origin.output,
@@ -63,8 +70,11 @@ def written(out: Path, plan: Plan, origin: Origin, skipped: dict[ImageFile, str]
         fingerprint=origin.fingerprint,
         data=str(plan.named.base),
         bundle=origin.bundle,
+        bundle_folder=None if bundle is None else str(bundle.folder.absolute()),
         data_license=plan.data_license,
         asked=plan.digest(),
+        crop_pct=origin.crop_pct,
+        crop_mode=origin.crop_mode,
     )
     return indexing.write_index(out, info, origin.parts, skipped, origin.window)
 

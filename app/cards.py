@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import html
-import math
-import zlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from app.store import Hit, IndexInfo, Row
+from app.store import IndexInfo, Row
+from app.thumbnail import size_of
+from jepack.decoding import seen_box
 
 # Okabe and Ito's colours without yellow and black: told apart by most colour-blind eyes.
 LABEL_COLOURS = (
@@ -22,6 +23,9 @@ LABEL_COLOURS = (
     "#7a6a9b",
     "#6b7f5e",
 )
+MOST_UNSEEN = 0.05  # share of a picture that may be cut off without a word
+GOLDEN = 0.381966  # of a turn
+SHAPES = 5  # jp-shape-0 to 4 of page.css
 # For gr.HTML(js_on_load=...): a click on what has a data-id is told as its component's `click`, with `id`.
 # One listener on the component outlives every redraw inside it.
 ON_CLICK = """
@@ -30,6 +34,9 @@ element.addEventListener('click', event => {
   if (one) trigger('click', {id: one.dataset.id});
 });
 """
+
+Seen = tuple[float, str]  # crop_pct and crop_mode of the encoder, see Preprocessing
+WHOLE: Seen = (1.0, "squash")
 
 
 def safe(text: str) -> str:
@@ -40,11 +47,30 @@ def safe(text: str) -> str:
     return escaped
 
 
-def picture(row: Row) -> str:
-    """The thumbnail inside the page itself: the server hands out no files."""
+def picture(row: Row, seen: Seen = WHOLE) -> str:
+    """The thumbnail inside the page itself, whole, in the middle of a square frame.
+
+    What an encoder that crops does not see of it is dimmed.
+    """
     data = base64.b64encode(row.thumbnail).decode()
     name = f"{file_name(row)}, {row.label}" if row.label else file_name(row)
-    return f'<img src="data:image/webp;base64,{data}" alt="{safe(name)}" draggable="false">'
+    height, width = size_of(row.thumbnail)
+    box = ""
+    if unseen(row, seen) > MOST_UNSEEN:
+        top, left, tall, wide = (100 * share for share in seen_box(height, width, *seen))
+        inset = f"{top:.2f}% {100 - left - wide:.2f}% {100 - top - tall:.2f}% {left:.2f}%"
+        box = f'<i class="jp-seen" style="inset:{inset}"></i>'
+    across = 100 * min(1.0, width / height)
+    return (
+        f'<span class="jp-whole" style="width:{across:.2f}%;aspect-ratio:{width}/{height}">'
+        f'<img src="data:image/webp;base64,{data}" alt="{safe(name)}" draggable="false">{box}</span>'
+    )
+
+
+def unseen(row: Row, seen: Seen) -> float:
+    """The share of a picture that its encoder does not see, 0..1."""
+    _, _, tall, wide = seen_box(*size_of(row.thumbnail), *seen)
+    return 1 - tall * wide
 
 
 def file_name(row: Row) -> str:
@@ -52,18 +78,23 @@ def file_name(row: Row) -> str:
 
 
 def label_chip(label: str | None, colours: dict[str, str]) -> str:
+    """The label with its mark: a colour of its own, and one of five shapes for those who see few colours."""
     if label is None:
         return ""
+    at = list(colours).index(label) if label in colours else 0
+    shape = f"jp-shape-{at // len(LABEL_COLOURS) % SHAPES}"
     colour = colours.get(label, "#8a857b")
-    return f'<span class="jp-label"><i style="background:{colour}"></i>{safe(label)}</span>'
+    return f'<span class="jp-label"><i class="{shape}" style="background:{colour}"></i>{safe(label)}</span>'
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
-    """A colour per label, steady for the first eight; further labels share them by their name."""
-    return {
-        label: LABEL_COLOURS[at if at < len(LABEL_COLOURS) else zlib.crc32(label.encode()) % 8]
-        for at, label in enumerate(labels)
-    }
+    """A colour per label, all different: LABEL_COLOURS first, then hues a golden angle apart."""
+    found = dict(zip(labels, LABEL_COLOURS, strict=False))
+    for at, label in enumerate(labels[len(LABEL_COLOURS) :]):
+        lightness = (0.40, 0.55, 0.68)[at % 3]
+        red, green, blue = colorsys.hls_to_rgb(at * GOLDEN % 1, lightness, 0.55)
+        found[label] = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+    return found
 
 
 def header(info: IndexInfo, count: int) -> str:
@@ -83,13 +114,21 @@ def header(info: IndexInfo, count: int) -> str:
     )
 
 
-def status(kind: str, headline: str, detail: str = "") -> str:
-    """`kind` is ready, other (another encoder) or down."""
+def status(kind: str, headline: str, detail: str = "", remedy: str = "") -> str:
+    """`kind` is asking, ready, other (another encoder) or down; `remedy` is a command to copy."""
     more = f'<span class="jp-detail">{safe(detail)}</span>' if detail else ""
+    if remedy:
+        more += f"<code>{safe(remedy)}</code>"
     return (
-        f'<div class="jp-status jp-{kind}" role="status" title="{safe(detail)}">'
-        f"<i></i><b>{safe(headline)}</b>{more}</div>"
+        f'<div class="jp-status jp-{kind}" role="status"><i></i><b>{safe(headline)}</b>{more}</div>'
     )
+
+
+def quality(sentences: Sequence[str], working: str = "") -> str:
+    """What is known of the encoder, below the header; `working`: what is still being measured."""
+    items = "".join(f"<li>{safe(one)}</li>" for one in sentences)
+    busy = f'<li class="jp-working" role="status">{safe(working)}</li>' if working else ""
+    return f'<ul class="jp-quality" aria-label="How good the encoder is">{items}{busy}</ul>'
 
 
 def chosen(count: int, said: str) -> str:
@@ -101,70 +140,17 @@ def chosen(count: int, said: str) -> str:
     )
 
 
-def browse(rows: Sequence[Row]) -> str:
+def browse(rows: Sequence[Row], seen: Seen = WHOLE) -> str:
     if not rows:
         return '<p class="jp-empty">No images here.</p>'
     buttons = "".join(
         f'<button type="button" class="jp-thumb" data-id="{safe(row.id)}" '
-        f'title="{safe(row.id)}">{picture(row)}</button>'
+        f'title="{safe(row.id)}">{picture(row, seen)}</button>'
         for row in rows
     )
     return f'<div class="jp-browse">{buttons}</div>'
 
 
-def query(name: str, image: str, label: str, summary: str) -> str:
-    return (
-        f'<div class="jp-query"><div class="jp-frame">{image}</div><div class="jp-about">'
-        f'<span class="jp-over">Query</span><strong>{safe(name)}</strong>{label}'
-        f"<p>{summary}</p></div></div>"
-    )
-
-
 def note(text: str, kind: str = "error") -> str:
     """A message in the place of the results; read aloud by screen readers."""
     return f'<div class="jp-note jp-{kind}" role="alert">{safe(text)}</div>'
-
-
-def welcome() -> str:
-    return (
-        '<div class="jp-welcome"><b>Choose an image on the left, or drop one of your own.</b>'
-        "<span>Its nearest neighbours in the encoder's space appear here. "
-        "Click a neighbour to travel on from it.</span></div>"
-    )
-
-
-def neighbours(hits: Sequence[Hit], query_id: str | None, colours: dict[str, str]) -> str:
-    """Cards, nearest first; the bar under each is its distance on a scale that all of them share."""
-    places = decimals(hits)
-    farthest = max((hit.distance for hit in hits), default=0.0) or 1.0
-    cards = []
-    rank = 0
-    for hit in hits:
-        own = hit.row.id == query_id
-        rank += not own
-        distance = f"{hit.distance:.{places}f}" if hit.distance else "0"
-        cards.append(
-            f'<button type="button" class="jp-card{" jp-own" if own else ""}" '
-            f'data-id="{safe(hit.row.id)}" title="{safe(hit.row.id)}">'
-            f'<span class="jp-frame">{picture(hit.row)}<em>{"query" if own else rank}</em></span>'
-            f'<span class="jp-bar"><i style="width:{100 * hit.distance / farthest:.1f}%"></i></span>'
-            f'<span class="jp-caption"><b data-distance="{hit.distance:.9g}">{distance}</b>'
-            f"{label_chip(hit.row.label, colours)}</span></button>"
-        )
-    return f'<div class="jp-cards">{"".join(cards)}</div>'
-
-
-def agreement(hits: Sequence[Hit], query_id: str | None, label: str | None) -> str:
-    """How many of the other neighbours share the query's label, in words."""
-    others = [hit for hit in hits if hit.row.id != query_id]
-    if label is None or not others:
-        return f"{len(others)} nearest of the index, by cosine distance."
-    same = sum(hit.row.label == label for hit in others)
-    amount = {0: "None", len(others): "All"}.get(same, str(same))
-    return f"{amount} of its {len(others)} neighbours share the label “{safe(label)}”."
-
-
-def decimals(hits: Sequence[Hit]) -> int:
-    """Digits after the point that tell the smallest distance, between 3 and 6."""
-    smallest = min((hit.distance for hit in hits if hit.distance > 1e-6), default=1.0)
-    return max(3, min(6, 1 - math.floor(math.log10(smallest))))

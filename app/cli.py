@@ -6,8 +6,9 @@ import json
 import signal
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,7 @@ from jepack.sources import Source, find_images
 from jepack.terminal import SIDE, options
 
 if TYPE_CHECKING:
+    from app.belonging import Belonging
     from app.indexing import Indexed, Origin
 
 UrlOption = Annotated[
@@ -116,6 +118,8 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float) -> No
             highlight=False,
             soft_wrap=True,
         )  # fmt: skip
+    if done.elongated:
+        console.print(f"[yellow]note:[/] {done.elongated}", highlight=False, soft_wrap=True)
     if done.skipped:
         console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
         reasons = marked_lines(listed(done.skipped.items(), 5))
@@ -137,6 +141,8 @@ def search(
 
     Example: jepack search runs/photos/index new.jpg --k 5
     """
+    from app import scale as scales
+    from app.belonging import judge
     from app.engine import check_same_space, engine_for
     from app.lance import open_index
     from app.search import by_id, by_image
@@ -146,23 +152,32 @@ def search(
         engine = engine_for(url, bundle)
         check_same_space(engine, store.info, folder)
         with closing(engine.connect()) as embedder:
-            _, hits = by_image(store, Path(image), embedder, k)
+            answer = by_image(store, Path(image), embedder, k)
+        hits, atypicality = answer.hits, engine.atypicality(answer.projection)
     elif (found := stored_id(store, image)) is not None:
-        _, hits = by_id(store, found, k)
+        hits, atypicality = by_id(store, found, k)[1], None
     else:
         raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
+    scale = scales.read(folder, store.count())
+    belonging = judge(scale, hits, atypicality, new=Path(image).is_file())
     rows = [
         {
             "rank": rank,
             "distance": round(hit.distance, 8),
+            "nearer_than_pairs": scale and round(scale.nearer_than(hit.distance), 4),
             "label": hit.row.label,
             "path": str(Path(store.info.data) / original(hit.row.id)),
         }
         for rank, hit in enumerate(hits, start=1)
     ]
     if as_json:
-        print(json.dumps({"query": image, "index": str(folder), "neighbours": rows}))
+        told = {"query": image, "index": str(folder), "belonging": asdict(belonging)}
+        print(json.dumps({**told, "neighbours": rows}))
         return
+    show_neighbours(image, rows, belonging)
+
+
+def show_neighbours(image: str, rows: list[dict[str, Any]], belonging: Belonging) -> None:
     table = Table("rank", "distance", "label", "path", title=f"Nearest to {marked(image)}")
     for row in rows:
         table.add_row(
@@ -171,7 +186,11 @@ def search(
             marked(row["label"] or "–"),
             marked(row["path"]),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    style = "yellow" if belonging.kind == "strange" else ""
+    for line in (belonging.headline, *belonging.reasons):
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def stored_id(store: VectorStore, name: str) -> str | None:

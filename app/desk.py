@@ -13,6 +13,7 @@ from functools import cached_property
 from app import cards
 from app.engine import Engine, state_of
 from app.library import Library
+from app.quality import of_encoder, of_index
 from jepack.errors import JepackError
 
 
@@ -28,10 +29,26 @@ class Desk:
         """A colour per label, the same in all tabs."""
         return cards.colours_of(list(self.library.labels()))
 
+    @property
+    def seen(self) -> cards.Seen:
+        """How much of a picture the encoder sees."""
+        info = self.library.info
+        return info.crop_pct, info.crop_mode
+
     def status(self) -> str:
         """Whether uploads would work right now, as HTML."""
-        state = state_of(self.engine, self.library.store.info, self.library.folder)
-        return cards.status(state.kind, state.headline, state.detail)
+        state = state_of(self.engine, self.library.info, self.library.folder)
+        return cards.status(state.kind, state.headline, state.detail, state.remedy)
+
+    def quality(self) -> str:
+        """What is known of the encoder, and what is being measured, as HTML."""
+        work = self.library.measuring
+        busy = f"{work.title}: {work.share:.0%}" if work is not None and work.running else ""
+        return cards.quality([*self._of_encoder, *of_index(self.library.scale)], busy)
+
+    @cached_property
+    def _of_encoder(self) -> list[str]:
+        return of_encoder(self.library.info, self.engine.bundle, self.engine.null)
 
 
 def noted(work: Callable[[], str], what: str) -> str:

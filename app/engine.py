@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from app.indexing import Embedder, fingerprint_of
 from app.store import IndexInfo
@@ -41,6 +45,15 @@ class Engine:
         """What ordinary images look like to the projection; None where nobody measured it."""
         return self.bundle.null() if self.bundle is not None else None
 
+    def atypicality(self, projection: npt.ArrayLike) -> float | None:
+        """The p-value of a new image [P] under the bundle's null; None where there is none.
+
+        Of images like the held-out ones at most a share p has a value <= p, whatever their distribution.
+        """
+        if self.null is None:
+            return None
+        return float(self.null.p_values(np.atleast_2d(projection))[0])
+
 
 def at_endpoint(url: str, connect: Connect = Client, bundle: Path | None = None) -> Engine:
     """The endpoint of `jepack serve`. Raises ArtifactError for a `bundle` that is not sound."""
@@ -67,33 +80,41 @@ class EngineState:
     kind: str
     headline: str
     detail: str = ""
+    remedy: str = ""  # a command
 
 
 def state_of(engine: Engine, info: IndexInfo, folder: Path) -> EngineState:
     """Ask for a real embedding and its fingerprint; never raises for what is answered."""
+    reason, serves = None, ""
     try:
-        embedder = engine.connect()
-        try:
+        with closing(engine.connect()) as embedder:
             reason = embedder.diagnose()
-            serves = (
-                None
-                if reason is not None
-                else fingerprint_of(embedder.endpoint().fingerprints, info.output, engine.place)
-            )
-        finally:
-            embedder.close()
+            if reason is None:
+                found = embedder.endpoint().fingerprints
+                serves = fingerprint_of(found, info.output, engine.place)
     except JepackError as error:
-        reason, serves = str(error), None
+        reason = str(error)
     if reason is not None:
-        return EngineState("down", "Endpoint not usable: clicking works, uploads do not", reason)
+        headline = "Uploads cannot be searched with: clicking works"
+        return EngineState("down", headline, reason, start_command(engine, info))
     if serves != info.fingerprint:
         return EngineState(
             "other",
             "Another encoder: uploads cannot be compared",
             f"{engine.place} serves {info.output} {serves}, the index holds {info.fingerprint}. "
-            f"Rebuild it: jepack index {info.data} {option_of(engine)} --out {folder}",
+            "Serve the index's encoder, or rebuild the index:",
+            f"jepack index {info.data} {option_of(engine)} --out {folder}",
         )
     return EngineState("ready", "Endpoint ready" if engine.remote else "Ready", engine.place)
+
+
+def start_command(engine: Engine, info: IndexInfo) -> str:
+    """What starts the endpoint that is missing; "" where there is none to start."""
+    if not engine.remote:
+        return ""
+    bundle = engine.bundle.folder if engine.bundle is not None else info.bundle_folder or "BUNDLE"
+    port = engine.place.rpartition(":")[2]
+    return f"jepack serve {bundle} --port {port}"
 
 
 def option_of(engine: Engine) -> str:

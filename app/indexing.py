@@ -18,10 +18,10 @@ import numpy as np
 
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
-from app.thumbnail import thumbnail_of
+from app.thumbnail import size_of, thumbnail_of
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item, read_saved
-from jepack.decoding import Window
+from jepack.decoding import Window, elongation
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
 from jepack.names import stored
@@ -53,9 +53,15 @@ class Indexed:
     info: IndexInfo
     skipped: dict[str, str] = field(default_factory=dict)  # image id -> why it is not in the index
     narrow: int = 0  # images whose values fill less than half of their depth
+    elongated: str | None = None  # a sentence, where an encoder that crops misses much
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self.info), "skipped": self.skipped, "narrow": self.narrow}
+        return {
+            **asdict(self.info),
+            "skipped": self.skipped,
+            "narrow": self.narrow,
+            "elongated": self.elongated,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Origin:
     fingerprint: str
     bundle: str | None = None
     window: Window = None
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
     notes: tuple[str, ...] = ()  # what the endpoint says of its encoder
 
 
@@ -98,7 +106,16 @@ def of_embedder(
     output = output or endpoint.default_output
     fingerprint = fingerprint_of(endpoint.fingerprints, output, place)
     parts = from_embedder(images, output, embedder, skipped, on_progress)
-    return Origin(parts, output, fingerprint, endpoint.bundle, endpoint.window, endpoint.notes)
+    return Origin(
+        parts,
+        output,
+        fingerprint,
+        bundle=endpoint.bundle,
+        window=endpoint.window,
+        crop_pct=endpoint.crop_pct,
+        crop_mode=endpoint.crop_mode,
+        notes=endpoint.notes,
+    )
 
 
 def from_embedder(
@@ -181,7 +198,7 @@ def write_index(
         reason = next(iter(skipped.values()), "none was given")
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
-    narrow = 0
+    narrow, shapes = 0, list[tuple[int, int]]()
     with building(out, info) as store, ThreadPoolExecutor(min(4, threads.cores())) as pool:
         for part in itertools.chain([first], parts):
             made = pool.map(lambda pair: make_row(pair[0], pair[1], info, window), part)
@@ -190,11 +207,13 @@ def write_index(
                 if isinstance(row, Row):
                     rows.append(row)
                     narrow += is_narrow
+                    shapes.append(size_of(row.thumbnail))
                 else:
                     skipped[image] = row
             store.upsert(rows, fingerprint=info.fingerprint)
     names = {image_id(image, info): reason for image, reason in skipped.items()}
-    return Indexed(open_index(out).info, names, narrow)
+    told = elongation(shapes) if info.crop_mode == "center" else None
+    return Indexed(open_index(out).info, names, narrow, told)
 
 
 def make_row(

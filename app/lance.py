@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from app import scale
 from app.store import (
     METADATA,
     Hit,
@@ -70,6 +71,7 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
         table.set_unenforced_primary_key("id")
         store = LanceStore(folder, info, table)
         yield store
+        scale.write(stage, scale.measure(store))
         write_info(
             stage,
             replace(
@@ -180,6 +182,13 @@ class LanceStore:
     def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
         for part in self._table.search().select(["id", "label"]).to_batches(batch):
             yield [to_row(row) for row in part.to_pylist()]
+
+    def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
+        columns = ["id", "label", "vector"]
+        for part in self._table.search().select(columns).to_batches(batch):
+            flat = part.column("vector").flatten().to_numpy(zero_copy_only=False)
+            rows = flat.reshape(-1, self.info.dimension)
+            yield part.column("id").to_pylist(), part.column("label").to_pylist(), rows
 
     def count(self) -> int:
         return int(self._table.count_rows())

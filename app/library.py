@@ -7,10 +7,15 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
+from app import scale
 from app.lance import LanceStore, open_index
-from app.store import METADATA, Row
+from app.scale import Scale
+from app.store import METADATA, IndexInfo, Row
+from app.work import Work
+from jepack.errors import ArtifactError, JepackError
 
 
 class Library:
@@ -19,6 +24,7 @@ class Library:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._lock = threading.Lock()
+        self.measuring: Work | None = None  # of an index without a scale
         self._open(self._stamp())
 
     def _stamp(self) -> tuple[int, int] | None:
@@ -33,14 +39,47 @@ class Library:
         # The whole catalogue, without vectors and pictures: about 100 bytes an image.
         self._catalogue = [(row.id, row.label) for part in self._store.scan() for row in part]
         self._seen = stamp
+        self._scale = scale.read(self.folder, len(self._catalogue))
+        if self.measuring is not None:
+            self.measuring.cancel()
+            self.measuring = None
+        if self._scale is None and len(self._catalogue) >= scale.LEAST:
+            self.measuring = Work("Measuring this index's own distances", self._measure)
+
+    def _measure(self, work: Work) -> None:
+        """In a thread of its own: an older index is of use before its distances are known."""
+        store = self._store
+        found = scale.measure(store, work.advance)
+        with self._lock:
+            if store is not self._store:
+                return
+            self._scale = found
+        with suppress(JepackError, OSError):  # a folder that this user may not write to
+            scale.write(self.folder, found)
+
+    @property
+    def scale(self) -> Scale | None:
+        """What the distances mean; None where that is not known yet, or there are too few images."""
+        with self._lock:
+            return self._scale
 
     @property
     def store(self) -> LanceStore:
         with self._lock:
             stamp = self._stamp()
+            if stamp is None:
+                raise ArtifactError(
+                    f"{self.folder}: the index is gone. Put it back, or build it again: jepack index "
+                    f"{self._store.info.data} --out {self.folder}"
+                )
             if stamp != self._seen:
                 self._open(stamp)
             return self._store
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index last said about itself, also when it has gone since."""
+        return self._store.info
 
     def labels(self) -> dict[str, int]:
         """Images per label, by name; empty when the images have none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -10,9 +11,9 @@ from rich.console import Console
 from app.building import Plan, build, name_of
 from app.engine import Engine, check_same_space, engine_for, in_process
 from app.library import Library
-from app.store import METADATA, read_info
+from app.store import METADATA, IndexInfo, read_info
 from jepack.bundle import MANIFEST
-from jepack.errors import ArtifactError, ConfigError
+from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.files import check_writable
 from jepack.names import marked, tell
 from jepack.sources import Source, find_images
@@ -33,7 +34,7 @@ def open_path(
                 f"{path}: an index knows its images. --data goes with a bundle: "
                 "jepack app BUNDLE --data DIR"
             )
-        engine, folder = engine_for(url, bundle), path
+        engine, folder = engine_of(read_info(path), url, bundle), path
     else:
         raise ArtifactError(
             f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Make an index: "
@@ -42,6 +43,16 @@ def open_path(
     library = Library(folder)
     check_same_space(engine, library.store.info, folder)
     return library, engine
+
+
+def engine_of(info: IndexInfo, url: str | None, bundle: Path | None) -> Engine:
+    """As the command was told; else the bundle that the index was made with, where it is still there."""
+    if url is None and bundle is None and info.bundle_folder is not None:
+        with suppress(JepackError):
+            engine = in_process(Path(info.bundle_folder))
+            if engine.bundle and engine.bundle.fingerprints[info.output] == info.fingerprint:
+                return engine
+    return engine_for(url, bundle)
 
 
 def index_of(bundle: Path, data: str | None, engine: Engine, console: Console) -> Path:

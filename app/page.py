@@ -120,10 +120,12 @@ def build_page(desk: Desk) -> gr.Blocks:
         delete_cache=(600, 3600),  # uploads that nobody searched with
         fill_width=True,
     ) as demo:
-        gr.HTML(cards.header(info, desk.library.store.count()))
-        status = gr.HTML(
-            cards.status("asking", "Asking the endpoint", desk.engine.place), elem_id="jp-status"
-        )
+        with gr.Row(elem_id="jp-head"):
+            gr.HTML(cards.header(info, desk.library.store.count()), elem_id="jp-title")
+            status = gr.HTML(
+                cards.status("asking", "Asking who embeds", desk.engine.place), elem_id="jp-status"
+            )
+        quality = gr.HTML(desk.quality(), elem_id="jp-quality")
         wanted, selection = gr.State(None), gr.State(Selection())
         chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)
         with gr.Tabs(elem_id="jp-tabs") as tabs:
@@ -139,7 +141,9 @@ def build_page(desk: Desk) -> gr.Blocks:
         )
         chosen.click(Selection, None, selection, **QUIET)
         demo.load(desk.status, None, status, **QUIET)
-        gr.Timer(PROBE_EVERY_S).tick(desk.status, None, status, **QUIET)
+        every = gr.Timer(PROBE_EVERY_S)
+        every.tick(desk.status, None, status, **QUIET)
+        every.tick(desk.quality, None, quality, **QUIET)
     forbid_fetching(demo)
     return demo
 

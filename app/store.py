@@ -39,9 +39,12 @@ class IndexInfo:
     fingerprint: str  # of that output's space, 16 hex digits
     data: str  # folder that the image ids are relative to
     bundle: str | None = None  # name of the encoder's bundle, where known
+    bundle_folder: str | None = None  # where it lay, where it was at hand
     data_license: str | None = None  # of the images, where known
     count: int = 0  # rows when the index was built; `VectorStore.count` is today's truth
     created: str = ""  # ISO 8601, UTC
+    crop_pct: float = 1.0  # of the encoder, see Preprocessing
+    crop_mode: str = "center"
     asked: str = ""  # digest of the names of all images there were, the skipped ones too
     metric: str = METRIC
     schema: int = SCHEMA
@@ -87,6 +90,9 @@ class VectorStore(Protocol):
 
     def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
         """Every row's id and label in stored order, in batches."""
+
+    def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
+        """(ids, labels, vectors [B, D]) of every row in stored order, in batches."""
 
     def count(self) -> int: ...
 

@@ -68,6 +68,15 @@ def thumbnail_of(source: bytes | Path, window: Window = None) -> tuple[bytes, bo
         return webp(pixels_HWC), narrow
 
 
+def size_of(thumbnail: bytes) -> tuple[int, int]:
+    """(height, width) of a thumbnail, px, from its header; (1, 1) for what is none."""
+    try:
+        with Image.open(io.BytesIO(thumbnail)) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, SyntaxError):
+        return 1, 1
+
+
 def webp(pixels_HWC: Pixels) -> bytes:
     height, width = pixels_HWC.shape[:2]
     scale = min(1.0, SIDE / max(height, width))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app.place import own_folder
@@ -37,4 +39,23 @@ def forgiving(slider: gr.Slider) -> gr.Slider:
     return slider
 
 
-__all__ = ["QUIET", "Font", "forgiving", "gr", "is_http_url_like"]
+@dataclass(frozen=True)
+class Upload:
+    """A file that a visitor brought."""
+
+    path: Path
+    name: str  # as they know it; Gradio drops signs from the name on disk
+
+
+def with_names(file: gr.File) -> gr.File:
+    """The component, whose value is a list of `Upload`."""
+
+    def preprocess(payload: Any) -> list[Upload]:
+        files = getattr(payload, "root", payload) or []
+        return [Upload(Path(one.path), Path(one.orig_name or one.path).name) for one in files]
+
+    file.preprocess = preprocess  # type: ignore
+    return file
+
+
+__all__ = ["QUIET", "Font", "Upload", "forgiving", "gr", "is_http_url_like", "with_names"]

@@ -64,6 +64,8 @@ class InProcess:
             default_output=bundle.default_output,
             promises=tuple(name for name, kept in bundle.promises.items() if kept),
             window=bundle.preprocessing.window,
+            crop_pct=bundle.preprocessing.crop_pct,
+            crop_mode=bundle.preprocessing.crop_mode,
             notes=tuple(standing.notes(bundle)),
         )
         self._golden = bundle.golden()

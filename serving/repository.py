@@ -111,6 +111,7 @@ def values_of(bundle: Bundle, config: RepositoryConfig) -> dict[str, str]:
         "default_output": quoted(bundle.default_output),
         "promises": quoted(",".join(name for name, kept in bundle.promises.items() if kept)),
         "window": quoted(json.dumps(bundle.preprocessing.to_json()["window"])),
+        "crop": quoted(f"{bundle.preprocessing.crop_pct:g} {bundle.preprocessing.crop_mode}"),
         "notes": quoted("\n".join(standing.notes(bundle))),
         "accelerator": accelerator(config, f"{size}x{size}x{channels}"),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from jepack.bundle import Bundle
+from jepack.decoding import elongation
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from jepack.files import check_writable, write_json
@@ -17,6 +18,7 @@ from jepack.machine import threads
 from jepack.names import marked, valid
 from jepack.sources import ImageFile, Source, classes_of
 from training import bundling
+from training.data import Cache
 from training.loop import Loop
 from training.methods import FLOORS
 from training.parallel import alone, broadcast, ranks, stop_signals
@@ -158,6 +160,11 @@ def announce(watcher: Monitor, prepared: Prepared, session: Session) -> None:
     )
     if images.bad:
         watcher.warn(f"{len(images.bad)} unreadable images skipped, see bad_images.json")
+    shapes = (
+        images.shapes.tolist() if isinstance(images, Cache) else ()
+    )  # a stream reads them later
+    if told := elongation((height, width) for height, width in shapes):
+        watcher.warn(told)
     if state.step:
         watcher.say(f"continuing after step {state.step} of {state.total}")
     for note in session.notes:

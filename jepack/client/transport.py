@@ -106,7 +106,7 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         return ServerError(f"{url}: the server is starting or stopping, ask again")
     if status == "UNAVAILABLE" and "restricted" not in text:
         return ServerError(
-            f"{url}: nothing answers there ({last_line(text)}). "
+            f"{url}: nothing answers there ({cause(text)}). "
             "Start it: jepack serve BUNDLE, or name another address with --url"
         )
     if status == "DEADLINE_EXCEEDED":
@@ -119,6 +119,11 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
             f"({last_line(text)})"
         )
     return RequestError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
+
+
+def cause(text: str) -> str:
+    """What the system said of a connection, without gRPC's chain of reports before it."""
+    return last_line(text).rpartition(": ")[2].partition(" (")[0].lower()
 
 
 def last_line(text: str) -> str:

@@ -51,6 +51,8 @@ class Endpoint:
     default_output: str = "embedding"  # the one that search should use
     promises: tuple[str, ...] = ()  # what the projection allows: "drift", "atypicality"
     window: Window = None  # the values it shows as 0..255; None where it has none, or does not tell
+    crop_pct: float = 1.0  # side of the seen square over the shorter side, see Preprocessing
+    crop_mode: str = "center"
     notes: tuple[str, ...] = ()  # what its user must know, a sentence each; see jepack.standing
 
 
@@ -129,6 +131,7 @@ class Client:
             texts = {
                 key: value.get("string_value", "") for key, value in config["parameters"].items()
             }
+            crop_pct, crop_mode = texts.get("crop", "1 center").split()
             self._endpoint = Endpoint(
                 bundle=texts["bundle"],
                 fingerprints={
@@ -141,6 +144,8 @@ class Client:
                 default_output=texts.get("default_output", "embedding"),
                 promises=tuple(name for name in texts.get("promises", "").split(",") if name),
                 window=window_of(texts.get("window")),
+                crop_pct=float(crop_pct),
+                crop_mode=crop_mode,
                 notes=tuple(texts.get("notes", "").splitlines()),
             )
         return self._endpoint

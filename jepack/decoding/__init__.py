@@ -1,6 +1,6 @@
 """Image bytes -> the uint8 crop an encoder sees. With errors.py, exactly what the Triton server is given."""
 
-from jepack.decoding.cropping import INTERPOLATIONS, Preprocessing, crop
+from jepack.decoding.cropping import INTERPOLATIONS, Preprocessing, crop, elongation, seen_box
 from jepack.decoding.deep import READERS, fits_shape, kind_of, npy_header, size_of_file
 from jepack.decoding.dicom import Frames
 from jepack.decoding.dicom_header import may_be_large, quiet
@@ -73,6 +73,7 @@ __all__ = [
     "crop",
     "decode",
     "deep_values",
+    "elongation",
     "fits_shape",
     "formats_of",
     "hidden",
@@ -87,6 +88,7 @@ __all__ = [
     "quiet",
     "read_raw",
     "resolve",
+    "seen_box",
     "size_of_file",
     "size_of_page",
     "stacked_images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from jepack.errors import ConfigError
 # timm's: center keeps the shape and cuts the longer side; squash makes every image a square; border fits the
 # whole image in and fills up with the mean colour.
 CROP_MODES = ("center", "squash", "border")
+ELONGATED = 1.5  # longer over shorter side; a centre crop then misses a third
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -89,6 +91,31 @@ def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     )
     height, width = framed_HWC.shape[:2]
     return middle(framed_HWC, height, width, preprocessing)
+
+
+def seen_box(
+    height: int, width: int, crop_pct: float = 1.0, crop_mode: str = "center"
+) -> tuple[float, float, float, float]:
+    """(top, left, height, width), 0..1: the part of an image that `crop` keeps."""
+    if crop_mode != "center" or not height or not width:
+        return 0.0, 0.0, 1.0, 1.0
+    side = min(height, width) * crop_pct
+    tall, wide = side / height, side / width
+    return (1 - tall) / 2, (1 - wide) / 2, tall, wide
+
+
+def elongation(shapes: Iterable[tuple[int, int]]) -> str | None:
+    """A sentence on the images (height, width) of which a centre crop misses a third or more; None where
+    they are fewer than one in a hundred."""
+    ratios = [min(shape) / max(shape) for shape in shapes if min(shape) > 0]
+    seen = [ratio for ratio in ratios if 1 / ratio >= ELONGATED]
+    if not seen or len(seen) < 0.01 * len(ratios):
+        return None
+    return (
+        f"{len(seen):,} of {len(ratios):,} images ({len(seen) / len(ratios):.0%}) are elongated "
+        f"({ELONGATED:g} to 1 or more): an encoder that crops sees their central square alone, on average "
+        f"{sum(seen) / len(seen):.0%} of each. Cut them into squares where their ends matter"
+    )
 
 
 def middle(

@@ -69,9 +69,11 @@ def pixel_vector(source: Path | bytes) -> np.ndarray:
     return preprocess.load(source, PIXELS).reshape(-1).astype(np.float32) + 1
 
 
-def index_digits(folder: Path, out: Path, *, fingerprint: str = FINGERPRINT) -> Path:
+def index_digits(
+    folder: Path, out: Path, *, fingerprint: str = FINGERPRINT, name: str = "Digits"
+) -> Path:
     info = IndexInfo(
-        name="Digits",
+        name=name,
         output="embedding",
         dimension=64,
         fingerprint=fingerprint,

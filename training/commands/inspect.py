@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jepack.decoding import preprocess
+from jepack.decoding import elongation, preprocess
 from jepack.errors import DataError
 from jepack.names import marked, tell
 from jepack.names import shown as shown_name
@@ -69,6 +69,8 @@ def inspect(
     facts["passed_over"] = passed_over(source.path) if source.kind == "folder" else {}
     ranges = [record.range for record in records if record.range is not None]
     facts["cautions"] = sentences(ranges, None, None)
+    if told := elongation((look.height, look.width) for look in looks if not look.problem):
+        facts["cautions"].append(told)
     if sheet is not None:
         contact_sheet(sheet, [record for record in records if not record.problem], window)
         facts["contact_sheet"] = str(sheet)

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from app import cards
+from app.belonging import judge
 from app.desk import Desk, note_of
 from app.search import by_id, by_image
 from app.shell import Selection
 from app.store import Hit, Row, Vectors
+from app.tabs.search import pieces
 from app.thumbnail import make_thumbnail
-from app.toolkit import gr
+from app.toolkit import Upload, gr
 from jepack.errors import DataError
 
 PER_PAGE = 24
@@ -32,6 +33,7 @@ class Query:
     fingerprint: str
     row: Row  # an uploaded image's id is its file name
     stored: bool  # whether it is an image of the index
+    atypicality: float | None = None  # of an uploaded one, where the bundle's null is at hand
 
 
 Shown = tuple[Any, Any, Any]  # HTML of the query, HTML of the results, the Query (None: no search)
@@ -59,11 +61,11 @@ class Answers:
 
         return self._show(search)
 
-    def upload(self, paths: Sequence[str] | None, k: int) -> Shown:
+    def upload(self, files: Sequence[Upload] | None, k: int) -> Shown:
         """Neighbours of a new image, embedded through the endpoint; the uploaded file is deleted."""
 
         def search() -> tuple[Query, list[Hit]]:
-            image, name = take_file(paths)
+            image, name = take_file(files)
             try:
                 row = Row(id=name, thumbnail=make_thumbnail(image))
             except DataError as error:
@@ -71,17 +73,18 @@ class Answers:
             store = self.desk.library.store
             embedder = self.desk.engine.connect()
             try:
-                vector, hits = by_image(store, image, embedder, int(k), thumbnails=True)
+                found = by_image(store, image, embedder, int(k), thumbnails=True)
             finally:
                 embedder.close()
-            return Query(vector, store.info.fingerprint, row, False), hits
+            strange = self.desk.engine.atypicality(found.projection)
+            return Query(found.vector, store.info.fingerprint, row, False, strange), found.hits
 
         return self._show(search)
 
-    def resize(self, query: Query | None, k: int) -> tuple[Any, ...]:
-        """The same query with another k; what was typed out of reach is set right in its box."""
+    def resize(self, query: Query | None, k: int) -> Shown:
+        """The same query with another k."""
         if query is None:
-            return (*self.nothing(), k)
+            return self.nothing()
 
         def search() -> tuple[Query, list[Hit]]:
             store = self.desk.library.store
@@ -92,44 +95,45 @@ class Answers:
             )
             return query, hits
 
-        return (*self._show(search), k)
+        return self._show(search)
 
     def browse(
         self, number: int, label: str | None, seed: int, chosen: Selection
     ) -> tuple[str, str, int, int]:
         """A page of the gallery: its HTML, "3 of 132", its number from 0, the seed of the order."""
-        rows, pages = self.desk.library.page(
-            number, PER_PAGE, label=label or "", seed=seed, among=chosen.ids
-        )
+        try:
+            rows, pages = self.desk.library.page(
+                number, PER_PAGE, label=label or "", seed=seed, among=chosen.ids
+            )
+        except Exception as error:
+            return note_of(error, "Reading the index"), "", number, seed
         number %= pages
-        return cards.browse(rows), f"{number + 1:,} of {pages:,}", number, seed
+        return cards.browse(rows, self.desk.seen), f"{number + 1:,} of {pages:,}", number, seed
 
     def _show(self, search: Search) -> Shown:
         try:
             query, hits = search()
         except Exception as error:
             return "", note_of(error, "The search"), None
-        own = query.row.id if query.stored else None
-        strip = cards.query(
-            cards.file_name(query.row),
-            cards.picture(query.row),
-            cards.label_chip(query.row.label, self.desk.colours),
-            cards.agreement(hits, own, query.row.label),
-        )
-        return strip, cards.neighbours(hits, own, self.desk.colours), query
+        scale, seen, colours = self.desk.library.scale, self.desk.seen, self.desk.colours
+        summary = pieces.agreement(hits, query.row.label)
+        cropped = cards.unseen(query.row, seen) > cards.MOST_UNSEEN
+        belonging = judge(scale, hits, query.atypicality, new=not query.stored, cropped=cropped)
+        strip = pieces.query(query.row, seen, colours, summary, belonging)
+        return strip, pieces.neighbours(hits, scale, seen, colours), query
 
 
-def take_file(paths: Sequence[str] | None) -> tuple[bytes, str]:
+def take_file(files: Sequence[Upload] | None) -> tuple[bytes, str]:
     """The bytes and the name of an uploaded file, which is then gone; Gradio has checked that it is one.
 
     Raises DataError where there is none, or several.
     """
-    files = [Path(path) for path in paths or ()]
-    images = [file.read_bytes() for file in files]
+    files = files or ()
+    images = [file.path.read_bytes() for file in files]
     for file in files:
-        file.unlink()
+        file.path.unlink()
         with suppress(OSError):
-            file.parent.rmdir()  # Gradio gives every upload a folder of its own
+            file.path.parent.rmdir()  # Gradio gives every upload a folder of its own
     if not files:
         raise DataError("No file arrived. Drop it again.")
     if len(files) > 1:

@@ -8,8 +8,9 @@ from typing import Any
 from app import cards
 from app.desk import Desk
 from app.shell import Shared, Wanted
+from app.tabs.search import pieces
 from app.tabs.search.answer import MOST, Answers, K
-from app.toolkit import QUIET, forgiving, gr
+from app.toolkit import QUIET, forgiving, gr, with_names
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ def components(desk: Desk) -> Components:
     query, number, seed = gr.State(None), gr.State(0), gr.State(0)
     with gr.Row(elem_id="jp-desk"):
         with gr.Column(scale=4, min_width=330, elem_id="jp-left"):
-            upload = gr.File(
-                label="Search with an image of your own",
-                height=76,
-                file_count="multiple",  # so that a second file is told of, not dropped in silence
-                elem_id="jp-upload",
+            upload = with_names(
+                gr.File(
+                    label="Search with an image of your own",
+                    height=76,
+                    file_count="multiple",  # so that a second file is told of, not dropped in silence
+                    elem_id="jp-upload",
+                )
             )
             with gr.Row(elem_id="jp-filter"):
                 label = gr.Dropdown(
@@ -73,7 +76,7 @@ def components(desk: Desk) -> Components:
                         1, MOST, value=K, step=1, label="Neighbours", min_width=200, elem_id="jp-k"
                     )
                 )
-            results = gr.HTML(cards.welcome(), js_on_load=cards.ON_CLICK, elem_id="jp-results")
+            results = gr.HTML(pieces.welcome(), js_on_load=cards.ON_CLICK, elem_id="jp-results")
     return Components(
         query, number, seed, upload, label, shuffle, browse, back, place, forth, strip, k, results
     )  # fmt: skip
@@ -95,7 +98,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
         gallery.click(pick, tab.k, shown, **last)
     shared.wanted.change(look, [shared.wanted, tab.k], shown, **last)
     # `change`, not `release`: the arrow keys move the slider too.
-    tab.k.change(answers.resize, [tab.query, tab.k], [*shown, tab.k], **last)
+    tab.k.change(answers.resize, [tab.query, tab.k], shown, **last)
     tab.upload.upload(
         lambda paths, k: (*answers.upload(paths, k), None),  # emptied, to take the same file again
         [tab.upload, tab.k],

@@ -170,3 +170,11 @@ def test_views_takes_any_knob_and_refuses_unknown_ones(tmp_path: Path, digits_fo
     done = jepack("views", digits_folder, "--set", "view.blurr=0", "--out", out)
     assert done.returncode == 2
     assert "Did you mean blur" in done.stderr
+
+
+def test_elongated_images_are_told_with_how_much_of_them_is_seen(tmp_path: Path) -> None:
+    for number in range(10):
+        image = Image.fromarray(noise(40, 160 if number < 6 else 40))
+        image.save(tmp_path / f"{number}.png")
+    told = json.loads(jepack("inspect", tmp_path, "--json").stdout)["cautions"]
+    assert any("6 of 10 images (60%) are elongated" in one and "25% of each" in one for one in told)
