@@ -15,11 +15,10 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute, Mount
 
-from app import tabs
 from app.desk import Desk
 from app.toolkit import gr
 
-TABS = Path(tabs.__file__).parent
+TABS = Path(__file__).with_name("tabs")
 ROUTES = "/jepack"  # own routes of a tab lie at /jepack/NAME/
 
 

@@ -69,7 +69,7 @@ def inspect(
     facts["passed_over"] = passed_over(source.path) if source.kind == "folder" else {}
     ranges = [record.range for record in records if record.range is not None]
     facts["cautions"] = sentences(ranges, None, None)
-    if told := elongation((look.height, look.width) for look in looks if not look.problem):
+    if told := elongation((one.height, one.width) for one in records if not one.problem):
         facts["cautions"].append(told)
     if sheet is not None:
         contact_sheet(sheet, [record for record in records if not record.problem], window)
