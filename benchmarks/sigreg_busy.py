@@ -7,8 +7,8 @@
 Forward and backward, one view, 64 dimensions, float32. "commands" is how jepack's commands run: waiting
 threads sleep. "library" is a program that loaded torch first: they spin. Contenders take turns in one
 process; a figure is the median over rounds of a contender's mean time in its turn. "ours" chooses its
-number of threads while it runs. Read the ratios: of the best fixed number's time to ours (the aim is 0.8), and of
-lightly's time to ours with as many threads. lightly draws its directions inside the call, ours does not.
+number of threads while it runs. Read the ratios: of the best fixed number's time to ours (the aim is 0.8),
+and of lightly's time to ours with as many threads. lightly draws its directions inside the call.
 """
 
 from __future__ import annotations

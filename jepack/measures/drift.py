@@ -38,7 +38,9 @@ class Window:
     scale: float  # variance about the window's own mean, 1 = the null's
     atypical: float  # share of images with a p-value of .05 or less
     # What older nulls do not know is NaN.
-    size: float = math.nan  # how far mean and variance of the images' normal scores are from 0 and 1
+    size: float = (
+        math.nan
+    )  # how far mean and variance of the images' normal scores are from 0 and 1
     size_z: float = math.nan
     fault: float = math.nan  # mean score of the known fault that the images look most like
     fault_z: float = math.nan

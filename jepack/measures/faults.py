@@ -40,7 +40,9 @@ def fitted_faults(
         if name not in FAULTS or y.ndim != 2 or not LEAST_IMAGES <= len(y) <= len(x_ND):
             raise DataError(f"fault {name!r} with projections {y.shape} of {len(x_ND)} images")
         if y.shape[1] != x_ND.shape[1] or not np.isfinite(y).all():
-            raise DataError(f"fault {name!r}: projections {y.shape} must be finite, as wide as the null's")
+            raise DataError(
+                f"fault {name!r}: projections {y.shape} must be finite, as wide as the null's"
+            )
         there = null.away(y)
         moved = np.concatenate([there, there**2], axis=1) - plain[: len(y)]
         error = moved.std(axis=0) / np.sqrt(len(y))

@@ -120,7 +120,9 @@ class Null:
         columns = [np.cos(angles), np.sin(angles), away]
         if self.faults is not None:
             columns.append(fault_scores(away, self.faults))
-        ends = np.stack([normal, normal**2, (away**2).sum(axis=1), p <= ATYPICAL, -np.log(p)], axis=1)
+        ends = np.stack(
+            [normal, normal**2, (away**2).sum(axis=1), p <= ATYPICAL, -np.log(p)], axis=1
+        )
         return np.concatenate([*columns, ends], axis=1)
 
     def away(self, x_ND: Floats) -> Floats:

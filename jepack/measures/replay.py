@@ -23,7 +23,9 @@ KNOTS = (0.5, 1.0, 1.5, 2.0)
 MINIMUM = 64  # images; with fewer no p-value lies below .015
 MOST = 2048  # images; more add time and little else
 RUNS = 128
-STRAY = 2  # variance by which a domain may stray from its held-out images; 1 is what chance alone gives
+STRAY = (
+    2  # variance by which a domain may stray from its held-out images; 1 is what chance alone gives
+)
 CENTRING = 4  # steps; the clipped mean has converged to 1e-4 standard deviations by then
 
 
@@ -55,7 +57,9 @@ def fit_null(
     # Each image's p-value among the others: these calibrated, and a new image is not one of them.
     features = null.features(ordinary, null.at_least(ordinary) / len(ordinary))
     null, centre = centre_of(null, features, gaussian)
-    null = replace(null, **fitted_faults(null, single, faulted or {}))  # about the mean as it is now
+    null = replace(
+        null, **fitted_faults(null, single, faulted or {})
+    )  # about the mean as it is now
     found = replay(null, features, centre, runs, rng)
     null = replace(null, moments=moments(found))
     highest = null.z_scores(found).max(axis=(1, 2, 3))

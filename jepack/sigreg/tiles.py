@@ -14,8 +14,8 @@ from torch import Tensor
 
 from jepack.sigreg.sharing import Job, share
 
-# 1.5 to 2 MiB of scratch. 2^17 takes 1.6 times as long on a Xeon with 2 MiB of cache a core; 2^15 is 10 % faster
-# there, but its operations are so short that threads wait for Python's lock.
+# 1.5 to 2 MiB of scratch. 2^17 takes 1.6 times as long on a Xeon with 2 MiB of cache a core; 2^15 is 10 %
+# faster there, but the shorter an operation the longer threads wait for Python's lock.
 TILE_ELEMENTS = 1 << 16
 TILE_LENGTH = (
     1024  # at most, along what is added up; the shorter the other side, the more jobs there are
