@@ -112,7 +112,7 @@ class Chooser:
 
     `library` is torch, or whatever has `get_num_threads` and `set_num_threads`: more threads than it has
     when a turn begins are never used, and it has as many when the turn is over. Turns are timed together
-    until they took `turn_s` and are `turns`: more where a single one says little.
+    until they took `turn_s`: longer where a single one says little.
     """
 
     def __init__(
@@ -120,16 +120,15 @@ class Chooser:
         library: Any,
         clock: Callable[[], float] = time.perf_counter,
         turn_s: float = TURN_S,
-        turns: int = 1,
     ) -> None:
-        self.library, self.clock, self.turn_s, self.turns = library, clock, turn_s, turns
+        self.library, self.clock, self.turn_s = library, clock, turn_s
         self.number = self.cores = 0  # threads now, and there may be; 0 before the first turn
         self.used: set[int] = set()  # numbers whose first turn, which sets things up, is over
         self.warm = WARM_TURNS
         self.rivals: list[int] = []  # to be tried
         self.pairs: list[tuple[float, float]] = []  # seconds a unit: present number, rival
         self.half: float | None = None  # the present number's half of a pair
-        self.seconds, self.units, self.timed = 0.0, 0.0, 0  # of turns that are timed together
+        self.seconds = self.units = 0.0  # of turns that are timed together
         self.recent: deque[float] = deque(maxlen=5)
         self.pace = math.inf  # seconds a unit at the last trial
         self.lost = 0.0  # seconds the last trial cost
@@ -166,11 +165,10 @@ class Chooser:
     def took(self, number: int, seconds: float, units: float, most: int) -> None:
         """Take note of a turn with `number` threads."""
         self.seconds, self.units = self.seconds + seconds, self.units + units
-        self.timed += 1
-        if self.seconds < self.turn_s or self.timed < self.turns:
+        if self.seconds < self.turn_s:
             return
         spent, each = self.seconds, self.seconds / self.units
-        self.seconds, self.units, self.timed = 0.0, 0.0, 0
+        self.seconds = self.units = 0.0
         new = number not in self.used
         self.used.add(number)
         now = self.clock()

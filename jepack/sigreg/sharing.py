@@ -21,9 +21,9 @@ from torch import Tensor
 from jepack.machine import threads
 
 ONE_THREAD_ELEMENTS = 1 << 18  # views x images x slices up to which one thread is as fast as many
-# Timed together: a call is a few of the scheduler's slices long, and says little beside a busy loop.
-TOGETHER_S = 0.2
-TOGETHER = 4
+# Calls of so many seconds are timed together: one is a few of the scheduler's slices long, and says little
+# beside a busy loop.
+TOGETHER_S = 1.0
 
 _most: ContextVar[int] = ContextVar("most", default=1)  # threads that `share` may take
 
@@ -98,7 +98,7 @@ def taken(jobs: deque[Job]) -> Iterator[Job]:
 @lru_cache(maxsize=64)  # shapes of a program, and threads that call
 def chooser(thread: int, name: str, shape: tuple[int, ...], most: int) -> threads.Chooser:
     """One for each: the times of two shapes, and of threads that disturb each other, say nothing."""
-    return threads.Chooser(Threads(most), turn_s=TOGETHER_S, turns=TOGETHER)
+    return threads.Chooser(Threads(most), turn_s=TOGETHER_S)
 
 
 class Threads:

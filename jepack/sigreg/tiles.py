@@ -18,7 +18,7 @@ from jepack.sigreg.sharing import Job, share
 # faster there, but the shorter an operation the longer threads wait for Python's lock.
 TILE_ELEMENTS = 1 << 16
 TILE_LENGTH = (
-    1024  # at most, along what is added up; the shorter the other side, the more jobs there are
+    1024  # at most, along what is added up: the other side is short, and there are many jobs
 )
 ACCELERATOR_ELEMENTS = 1 << 22  # elsewhere launches cost more than lost caches
 ACCELERATOR_LENGTH = 1 << 14
