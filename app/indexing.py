@@ -6,10 +6,10 @@ The plan: `from_embedder` or `from_file` yields images with their vectors, in pa
 
 from __future__ import annotations
 
+import functools
 import itertools
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from jepack.decoding import Window, elongation
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
 from jepack.names import stored
-from jepack.sources import ImageFile
+from jepack.sources import ENDED, ImageFile, in_blocks
 
 PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
 
@@ -199,35 +199,41 @@ def write_index(
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
     narrow, shapes = 0, list[tuple[int, int]]()
-    with building(out, info) as store, ThreadPoolExecutor(min(4, threads.cores())) as pool:
+    work = functools.partial(picture_of, window=window)
+    with building(out, info) as store:
         for part in itertools.chain([first], parts):
-            made = pool.map(lambda pair: make_row(pair[0], pair[1], info, window), part)
+            images = [image for image, _ in part]
+            made = itertools.chain(*in_blocks(images, work, ended, min(4, threads.cores())))
             rows = []
-            for (image, _), (row, is_narrow) in zip(part, made, strict=True):
-                if isinstance(row, Row):
-                    rows.append(row)
-                    narrow += is_narrow
-                    shapes.append(size_of(row.thumbnail))
-                else:
-                    skipped[image] = row
+            for (image, vector), (picture, is_narrow) in zip(part, made, strict=True):
+                if isinstance(picture, str):
+                    skipped[image] = picture
+                    continue
+                name = image_id(image, info)
+                rows.append(
+                    Row(id=name, label=image.label, thumbnail=picture, vector=np.asarray(vector))
+                )
+                narrow += is_narrow
+                shapes.append(size_of(picture))
             store.upsert(rows, fingerprint=info.fingerprint)
     names = {image_id(image, info): reason for image, reason in skipped.items()}
     told = elongation(shapes) if info.crop_mode == "center" else None
     return Indexed(open_index(out).info, names, narrow, told)
 
 
-def make_row(
-    image: ImageFile, vector: Vectors, info: IndexInfo, window: Window = None
-) -> tuple[Row | str, bool]:
-    """The row of one image, or why it has none; and whether its values fill little of their depth."""
-    name = image_id(image, info)
+def picture_of(image: ImageFile, window: Window = None) -> tuple[bytes | str, bool]:
+    """The thumbnail of one image, or why it has none; and whether its values fill little of their depth."""
     try:
-        thumbnail, narrow = thumbnail_of(image.read(), window)
+        return thumbnail_of(image.read(), window)
     except JepackError as error:
         return str(error), False
     except Exception as error:  # memory too: one image's fault is not the others'
         return str(error) or type(error).__name__, False
-    return Row(id=name, label=image.label, thumbnail=thumbnail, vector=np.asarray(vector)), narrow
+
+
+def ended(image: ImageFile) -> tuple[bytes | str, bool]:
+    """As `picture_of`, of an image at which that ends its process."""
+    return ENDED, False
 
 
 def image_id(image: ImageFile, info: IndexInfo) -> str:

@@ -30,6 +30,7 @@ LOOP = "import os, time\nparent = os.getppid()\nwhile os.getppid() == parent:\n 
 IMAGES = 32
 FIRST_LOOK = 8  # turns of ours before the clock runs: what is measured is how it goes on
 SLICE_S = 1.5  # a contender's part of a round
+INNER = ("benchmarks.busy", "--inner", "--seconds")
 
 
 def works() -> dict[str, Callable[[], Callable[[], None]]]:
@@ -96,9 +97,10 @@ def compare(name: str, work: Callable[[], None], seconds: float) -> dict[str, An
         started = time.perf_counter()
         if contender != "ours":
             torch.set_num_threads(int(contender))
-            work()
+            with threads.fixing(int(contender)):  # SIGReg would choose among as many
+                work()
             torch.set_num_threads(most)
-        elif name == "sigreg":  # it shares its tiles by itself
+        elif name == "sigreg":  # it chooses by itself
             work()
         else:
             with chooser.turn():
@@ -122,8 +124,8 @@ def compare(name: str, work: Callable[[], None], seconds: float) -> dict[str, An
     return {"per_s": speed, "ratio": speed["ours"] / best, "chosen": chooser.number}
 
 
-def beside(loops: int, calm: bool, seconds: float) -> dict[str, Any]:
-    """`measure` in a process of its own, beside so many busy loops."""
+def beside(loops: int, calm: bool, *command: str) -> Any:
+    """What `python -m COMMAND` prints as JSON in its last line, beside so many busy loops."""
     environment = {
         k: v for k, v in os.environ.items() if k not in (*threads.CALM, "OMP_NUM_THREADS")
     }
@@ -134,10 +136,10 @@ def beside(loops: int, calm: bool, seconds: float) -> dict[str, Any]:
             child = running.enter_context(subprocess.Popen([sys.executable, "-c", LOOP]))
             running.callback(child.kill)
         text = subprocess.run(
-            [sys.executable, "-m", "benchmarks.busy", "--inner", "--seconds", str(seconds)],
+            [sys.executable, "-m", *command],
             env=environment, stdout=subprocess.PIPE, text=True, check=True,
         ).stdout  # fmt: skip
-    return dict(json.loads(text.splitlines()[-1]))
+    return json.loads(text.splitlines()[-1])
 
 
 def main() -> None:
@@ -155,7 +157,7 @@ def main() -> None:
     for loops in options.loops:
         for kind in ("commands", "library"):
             load = os.getloadavg()[0]
-            found = beside(loops, kind == "commands", options.seconds)
+            found = beside(loops, kind == "commands", *INNER, str(options.seconds))
             for work, row in found.items():
                 rows.append({"busy_loops": loops, "started": kind, "work": work, **row})
                 speeds = "  ".join(f"{name} {speed:.3g}" for name, speed in row["per_s"].items())

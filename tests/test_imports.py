@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
-OF_TORCH = {"encoder", "network", "statistic", "tiles", "kernels", "tracing", "checks"}
+OF_TORCH = {"encoder", "network", "sharing", "statistic", "tiles", "kernels", "tracing", "checks"}
 
 
 def files(stage: str) -> list[Path]:

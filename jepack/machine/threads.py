@@ -29,7 +29,7 @@ GAIN = 0.92  # of the present time, or the number stays
 FLAT = 1.15  # half as many cost next to nothing: where threads wait, only one may be free of it
 CLEAR = 1.8  # times slower or faster in the first pair: no second one
 SLOWER = 1.5  # times the time at the last trial: the next one comes early
-TURN_S = 0.03  # shorter turns are timed together
+TURN_S = 0.03  # shorter turns are timed together, unless told otherwise
 TRIAL_S = 10.0  # between trials at least
 EARLY_S = 3.0
 SHARE = 30  # a trial that lost a second is followed by 30 without one ...
@@ -111,18 +111,24 @@ class Chooser:
     gain is worth it; then it goes on that way. A trial costs a few percent of the time at most.
 
     `library` is torch, or whatever has `get_num_threads` and `set_num_threads`: more threads than it has
-    when a turn begins are never used, and it has as many when the turn is over.
+    when a turn begins are never used, and it has as many when the turn is over. Turns are timed together
+    until they took `turn_s`: longer where a single one says little.
     """
 
-    def __init__(self, library: Any, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.library, self.clock = library, clock
+    def __init__(
+        self,
+        library: Any,
+        clock: Callable[[], float] = time.perf_counter,
+        turn_s: float = TURN_S,
+    ) -> None:
+        self.library, self.clock, self.turn_s = library, clock, turn_s
         self.number = self.cores = 0  # threads now, and there may be; 0 before the first turn
         self.used: set[int] = set()  # numbers whose first turn, which sets things up, is over
         self.warm = WARM_TURNS
         self.rivals: list[int] = []  # to be tried
         self.pairs: list[tuple[float, float]] = []  # seconds a unit: present number, rival
         self.half: float | None = None  # the present number's half of a pair
-        self.seconds = self.units = 0.0  # of turns too short to be timed alone
+        self.seconds = self.units = 0.0  # of turns that are timed together
         self.recent: deque[float] = deque(maxlen=5)
         self.pace = math.inf  # seconds a unit at the last trial
         self.lost = 0.0  # seconds the last trial cost
@@ -159,7 +165,7 @@ class Chooser:
     def took(self, number: int, seconds: float, units: float, most: int) -> None:
         """Take note of a turn with `number` threads."""
         self.seconds, self.units = self.seconds + seconds, self.units + units
-        if self.seconds < TURN_S:
+        if self.seconds < self.turn_s:
             return
         spent, each = self.seconds, self.seconds / self.units
         self.seconds = self.units = 0.0

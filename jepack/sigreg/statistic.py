@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from jepack.sigreg import tiles
+from jepack.sigreg.sharing import alone
 
 KNOTS = 17
 T_MAX = 3.0
@@ -121,16 +122,18 @@ class _Statistic(torch.autograd.Function):
     ) -> Tensor:
         spacing = t_max / (knots - 1)
         samples = z.shape[1] * world_size()
-        sums_VT2M = engine.sums(z, directions * spacing, knots)
+        with alone(z):
+            sums_VT2M = engine.sums(z, directions * spacing, knots)
         if world_size() > 1:
             dist.all_reduce(sums_VT2M)
-        target, weights = quadrature(knots, t_max, z)
-        error = torch.sub(sums_VT2M / samples, target[:, :, None])
-        weighted = error * weights[:, None, None]
-        ctx.save_for_backward(z, directions, weighted)
-        ctx.engine, ctx.spacing = engine, spacing
-        scale = samples / (len(z) * directions.shape[1])
-        return torch.dot(weighted.flatten(), error.flatten()) * scale
+        with alone(z):
+            target, weights = quadrature(knots, t_max, z)
+            error = torch.sub(sums_VT2M / samples, target[:, :, None])
+            weighted = error * weights[:, None, None]
+            ctx.save_for_backward(z, directions, weighted)
+            ctx.engine, ctx.spacing = engine, spacing
+            scale = samples / (len(z) * directions.shape[1])
+            return torch.dot(weighted.flatten(), error.flatten()) * scale
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -139,10 +142,10 @@ class _Statistic(torch.autograd.Function):
         if world_size() > 1:  # every rank's loss depends on this rank's sums
             grad = grad.clone()
             dist.all_reduce(grad)
-        with torch.autocast(z.device.type, enabled=False):
-            series = ctx.engine.gradient(z, directions, ctx.spacing, weighted_VT2M)
         scale = 2 * ctx.spacing / (len(z) * directions.shape[1])
-        return series.mul_(grad * scale), None, None, None, None
+        with alone(z), torch.autocast(z.device.type, enabled=False):
+            series = ctx.engine.gradient(z, directions, ctx.spacing, weighted_VT2M)
+            return series.mul_(grad * scale), None, None, None, None
 
 
 def _plain(z: Tensor, directions: Tensor, knots: int, t_max: float) -> Tensor:

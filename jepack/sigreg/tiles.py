@@ -7,19 +7,21 @@ it. Nothing of size [B, M] exists.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-TILE_SLICES = 256
-TILE_ELEMENTS = 1 << 17  # 3.5 MiB of scratch; best of 2^15..2^20 on two kinds of processor
-ACCELERATOR_ELEMENTS = 1 << 22  # elsewhere launches cost more than lost caches
-ONE_THREAD_ELEMENTS = 1 << 18  # views x images x slices up to which one thread is as fast as many
+from jepack.sigreg.sharing import Job, share
 
-Work = Callable[[int, slice, "Scratch"], None]
+# 1.5 to 2 MiB of scratch. 2^17 takes 1.6 times as long on a Xeon with 2 MiB of cache a core; 2^15 is 10 %
+# faster there, but the shorter an operation the longer threads wait for Python's lock.
+TILE_ELEMENTS = 1 << 16
+TILE_LENGTH = (
+    1024  # at most, along what is added up: the other side is short, and there are many jobs
+)
+ACCELERATOR_ELEMENTS = 1 << 22  # elsewhere launches cost more than lost caches
+ACCELERATOR_LENGTH = 1 << 14
 
 
 def sums(z_VBD: Tensor, angles_DM: Tensor, knots: int) -> Tensor:
@@ -28,21 +30,24 @@ def sums(z_VBD: Tensor, angles_DM: Tensor, knots: int) -> Tensor:
     `angles_DM`: directions times the spacing of the knots.
     """
     views, images, slices = len(z_VBD), z_VBD.shape[1], angles_DM.shape[1]
+    rows, columns = tile(z_VBD, images, slices)
     # float64 across tiles: the statistic multiplies the small difference from phi by N. MPS has none.
     exact = torch.float32 if z_VBD.device.type == "mps" else torch.float64
     total = z_VBD.new_zeros(views, knots - 1, 2, slices, dtype=exact)
-    rows, columns = tiles(z_VBD, slices)
 
-    def add(view: int, some: slice, scratch: Scratch) -> None:
-        """All images of some slices."""
-        for chosen in ranges(images, rows):
-            x = project(z_VBD[view, chosen], angles_DM[:, some], scratch)
-            part = x.new_empty(knots - 1, 2, x.shape[1])
-            for pair, out in zip(harmonics(x, knots, scratch), part.unbind(), strict=True):
-                torch.sum(pair, dim=1, out=out)
-            total[view, :, :, some] += part
+    def add(jobs: Iterator[Job]) -> None:
+        """All images of some slices, at each job."""
+        scratch = Scratch(z_VBD)
+        for view, some in jobs:
+            for chosen in ranges(images, rows):
+                x = project(z_VBD[view, chosen], angles_DM[:, some], scratch)
+                part = x.new_empty(knots - 1, 2, x.shape[1])
+                for pair, out in zip(harmonics(x, knots, scratch), part.unbind(), strict=True):
+                    torch.sum(pair, dim=1, out=out)
+                total[view, :, :, some] += part
 
-    share(add, views, ranges(slices, columns), z_VBD, slices)
+    jobs = [(view, some) for view in range(views) for some in ranges(slices, columns)]
+    share(add, "sums", jobs, (views, images, slices))
     return total.to(z_VBD.dtype)
 
 
@@ -51,33 +56,41 @@ def gradient(z_VBD: Tensor, directions_DM: Tensor, spacing: float, weighted_VT2M
 
     x = spacing * z.direction; `weighted_VT2M`: (w_cos, w_sin) for k = 1..T-1.
     """
-    images, slices, knots = z_VBD.shape[1], directions_DM.shape[1], weighted_VT2M.shape[1] + 1
+    views, images, slices = len(z_VBD), z_VBD.shape[1], directions_DM.shape[1]
+    columns, rows = tile(z_VBD, slices, images)
+    knots = weighted_VT2M.shape[1] + 1
     k = torch.arange(1, knots, device=z_VBD.device, dtype=z_VBD.dtype)[:, None]
     series = torch.stack([weighted_VT2M[:, :, 1] * k, weighted_VT2M[:, :, 0] * -k], dim=2)
     result = torch.zeros_like(z_VBD, memory_format=torch.contiguous_format)
     angles_DM = directions_DM * spacing
-    rows, columns = tiles(z_VBD, slices)
 
-    def add(view: int, some: slice, scratch: Scratch) -> None:
-        """All slices of some images."""
-        for chosen in ranges(slices, columns):
-            x = project(z_VBD[view, some], angles_DM[:, chosen], scratch)
-            coefficients = series[view, :, :, None, chosen].unbind()
-            both = scratch.get("gradient", 2, *x.shape).zero_()
-            for pair, factors in zip(harmonics(x, knots, scratch), coefficients, strict=True):
-                both.addcmul_(pair, factors)
-            torch.add(both[0], both[1], out=x)  # the tile's projections are done with
-            result[view, some].addmm_(x, directions_DM[:, chosen].T)
+    def add(jobs: Iterator[Job]) -> None:
+        """All slices of some images, at each job."""
+        scratch = Scratch(z_VBD)
+        for view, some in jobs:
+            for chosen in ranges(slices, columns):
+                x = project(z_VBD[view, some], angles_DM[:, chosen], scratch)
+                coefficients = series[view, :, :, None, chosen].unbind()
+                both = scratch.get("gradient", 2, *x.shape).zero_()
+                for pair, factors in zip(harmonics(x, knots, scratch), coefficients, strict=True):
+                    both.addcmul_(pair, factors)
+                torch.add(both[0], both[1], out=x)  # the tile's projections are done with
+                result[view, some].addmm_(x, directions_DM[:, chosen].T)
 
-    share(add, views=len(z_VBD), spans=ranges(images, rows), z_VBD=z_VBD, slices=slices)
+    jobs = [(view, some) for view in range(views) for some in ranges(images, rows)]
+    share(add, "gradient", jobs, (views, images, slices))
     return result
 
 
-def tiles(z_VBD: Tensor, slices: int) -> tuple[int, int]:
-    """Images and slices of a tile that suits the device; the same whatever the number of threads."""
+def tile(z_VBD: Tensor, added: int, kept: int) -> tuple[int, int]:
+    """A tile's sides that suit the device: along what is added up, and along what is kept.
+
+    The same whatever the number of threads. On a CPU it is long along the first, as each strip of the
+    second is a job: more of them than threads, so that one that is held up leaves its jobs to the others.
+    """
     on_cpu = z_VBD.device.type == "cpu"
-    columns = min(slices, TILE_SLICES) if on_cpu else slices
-    return max(1, (TILE_ELEMENTS if on_cpu else ACCELERATOR_ELEMENTS) // columns), columns
+    long = min(added, TILE_LENGTH if on_cpu else ACCELERATOR_LENGTH)
+    return long, min(kept, (TILE_ELEMENTS if on_cpu else ACCELERATOR_ELEMENTS) // long)
 
 
 def ranges(count: int, length: int) -> list[slice]:
@@ -88,45 +101,6 @@ def project(z_BD: Tensor, angles_DM: Tensor, scratch: Scratch) -> Tensor:
     """[B, M], in a buffer that the next tile overwrites."""
     out = scratch.get("projections", len(z_BD), angles_DM.shape[1])
     return torch.mm(z_BD, angles_DM, out=out)
-
-
-def share(work: Work, views: int, spans: list[slice], z_VBD: Tensor, slices: int) -> None:
-    """Call `work` for every view and span, on a CPU by as many threads as torch has.
-
-    Each thread takes a tile after the other and computes it alone. torch's own threads share every
-    operation instead, which here takes microseconds: they meet hundreds of times, and on a machine
-    whose cores are wanted by others each meeting can wait for the scheduler (11.6 s instead of 0.06).
-    No two calls write to the same place: these sums have the same bits with any number of threads.
-    """
-    jobs = deque((view, span) for view in range(views) for span in spans)
-    inference = torch.is_inference_mode_enabled()
-
-    def run() -> None:
-        scratch = Scratch(z_VBD)
-        with torch.inference_mode(inference), torch.no_grad():
-            while jobs:
-                try:
-                    job = jobs.popleft()
-                except IndexError:  # another thread took the last one
-                    return
-                work(*job, scratch)
-
-    threads = torch.get_num_threads()
-    if z_VBD.device.type != "cpu" or threads == 1:
-        return run()
-    small = z_VBD.shape[0] * z_VBD.shape[1] * slices <= ONE_THREAD_ELEMENTS
-    helpers = 0 if small else min(threads, len(jobs)) - 1
-    torch.set_num_threads(1)  # of this thread, and of threads that start now
-    try:
-        if helpers == 0:
-            return run()
-        with ThreadPoolExecutor(helpers, thread_name_prefix="sigreg") as pool:
-            others = [pool.submit(run) for _ in range(helpers)]
-            run()
-        for other in others:
-            other.result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Scratch:

@@ -1,6 +1,7 @@
 """Which images there are, and the bytes of each: folders, manifests, shards, files that hold many."""
 
 from jepack.sources.classes import class_ids, classes_of
+from jepack.sources.crashes import ENDED, in_blocks
 from jepack.sources.demo import package_folder
 from jepack.sources.fetching import fetched_record
 from jepack.sources.find import find_images, passed_over
@@ -12,6 +13,7 @@ from jepack.sources.reading import full_size_of_part, place_of_window
 from jepack.sources.source import Source
 
 __all__ = [
+    "ENDED",
     "ImageFile",
     "Record",
     "Source",
@@ -21,6 +23,7 @@ __all__ = [
     "find_images",
     "full_size",
     "full_size_of_part",
+    "in_blocks",
     "own_bytes",
     "package_folder",
     "passed_over",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,6 +100,16 @@ def test_turns_too_short_to_time_are_timed_together(machine) -> None:
     here, chooser = machine(2, lambda number: crowded(number) / 10_000)
     here.work(chooser, 3000)
     assert here.work(chooser, 1000).count(1) > 900
+
+
+def test_short_turns_that_vary_much_are_judged_by_many(machine) -> None:
+    """Beside a busy loop some calls wait for the scheduler as long as they last."""
+    here, _ = machine(2, quiet)
+    chance = random.Random(0)
+    here.seconds = lambda number: (0.02 if number == 1 else 0.027) * chance.choice([0.5, 0.5, 2])
+    chooser = threads.Chooser(here, here.clock, turn_s=1.0)
+    here.work(chooser, 1000)
+    assert here.work(chooser, 4000).count(1) > 3300  # 2800 where each is judged alone
 
 
 def test_a_number_that_was_asked_for_is_kept(machine, monkeypatch) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 
 from jepack.decoding import dicom, kind_of, preprocess, to_eight_bits
 from jepack.errors import DataError
-from jepack.sources import ImageFile
+from jepack.sources import ENDED, ImageFile, in_blocks
 from training.data import Range, Thumbprint, range_of, thumbprint_of
 
 HUGE_PIXELS = 12_000_000
@@ -150,13 +150,17 @@ def survey(
 ) -> list[ImageRecord]:
     """Every image looked at, copies marked. Pixels are not kept."""
     records: list[ImageRecord] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for start in range(0, len(files), 64):
-            block = files[start : start + 64]
-            records.extend(pool.map(record_of, block, [channels] * len(block)))
-            on_progress(len(records), len(files))
+    work = functools.partial(record_of, channels=channels)
+    for block in in_blocks(files, work, ended, workers):
+        records += block
+        on_progress(len(records), len(files))
     mark_copies(records)
     return records
+
+
+def ended(file: ImageFile) -> ImageRecord:
+    """As `record_of`, of an image at which that ends its process."""
+    return ImageRecord(file, problem=ENDED)
 
 
 def mark_copies(records: Iterable[ImageRecord]) -> None:

@@ -17,12 +17,13 @@ from rich.console import Console
 from jepack.bundle import PRETRAINED_CFG, Bundle, table_problems
 from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ArtifactError, DataError, listed
-from jepack.names import marked_lines, tell
+from jepack.errors import ArtifactError, DataError
+from jepack.names import tell
 from jepack.sources import ImageFile, Source, class_ids, find_images
 from jepack.terminal import counter
 from training import bundling
 from training.bundling import Content
+from training.commands.reading import readable
 from training.commands.weights import Weights
 from training.data import Split, cautions, column, measure_window, training_split
 
@@ -102,33 +103,6 @@ def images_for(
             f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
         )
     return files, contents, span
-
-
-def readable(
-    files: list[ImageFile], channels: int, window: Window = None
-) -> tuple[list[ImageFile], list[str]]:
-    """The files that decode, and the SHA-256 of each one's bytes."""
-    kept, contents, bad = [], [], []
-    with counter("read") as show:
-        for number, file in enumerate(files, start=1):
-            try:
-                content = file.read()
-                preprocess.decode(content, channels, window)
-            except DataError as error:
-                reason = str(error).removeprefix("image: ").removeprefix(f"{file.path}: ")
-                bad.append((file.name, reason.removeprefix(f"{file.name}: ")))
-            else:
-                contents.append(hashlib.sha256(content).hexdigest())
-                kept.append(file)
-            show(number, len(files))
-    if bad and not kept:
-        raise DataError(f"none of {len(files)} images can be read:\n{listed(bad)}")
-    if bad:
-        console = Console(stderr=True)
-        console.print(
-            f"[yellow]{len(bad)} images skipped:[/]\n{marked_lines(listed(bad))}", soft_wrap=True
-        )
-    return kept, contents
 
 
 def preprocessing_of(stated: dict[str, Any], channels: int, size: int) -> Preprocessing:

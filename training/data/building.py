@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +19,11 @@ import numpy as np
 from jepack.decoding import Window
 from jepack.errors import DataError, SourceError, listed
 from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
-from jepack.sources import ImageFile, caches
+from jepack.sources import ENDED, ImageFile, caches, in_blocks
 from training.data.content import WHOLE, Grids
 from training.data.decoded import decode_file
 
 FORMAT = 4
-BLOCK = 64  # images decoded ahead of the writer
-BEGUN = "begun"  # file that names the block being decoded; left behind by a process that was killed
 SPARE_BYTES = 256 << 20  # left free on the disk
 
 MENDS = (
@@ -93,35 +88,28 @@ def decode_all(
 ) -> list[dict[str, Any]]:
     """One entry per image, in order: {"shape", "sha"} or {"bad": reason}."""
     entries, used = done_already(partial, channels)
-    begun = partial / BEGUN
-    crashed = int(begun.read_text()) if begun.is_file() else -1
-    how = (side, channels, window)
+    todo = files[len(entries) :]
+    work = functools.partial(decoded, side=side, channels=channels, window=window)
     with (
         (partial / "pixels.bin").open("ab") as pixels_file,
         (partial / "done.jsonl").open("a") as list_file,
-        ThreadPoolExecutor(max(1, workers)) as pool,
-        gone_after(begun),
     ):
-        # A bounded window: executor.map would decode the whole data set ahead of the writer.
-        for start in range(len(entries), len(files), BLOCK):
-            block = files[start : start + BLOCK]
-            begun.write_text(str(start))
-            made = (
-                one_by_one(block, *how)
-                if start == crashed
-                else pool.map(lambda file: decoded(file, *how), block)
-            )
-            for entry, pixels in made:
-                pixels_file.write(pixels)
-                entries.append(entry)
-                used += len(pixels)
+        for made in in_blocks(todo, work, ended, workers):
+            pixels_file.writelines(pixels for _, pixels in made)
+            used += sum(len(pixels) for _, pixels in made)
+            entries += (entry for entry, _ in made)
             pixels_file.flush()  # before the list, which is what a later start believes
-            list_file.writelines(json.dumps(entry) + "\n" for entry in entries[start:])
+            list_file.writelines(json.dumps(entry) + "\n" for entry, _ in made)
             list_file.flush()
             check_disk(partial, used, len(entries), len(files))
             if on_progress:
                 on_progress(len(entries), len(files))
     return entries
+
+
+def ended(file: ImageFile) -> tuple[dict[str, Any], bytes]:
+    """As `decoded`, of an image at which that ends its process."""
+    return {"bad": ENDED}, b""
 
 
 def decoded(
@@ -140,40 +128,6 @@ def decoded(
     if image.mask is not None:
         entry["mask"] = packed(image.mask)
     return entry, image.pixels.tobytes()
-
-
-@contextmanager
-def gone_after(path: Path) -> Iterator[None]:
-    """Remove a file at the end, also by an error or Ctrl-C; it stays where the process is killed."""
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def one_by_one(
-    files: Sequence[ImageFile], side: int, channels: int, window: Window
-) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """As `decoded`, in a process of its own: the image at which that ends is the bad one.
-
-    For the block at which an earlier start was killed, by a fault in a codec or for its memory.
-    """
-    pool: ProcessPoolExecutor | None = None
-    try:
-        for file in files:
-            # Spawned: a fork of a process with threads may hang.
-            pool = pool or ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-            try:
-                yield pool.submit(decoded, file, side, channels, window).result()
-            except BrokenProcessPool:
-                pool = None
-                yield (
-                    {"bad": "its decoder ended the process that ran it (a crash, or its memory)"},
-                    b"",
-                )
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
 
 
 def done_already(partial: Path, channels: int) -> tuple[list[dict[str, Any]], int]:

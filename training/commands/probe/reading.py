@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.console import Console
 from jepack.decoding import Pixels, Preprocessing, preprocess
 from jepack.errors import DataError, listed
 from jepack.names import examples, marked_lines, tell
-from jepack.sources import ImageFile, Source, find_images
+from jepack.sources import ENDED, ImageFile, Source, find_images, in_blocks
 from jepack.terminal import counter
 
 NEEDED = 20  # images of two classes
@@ -45,15 +46,28 @@ def read_those(
     """Each file's crop, None where it cannot be read, and the names and reasons of those."""
     images: list[Pixels | None] = []
     bad = []
+    work = functools.partial(read_one, preprocessing=preprocessing)
     with counter("read") as show:
-        for number, file in enumerate(files, start=1):
-            try:
-                images.append(preprocess.load(file.read(), preprocessing))
-            except DataError as error:
-                images.append(None)
-                bad.append((file.name, str(error).removeprefix("image: ")))
-            show(number, len(files))
+        for block in in_blocks(files, work, ended, workers=1):
+            for found in block:
+                if isinstance(found, str):
+                    bad.append((files[len(images)].name, found.removeprefix("image: ")))
+                images.append(None if isinstance(found, str) else found)
+            show(len(images), len(files))
     return images, bad
+
+
+def read_one(file: ImageFile, preprocessing: Preprocessing) -> Pixels | str:
+    """The crop, or why there is none."""
+    try:
+        return preprocess.load(file.read(), preprocessing)
+    except DataError as error:
+        return str(error)
+
+
+def ended(file: ImageFile) -> str:
+    """As `read_one`, of an image at which that ends its process."""
+    return ENDED
 
 
 def read_labelled(
