@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Endpoint of `jepack serve` (gRPC, host:port); default: {DEFAULT_URL}.",
+        help=f"{options.ENDPOINT} Default: {DEFAULT_URL}.",
         callback=options.address,
     ),
 ]

@@ -111,7 +111,7 @@ class InProcess:
         self,
         items: Item | Iterable[Item],
         *,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
         skip_bad: bool = False,
     ) -> Embeddings:
         """Embed images: what an item may be, and what is returned and raised, as `Client.embed` tells.
@@ -144,13 +144,14 @@ class InProcess:
                     rows[output][kept] = values
                 done += len(batch.images) + len(batch.unread)
                 if on_progress is not None:
-                    on_progress(done)
+                    on_progress(done, len(items))
         return Embeddings(
             rows["embedding"],
             rows["projection"],
             dict(self._endpoint.fingerprints),
             dict(sorted(errors.items())),
             self._endpoint.default_output,
+            tuple(name_of(item, number) for number, item in enumerate(items)),
         )
 
     def close(self) -> None:

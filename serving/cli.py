@@ -220,17 +220,14 @@ def welcome(bundle: Bundle, server: TritonServer | None, gateway: str | None) ->
             f"metrics  {told['metrics']}\nlog      {told['log']}"
         )
     parts.append(f"Fingerprints\n{spaces}")
-    if server is not None:
-        parts.append(
-            "Python\n"
-            "  from pathlib import Path\n"
-            "  from jepack.client import Client\n"
-            f'  found = Client("{told["url"]}").embed([Path("photo.jpg")])\n'
-            "  print(found.embedding.shape)"
-        )
-    shell = []
-    if server is not None:
-        shell.append(f"  jepack embed photos/ --url {told['url']} --out photos.npz")
+    asked = told["url"] if server is not None else gateway
+    parts.append(
+        "Python\n"
+        "  from jepack.client import Client\n"
+        f'  found = Client("{asked}").embed("photo.jpg")\n'
+        "  print(found.embedding.shape)"
+    )
+    shell = [f"  jepack embed photos/ --url {asked} --out photos.npz"]
     if gateway is not None:
         shell.append(f"  curl {gateway}/v1/embeddings -F file=@photo.jpg")
     parts.append("\n".join(["Shell", *shell]))

@@ -33,7 +33,7 @@ def embed(
         typer.Option(help="File to write: .npz or .parquet.", callback=options.file_to_write),
     ],
     url: Annotated[
-        str, typer.Option(help="gRPC address of the endpoint.", callback=options.address)
+        str, typer.Option(help=options.ENDPOINT, callback=options.address)
     ] = DEFAULT_URL,
     batch_size: Annotated[
         int, typer.Option(help="Images per request.", min=1, max=MOST_IMAGES)
@@ -71,7 +71,7 @@ def embed(
     with Client(url, timeout_s=timeout_s) as client, progress_bar(console, speed=True) as bar:
         task = bar.add_task("embedding", total=len(files), speed="")
 
-        def show(done: int) -> None:
+        def show(done: int, total: int) -> None:
             bar.update(
                 task, completed=done, speed=f"{done / (time.monotonic() - start):.1f} images/s"
             )

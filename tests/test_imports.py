@@ -34,9 +34,8 @@ FORMATS = {
 MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
         "packaging",
-        "huggingface_hub", "matplotlib", "model_signing", "onnxruntime", "pydantic", "safetensors", "timm",
-        "torch",
-        "triton", "tritonclient",
+        "grpc", "httpx", "huggingface_hub", "matplotlib", "model_signing", "onnxruntime", "pydantic",
+        "safetensors", "timm", "torch", "triton", "tritonclient",
     },
     "training": COMMAND | {
         "cv2", "matplotlib", "safetensors", "sklearn", "timm", "torch", "trackio", "wandb",
@@ -163,8 +162,11 @@ except SystemExit:
 LIGHT = {
     "`jepack --help`": (HELP, {"typer", "rich"}),
     "the client": (
-        "import jepack.client, tritonclient.grpc",
-        {"tritonclient", "grpcio", "numpy", "packaging", "pillow", "protobuf", "rich"},
+        "import jepack.client, tritonclient.grpc, httpx",
+        {
+            "tritonclient", "grpcio", "numpy", "packaging", "pillow", "protobuf", "rich",
+            "httpx", "click", "brotli", "zstandard", "h2", "socksio",  # the last by httpx, where installed
+        },
     ),
     "serving": (
         modules("serving", {"gateway"}), {"typer", "rich", "numpy", "pillow", "safetensors"},

@@ -1,12 +1,20 @@
-"""Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here."""
+"""Ask a running endpoint for embeddings: `Client().embed(["a.jpg", picture, pixels])`. No torch here.
 
-from jepack.client.items import batches_of, listed, name_of
+The plan of a call stands in `core` and `call`, without input and output; `Client` drives it with threads,
+`AsyncClient` with tasks, each over gRPC or over the gateway's HTTP.
+"""
+
+from jepack.client.address import DEFAULT_URL, address_of, check_address
+from jepack.client.answers import Embeddings, Endpoint
+from jepack.client.asynchronous import AsyncClient
+from jepack.client.failures import BusyError, ImageError, UnreachableError
+from jepack.client.items import Item, batches_of, listed, name_of
 from jepack.client.saved import Saved, read_saved
-from jepack.client.transport import ImageError, check_address
-from jepack.client.triton import DEFAULT_URL, BusyError, Client, Embeddings, Endpoint, Item
+from jepack.client.synchronous import Client
 
 __all__ = [
     "DEFAULT_URL",
+    "AsyncClient",
     "BusyError",
     "Client",
     "Embeddings",
@@ -14,6 +22,8 @@ __all__ = [
     "ImageError",
     "Item",
     "Saved",
+    "UnreachableError",
+    "address_of",
     "batches_of",
     "check_address",
     "listed",

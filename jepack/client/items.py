@@ -17,14 +17,15 @@ from PIL import Image
 
 from jepack.decoding import MAX_BYTES, upright
 from jepack.errors import DataError
-from jepack.sources import own_bytes
+from jepack.sources import find_images, own_bytes
 
 # One request carries at most this many bytes of image files, so memory stays bounded on both sides.
 REQUEST_BYTES = 32 * 1024 * 1024
 TAKEN = (
-    "a path (str or Path), a file's bytes, a PIL image, or an array of uint8 as [H, W] or [H, W, C]; "
-    "one of them or a list"
+    "a path (str or Path), a file's bytes, a PIL image, or an array of uint8 or uint16 as [H, W] or "
+    "[H, W, C]; one of them, a list of them, or a folder"
 )
+DEPTHS = (np.uint8, np.uint16)  # of arrays; values of others would have no fixed range
 # Pillow's modes that each file format keeps to the bit.
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 TIFF_MODES = ("I", "F", "CMYK", "LAB", "RGBX")
@@ -39,26 +40,47 @@ class Readable(Protocol):
     def read(self) -> bytes: ...
 
 
-Item = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Readable
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Item = str | Path | bytes | Image.Image | Pixels | Readable
 
 
 def listed(items: Item | Iterable[Item]) -> Sequence[Item]:
-    """The items of a call; one image alone is a list of one. Raises TypeError naming what is taken."""
+    """The items of a call; one image alone is a list of one, a folder all images in it (see find_images).
+
+    Raises TypeError naming what is taken, DataError for a folder without images.
+    """
     if isinstance(items, (bytearray, memoryview)):
         items = bytes(items)
-    alone = is_item(items) or isinstance(items, (dict, set)) or not isinstance(items, Iterable)
-    if alone or (isinstance(items, np.ndarray) and items.ndim in (2, 3)):  # a wrong one, told whole
+    if isinstance(items, (str, Path)) and is_folder(items):
+        found = find_images(Path(items), parts=True)
+        return [one.path if one.part is None else one for one in found]
+    if is_item(items) or not is_many(items):  # a wrong one, told whole
         items = [items]  # type: ignore[list-item]
-    found: Sequence[Any] = items if isinstance(items, (list, tuple)) else list(cast(Any, items))
-    for number, item in enumerate(found):
+    many: Sequence[Any] = items if isinstance(items, (list, tuple)) else list(cast(Any, items))
+    many = [bytes(one) if isinstance(one, (bytearray, memoryview)) else one for one in many]
+    for number, item in enumerate(many):
         if not is_item(item):
             raise TypeError(f"item {number} is {kind_of(item)}; an image is {TAKEN}")
-    return found
+    return many
+
+
+def is_folder(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except ValueError:  # a NUL in its name: told when it is read
+        return False
+
+
+def is_many(value: Any) -> bool:
+    """Whether it may hold images: a batch of arrays is [N, H, W, C], an array of paths [N]."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 4 or (value.ndim == 1 and value.dtype.kind in "OU")
+    return isinstance(value, Iterable) and not isinstance(value, (dict, set))
 
 
 def is_item(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.dtype == np.uint8 and value.ndim in (2, 3) and value.size > 0
+        return value.dtype in DEPTHS and value.ndim in (2, 3) and value.size > 0
     return isinstance(value, (str, Path, bytes, Image.Image)) or (
         callable(getattr(value, "read", None)) and isinstance(getattr(value, "name", None), str)
     )
@@ -76,16 +98,18 @@ class Batch:
     unread: dict[int, str]  # files that could not be read
 
 
-def batches_of(items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
+def batches_of(
+    items: Sequence[Item], batch_size: int, most_bytes: int = REQUEST_BYTES
+) -> Iterator[Batch]:
     """Read items into batches bounded in number and bytes, lazily."""
     batch, weight = Batch({}, {}), 0
     for number, item in enumerate(items):
         try:
             data = bytes_of(item)
-        except (DataError, MemoryError) as error:
+        except (DataError, MemoryError, OSError) as error:
             batch.unread[number] = str(error) or "needs more memory than there is"
             continue
-        if batch.images and (len(batch.images) >= batch_size or weight + len(data) > REQUEST_BYTES):
+        if batch.images and (len(batch.images) >= batch_size or weight + len(data) > most_bytes):
             yield batch
             batch, weight = Batch({}, {}), 0
         batch.images[number] = data
@@ -104,14 +128,17 @@ def bytes_of(item: Item) -> bytes:
         return limited(array_file(item))
     if isinstance(item, Image.Image):
         return limited(picture_file(item))
-    return item.read()
+    data = item.read()
+    if not isinstance(data, bytes):
+        raise TypeError(f"{item.name} reads as {kind_of(data)}; open it for bytes")
+    return limited(data)
 
 
-def array_file(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """PNG where it means the same; npy for other channels, since a PNG's fourth is alpha."""
+def array_file(pixels: Pixels) -> bytes:
+    """PNG where it means the same; npy for 16 bits and for other channels, since a PNG's fourth is alpha."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    if pixels.ndim == 2 or pixels.shape[2] == 3:
+    if pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[2] == 3):
         return picture_file(Image.fromarray(np.ascontiguousarray(pixels)))
     stream = io.BytesIO()
     np.save(stream, pixels, allow_pickle=False)
@@ -138,6 +165,8 @@ def picture_file(image: Image.Image) -> bytes:
 def read(path: Path) -> bytes:
     """A file's bytes, of a smaller picture where the server would refuse their size. Raises DataError."""
     try:
+        if path.is_dir():
+            raise DataError("is a folder; give a folder alone, not among images")
         return limited(own_bytes(path))
     except DataError as error:
         raise DataError(str(error).removeprefix(f"{path}: ")) from error

@@ -43,7 +43,7 @@ def drift(
     ] = None,
     url: Annotated[
         str,
-        typer.Option(help="gRPC address of the bundle's endpoint.", callback=options.address),
+        typer.Option(help=options.ENDPOINT, callback=options.address),
     ] = DEFAULT_URL,
     chance: Annotated[
         float,
@@ -229,7 +229,7 @@ def embedded(data: str, url: str) -> tuple[Saved, list[ImageFile]]:
         found = client.embed(
             [file.path if file.part is None else file for file in files],
             skip_bad=True,
-            on_progress=lambda done: bar.update(task, completed=done),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if found.errors:
         bad = listed((files[number].name, reason) for number, reason in found.errors.items())

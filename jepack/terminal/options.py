@@ -19,6 +19,10 @@ from jepack.files import obstacle
 from jepack.terminal.drawing import PICTURES
 
 SIDE = 65_536  # px, of a picture or a window; no decoder makes larger ones
+# Help of --url: the same in every command that asks one.
+ENDPOINT = (
+    "Endpoint of `jepack serve`: host:port (gRPC), or http(s)://... with the key in JEPACK_KEY."
+)
 SEED = 1 << 40  # torch takes 64 bits, and a step's seed is a multiple of it
 
 
@@ -75,7 +79,7 @@ def within(limit: Limit) -> Callable[[Any], Any]:
 
 
 def address(value: str | None) -> str | None:
-    """host:port of an endpoint, see transport.check_address; None where none was named."""
+    """Of an endpoint, over gRPC or HTTP (jepack.client.check_address); None where none was named."""
     if value is not None:
         check_address(value)
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,17 +19,18 @@ def bar(console: Console, *, transient: bool = False, speed: bool = False) -> Pr
 
 
 @contextmanager
-def counter(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar driven by (done, total); silent until there is something to count."""
-    console = Console(stderr=True)
+def counter(name: str, *, after_s: float = 0.0) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar driven by (done, total); silent until there is something to count, for `after_s`."""
+    console, began = Console(stderr=True), monotonic()
     shown = bar(console)
     task = shown.add_task(f"[bold]{name}[/]", total=None)
 
     def show(done: int, total: int) -> None:
-        if not shown.live.is_started and console.is_terminal:
+        told = monotonic() - began >= after_s
+        if told and not shown.live.is_started and console.is_terminal:
             shown.start()
         shown.update(task, completed=done, total=total)
-        if not console.is_terminal and done == total:
+        if told and not console.is_terminal and done == total:
             console.print(f"{name} {done}/{total}")
 
     try:

@@ -160,7 +160,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
     endpoint = place.engine.endpoint
 
     def described() -> list[dict[str, Any]]:
-        return [{**one, **place.watch.offers()} for one in describe.models(endpoint)]
+        return [{**one, **place.watch.offers()} for one in describe.models(endpoint, place.limits)]
 
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": described()}

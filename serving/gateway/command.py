@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jepack.bundle import Bundle
-from jepack.client import check_address
+from jepack.client import address_of
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, loopback
 from jepack.measures import Null
@@ -144,11 +144,13 @@ def log_file(port: int) -> Path:
 def check_engine(name: str) -> None:
     if name not in ENGINES:
         try:
-            check_address(name)
+            over_grpc = address_of(name).kind == "grpc"
         except ConfigError as error:
             raise ConfigError(
                 f"--engine is {', '.join(ENGINES)} or the gRPC address of a Triton; {error}"
             ) from error
+        if not over_grpc:
+            raise ConfigError(f"--engine {name} is HTTP; Triton is asked over gRPC, at host:port")
 
 
 def engine_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jepack.client import Endpoint
+from serving.gateway.limits import Limits
 from serving.gateway.options import model_names
 
 IMAGE = {"type": "string", "description": "A data URL (data:image/png;base64,...) or base64."}
@@ -33,8 +34,8 @@ ROUTES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def models(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """A model for the bundle and one for each of its outputs."""
+def models(endpoint: Endpoint, limits: Limits) -> list[dict[str, Any]]:
+    """A model for the bundle and one for each of its outputs; jepack.client reads these."""
     found = []
     for name in model_names(endpoint):
         output = name.rpartition(":")[2]
@@ -51,6 +52,11 @@ def models(endpoint: Endpoint) -> list[dict[str, Any]]:
             "fingerprint": endpoint.fingerprints[output],
             "promises": list(endpoint.promises),
             "notes": list(endpoint.notes),
+            "window": endpoint.window,
+            "crop_pct": endpoint.crop_pct,
+            "crop_mode": endpoint.crop_mode,
+            "max_batch_size": min(endpoint.max_batch_size, limits.items),
+            "max_body_bytes": limits.body,
         })  # fmt: skip
     return found
 

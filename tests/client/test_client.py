@@ -43,14 +43,11 @@ def test_a_limit_that_is_no_time_is_told(limit: float) -> None:
         Client("127.0.0.1:8001", timeout_s=limit)
 
 
-def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(items, "REQUEST_BYTES", 10)
+def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"123456")
     images = [b"1", b"2", b"3", file, b"12345", tmp_path / "missing.png", b"12345678901"]
-    batches = list(batches_of(images, 3))
+    batches = list(batches_of(images, 3, 10))
     assert [list(batch.images) for batch in batches] == [[0, 1, 2], [3], [4], [6]]
     assert [number for batch in batches for number in batch.unread] == [5]
     assert "No such file" in batches[2].unread[5]
@@ -73,15 +70,15 @@ def test_a_huge_file_is_refused_unsent(tmp_path: Path, monkeypatch: pytest.Monke
         [Path("a.png"), 3.5],
         [["a.png"]],
         np.zeros((4, 4), np.float32),
-        [np.zeros((4, 4, 3), np.uint16)],
+        [np.zeros((4, 4, 3), np.int32)],
+        [np.zeros((4, 4), np.uint8).tolist()],
+        np.zeros((2, 2, 2, 2, 2), np.uint8),
         np.zeros((0, 4), np.uint8),
     ],
     ids=repr,
 )
 def test_what_is_no_image_is_a_type_error_that_names_what_is(wrong: Any) -> None:
-    told = (
-        "item [01] is .* a path .*bytes, a PIL image, or an array of uint8 as .H, W. or .H, W, C."
-    )
+    told = "item [01] is .* a path .*bytes, a PIL image, .*uint8 or uint16 as .H, W. or .H, W, C.*a folder"
     with pytest.raises(TypeError, match=told):
         Client("127.0.0.1:9").embed(wrong)
 

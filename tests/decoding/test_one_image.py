@@ -15,8 +15,10 @@ from small_bundle import write_digits
 
 from export.evaluation import find_evaluation
 from jepack.bundle import Bundle
-from jepack.client import Client
-from jepack.client.transport import RequestError
+from jepack.client import Client, Endpoint, address_of, synchronous
+from jepack.client.failures import RequestError
+from jepack.client.over_grpc import GrpcDoor
+from jepack.client.wire import Answer
 from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
 from jepack.sources import find_images
@@ -144,34 +146,39 @@ def test_reasons_that_are_alike_share_a_line() -> None:
     assert listed(bad, most=1).splitlines()[1:] == ["  and 2 more"]
 
 
-class Server(Client):
+class Server(GrpcDoor):
     """Answers as a real server does whose encoder fails on some images, or on all."""
 
     def __init__(self, broken: bool) -> None:
-        super().__init__("127.0.0.1:9")
+        super().__init__(address_of("127.0.0.1:9"))
         self.broken = broken
 
-    def endpoint(self) -> Any:
-        from jepack.client import Endpoint
-
+    def describe(self, limit_s: float) -> Any:
         return Endpoint("small", {}, {"embedding": 2, "projection": 1}, 16)
 
-    def infer(self, images: Any, *, timeout_s: float | None = None) -> Any:
+    def send(self, images: Any, outputs: Any, limit_s: float) -> Any:
         if self.broken or b"heavy" in images:
             raise RequestError("127.0.0.1:9: the server failed (internal: out of memory)")
         rows = np.ones((len(images), 2), np.float32)
-        return {"embedding": rows, "projection": rows[:, :1]}
+        return Answer({"embedding": rows, "projection": rows[:, :1]})
 
 
-def test_an_image_that_the_server_fails_on_is_left_out() -> None:
-    with Server(broken=False) as client:
+def asking(broken: bool, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(synchronous, "door_to", lambda *given: Server(broken))
+    return Client("127.0.0.1:9")
+
+
+def test_an_image_that_the_server_fails_on_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asking(False, monkeypatch) as client:
         found = client.embed([b"a", b"heavy", b"b", b"c"], skip_bad=True)
     assert "out of memory" in found.errors[1]
     assert found.good.tolist() == [True, False, True, True]
 
 
-def test_a_server_that_fails_on_every_image_ends_the_command() -> None:
-    with Server(broken=True) as client, pytest.raises(ServerError, match="out of memory"):
+def test_a_server_that_fails_on_every_image_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with asking(True, monkeypatch) as client, pytest.raises(ServerError, match="out of memory"):
         client.embed([b"a", b"b"], skip_bad=True)
 
 

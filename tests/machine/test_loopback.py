@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from jepack.bundle import Bundle
 from jepack.cli import app
-from jepack.client.transport import channel
+from jepack.client.over_grpc import channel
 from jepack.commands import checks
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import loopback, shared_memory

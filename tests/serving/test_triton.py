@@ -85,12 +85,14 @@ def test_files_through_triton_equal_onnx_runtime_here(
     pixels = np.stack([preprocess.load(path, exported_bundle.preprocessing) for path in files])
     session = onnxruntime.InferenceSession(str(exported_bundle.onnx()))
     embedding, projection = session.run(None, {"pixel_values": pixels})
-    seen: list[int] = []
-    found = client.embed(files, batch_size=7, concurrency=3, on_progress=seen.append)
+    seen: list[tuple[int, int]] = []
+    found = client.embed(
+        files, batch_size=7, concurrency=3, on_progress=lambda *told: seen.append(told)
+    )
     np.testing.assert_allclose(found.embedding, embedding, atol=1e-4)
     np.testing.assert_allclose(found.projection, projection, atol=1e-4)
     assert seen == sorted(seen)
-    assert seen[-1] == len(files)
+    assert seen[-1] == (len(files), len(files))
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 1000])

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from jepack import files
 from jepack.cli import COMMANDS, app
-from jepack.client import check_address
+from jepack.client import address_of, check_address
 from jepack.errors import ArtifactError, ConfigError
 
 # The numbers of these go into the settings of a run, which know their ranges (training/settings/limits.py).
@@ -174,11 +174,29 @@ def test_a_file_may_have_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
     [
         "127.0.0.1:8001", "localhost:1", "gpu.example:65535", "[::1]:8001", "[fe80::1%eth0]:8001",
         "dns:gpu.example:8001", "dns:///gpu.example:8001", "ipv4:127.0.0.1:8001", "ipv6:[::1]:8001",
-        "unix:/run/jepack.sock", "dns:8001",
+        "unix:/run/jepack.sock", "dns:8001", "grpc://127.0.0.1:8001", "grpc://[::1]:8001",
+        "http://127.0.0.1:8080", "http://127.0.0.1", "https://photos.example/jepack/", "HTTP://[::1]:8080/v1",
     ],
 )  # fmt: skip
 def test_what_is_an_address_is_taken(url: str) -> None:
     check_address(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "target"),
+    [
+        ("127.0.0.1:8001", "grpc", "127.0.0.1:8001"),
+        ("grpc://[::1]:8001", "grpc", "[::1]:8001"),
+        ("http://127.0.0.1:8080/", "http", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080/v1", "http", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080/v1/embeddings/", "http", "http://127.0.0.1:8080"),
+        ("https://photos.example/a/b/v1/", "http", "https://photos.example/a/b"),
+        ("https://photos.example/v1x", "http", "https://photos.example/v1x"),
+    ],
+)
+def test_an_address_says_how_it_is_asked(url: str, kind: str, target: str) -> None:
+    found = address_of(url)
+    assert (found.kind, found.target) == (kind, target)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +217,13 @@ def test_what_is_an_address_is_taken(url: str) -> None:
         ("127.0.0.1:8001/v2", "host:port"),
         ("::1:8001", "host:port"),
         ("[::1]", "host:port"),
-        ("http://127.0.0.1:8001", "Leave http:// out: it is asked over gRPC"),
+        ("http://127.0.0.1:0", "ports go from 1 to 65535"),
+        ("http://127.0.0.1:99999/v1", "ports go from 1 to 65535"),
+        ("http://", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080?key=1", "http://127.0.0.1:8080"),
+        ("https://me:secret@photos.example", "^https://...@photos.example: no address"),
+        ("ftp://127.0.0.1:8001", "host:port"),
+        ("grpc://127.0.0.1", "host:port"),
         (8001, "host:port"),
         (None, "host:port"),
     ],
