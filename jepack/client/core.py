@@ -115,8 +115,13 @@ class Core:
         def ask(left_s: float, lost: bool) -> Steps[dict[str, Rows]]:
             if lost:  # another server may stand there now
                 yield from self._described(left_s)
+                left_s = limit.left_s()
+                if left_s < self.least_s():
+                    raise BusyError(
+                        f"{self.url}: answers again, too late for this request. Allow more: timeout_s"
+                    )
             began = monotonic()
-            answer = yield Send(images, outputs, max(min(left_s, limit.left_s()), 0.001))
+            answer = yield Send(images, outputs, left_s)
             assert isinstance(answer, Answer)
             self.quickest_s = min(self.quickest_s, monotonic() - began)
             self._same(answer.fingerprints or {})

@@ -166,7 +166,7 @@ def test_cancelled_calls_leave_triton_well(triton_server: Any, files: list[Path]
 
 def examples(page: str, heading: str) -> list[str]:
     """The Python blocks below a heading."""
-    text = (ROOT / page).read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    text = (ROOT / page).read_text().split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
@@ -175,12 +175,14 @@ def test_the_examples_of_the_page_run(
 ) -> None:
     (tmp_path / "photos").symlink_to(digits_folder)
     monkeypatch.chdir(tmp_path)
-    found = examples("docs/serving.md", "From Python")
-    assert len(found) >= 2
+    found = examples("docs/serving.md", "From Python") + examples("README.md", "The four ways")
+    found = [code for code in found if "jepack.client" in code]
+    assert len(found) == 3
     for code in found:
-        assert "http://127.0.0.1:8080" in code
+        for address in ('"127.0.0.1:8001"', '"http://127.0.0.1:8080"'):
+            code = code.replace(address, repr(gateway.url))
         names: dict[str, Any] = {}
-        exec(code.replace("http://127.0.0.1:8080", gateway.url), names)
+        exec(code, names)
         assert names["found"].embedding.shape[0] == 60, code
 
 
