@@ -200,7 +200,7 @@ def test_light_places_load_their_few_libraries_alone(place: str) -> None:
 # Of everything that some stage may import, what is in memory with all modules of a stage. Their libraries
 # bring others, and more where more is installed.
 HUB = {"huggingface_hub", "h11"}  # its client of HTTP stands on the second
-PAGE = {"fastapi", "h11", "python_multipart", "starlette", "uvicorn"}  # Gradio's
+PAGE = {"fastapi", "h11", "httpx", "python_multipart", "starlette", "uvicorn"}  # Gradio's
 TORCH = {"torch", "timm", "triton", "safetensors"} | HUB
 MAY_LOAD = {
     "jepack": (

@@ -144,7 +144,7 @@ def listen(host: str, port: int) -> socket.socket:
             found = loopback.hold(port)
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            found = socket.socket(family)
+            found = loopback.tcp(family)
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind((host, port))
         found.listen(2048)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -102,6 +103,27 @@ def test_free_ports_lie_where_the_system_draws_none_for_clients() -> None:
             assert not low <= port <= high
             with pytest.raises(OSError, match="in use"), socket.socket() as other:
                 other.bind((loopback.HOST, port))
+
+
+def test_a_server_of_asyncio_on_a_held_port_answers_without_nagles_wait() -> None:
+    seen: list[int] = []
+
+    async def serve() -> None:
+        def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            near = writer.get_extra_info("socket")
+            seen.append(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with loopback.hold(0) as holder:
+            holder.listen()
+            async with await asyncio.start_server(met, sock=holder):
+                reader, writer = await asyncio.open_connection(*holder.getsockname())
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
+
+    asyncio.run(serve())
+    assert seen == [1]
 
 
 def test_a_system_that_draws_from_all_ports_gives_one_of_those(
