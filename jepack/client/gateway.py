@@ -74,8 +74,8 @@ def endpoint_of(told: dict[str, Any]) -> Endpoint:
         default_output=first["output"],
         promises=tuple(first["promises"]),
         window=window_of(json.dumps(first["window"])),
-        crop_pct=float(first["crop_pct"]),
-        crop_mode=str(first["crop_mode"]),
+        crop_pct=float(first.get("crop_pct", 1.0)),
+        crop_mode=str(first.get("crop_mode", "center")),
         notes=tuple(first["notes"]),
         max_bytes=int(first["max_body_bytes"]) - HEAD,
     )
