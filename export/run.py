@@ -18,14 +18,15 @@ from export.extras import EXTRAS, WithExtras
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
 from export.making import DEFAULT_FORMATS, make_all, time_exports
-from export.measure import Outputs, measure_graph
+from export.measure import Outputs, measure_graph, run_engine, torch_engine
 from export.result import ExportedFile, ExportResult, gate_record, write
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ConfigError, GateError
+from jepack.faults import FAULT_IMAGES, faults
 from jepack.files import check_writable
-from jepack.measures import Null, isotropy, null_where_possible
+from jepack.measures import MINIMUM, Null, isotropy, null_where_possible
 from jepack.sources import source as sources
 
 __all__ = [
@@ -171,6 +172,7 @@ def result_of(
     evaluation: Evaluation,
     thresholds: Thresholds,
 ) -> ExportResult:
+    promises = gates.promises(judged.truth.projection, evaluation, thresholds)
     return ExportResult(
         bundle=bundle,
         images=evaluation.to_json(),
@@ -182,17 +184,25 @@ def result_of(
             "changed_thresholds": overrides.changed(thresholds),
             **({"against": judged.compared.to_json()} if judged.compared else {}),
         },
-        promises=gates.promises(judged.truth.projection, evaluation, thresholds),
-        null=null_of(bundle, judged.truth, evaluation),
+        promises=promises,
+        null=null_of(bundle, judged, evaluation, gaussian=promises["drift"]),
     )
 
 
-def null_of(bundle: Bundle, truth: Outputs, evaluation: Evaluation) -> Null | None:
+def null_of(
+    bundle: Bundle, judged: Judged, evaluation: Evaluation, *, gaussian: bool
+) -> Null | None:
     """The null of the held-out images: None where there are too few, or where the bundle's rests on more."""
     images, own = evaluation.held_out_count, bundle.null()
-    if not images or (own is not None and own.images.sum() >= images):
+    if images < MINIMUM or (own is not None and own.known is not None and own.held_out >= images):
         return None
-    return null_where_possible(truth.held_out(evaluation).projection)
+    crops, engine = evaluation.images[evaluation.judged][:FAULT_IMAGES], torch_engine(judged.graph)
+    faulted = {
+        name: run_engine(engine, change(crops)).projection
+        for name, change in faults(bundle.preprocessing.channels).items()
+    }
+    held = judged.truth.held_out(evaluation).projection
+    return null_where_possible(held, faulted=faulted, gaussian=gaussian)
 
 
 def stop_at_refusals(bundle: Bundle, verdict: Verdict, *, force: bool) -> None:

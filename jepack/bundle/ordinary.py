@@ -62,7 +62,7 @@ def null_problems(path: Path, manifest: dict[str, Any]) -> list[str]:
         channels, faults = len(CHANNELS) - 1, (shapes["known"] or [0])[0]
         optional["known"] = [faults]
         if faults:
-            channels, optional["faults"] = len(CHANNELS), [faults, 2 * width + 1]
+            channels, optional["faults"] = len(CHANNELS), [faults, width + 1]
     wanted = {
         "directions": [width, directions], "scale": [directions], "knots": [knots],
         "cosines": [knots, directions], "sines": [knots, directions], "mean": [width], "spread": [],

@@ -267,6 +267,7 @@ def show(result: Comparison, null: Null, title: str, console: Console) -> None:
     console.print(
         f"{result.images:,} images: mean shifted by {result.mean_shift:.2f} standard deviations, "
         f"{result.scale:.2f} times the variance, {result.atypical:.1%} atypical ({ATYPICAL:.0%} of ordinary "
-        f"ones). The null rests on {null.held_out:,} held-out images.",
+        f"ones). The null rests on {null.held_out:,} held-out images."
+        + (f" They look {result.likeliest}." if result.drift and result.likeliest else ""),
         highlight=False,
     )

@@ -3,14 +3,14 @@ and whether images still look like those kept aside (`fit_null`, `Null`, `Watche
 
 from jepack.measures.comparison import Comparison, compare
 from jepack.measures.drift import DriftReport, Sample, Watcher, Window, samples
-from jepack.measures.faults import FAULTS
 from jepack.measures.isotropy import Calibration, IsotropyReport
 from jepack.measures.neighbours import similarities, unit, vote
-from jepack.measures.null import Null
-from jepack.measures.replay import fit_null, null_where_possible
+from jepack.measures.null import FAULTS, Null
+from jepack.measures.replay import MINIMUM, fit_null, null_where_possible
 
 __all__ = [
     "FAULTS",
+    "MINIMUM",
     "Calibration",
     "Comparison",
     "DriftReport",

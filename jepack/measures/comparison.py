@@ -1,6 +1,6 @@
 """A set of images beside a null, all at once: what `jepack drift` tells. numpy only.
 
-N images, D projection dims, K looks, W windows, C channels.
+N images, D projection dims, L looks, W windows, C channels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Comparison:
     mean_shift: float  # of all images, in standard deviations of the projection
     scale: float  # variance over the null's
     atypical: float  # share of images with a p-value of .05 or less; about .05 of ordinary ones
+    likeliest: str | None  # known fault that they look most like, where that alarms
     most_atypical: list[tuple[int, float]]  # rows and p-values
     looks_KW: Floats  # largest z of the channels, NaN where a window was not full
     p_values_N: Floats
@@ -54,13 +55,16 @@ def compare(
         )
     order = np.arange(count) if in_order else np.random.default_rng(0).permutation(count)
     watcher = Watcher(null, images_per_false_alarm=max(count / chance, 1))
-    looks_KW = watcher.add(x[order]).max(axis=2)
+    looks_LWC = watcher.add(x[order])
+    looks_KW = looks_LWC.max(axis=2)
     report = watcher.report()
     full = [int(w) for w in null.windows if w <= count]
     p_values = null.p_values(x)
     scores = (x**2).sum(axis=1)
     strangest = np.argsort(-scores, kind="stable")[:SHOWN]
-    figures = null.figures(null.features(x).mean(axis=0))
+    fault_told = null.faults is not None and np.nanmax(looks_LWC[..., -1]) > report.threshold
+    means = null.features(x).mean(axis=0)
+    figures = null.figures(means)
     return Comparison(
         images=count,
         drift=report.alarms > 0,
@@ -68,6 +72,7 @@ def compare(
         threshold=report.threshold,
         windows={w: float(np.nanmax(looks_KW[:, i])) for i, w in enumerate(full)},
         **figures,
+        likeliest=null.likeliest(means) if fault_told else None,
         most_atypical=[(int(row), float(p_values[row])) for row in strangest],
         looks_KW=looks_KW,
         p_values_N=p_values,

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import ConfigError
-from jepack.measures.faults import FAULTS
 from jepack.measures.null import BLOCK, Floats, Null
 
 IMAGES_PER_FALSE_ALARM = 1_000_000
@@ -44,7 +43,7 @@ class Window:
     size_z: float = math.nan
     fault: float = math.nan  # mean score of the known fault that the images look most like
     fault_z: float = math.nan
-    likeliest: str | None = None  # that fault, where its z is the window's largest
+    likeliest: str | None = None  # that fault, where its z alarms
 
     @property
     def z(self) -> float:
@@ -63,7 +62,7 @@ class DriftReport:
     alarm_at: int | None  # images seen when it began last
     threshold: float  # z
     images_per_false_alarm: float  # ordinary images, at least, to one false alarm
-    null_images: tuple[int, int]  # calibrating, setting thresholds
+    null_images: tuple[int, int]  # calibrating, setting thresholds: the same ones, or two halves
     windows: tuple[Window, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -231,8 +230,6 @@ class Watcher:
             figures = dict.fromkeys(figures, math.nan)
         figures |= {f"{name}_z": float(z) for name, z in zip(names, z_C, strict=True)}
         length = int(self.null.windows[place])
-        window = Window(length=length, full=full, **figures)
-        if full and self.null.known is not None and window.fault_z == window.z:
-            number = int(self.null.known[self.null.likeness(means_F).argmax()])
-            window = replace(window, likeliest=FAULTS[number])
-        return window
+        told = full and figures.get("fault_z", math.nan) > self.threshold
+        likeliest = self.null.likeliest(means_F) if told else None
+        return Window(length=length, full=full, likeliest=likeliest, **figures)

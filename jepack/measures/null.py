@@ -32,6 +32,8 @@ RUN = 8192  # images of one replayed run
 # traces of what it knows. A null has the first three of them, four, or all.
 CHANNELS = ("distance", "shift", "surprise", "size", "fault")
 LEAST_CHANNELS = 3  # of nulls from before `size`
+# Null files hold places in this list: only ever add to its end.
+FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "grey", "red for blue")
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
 LEAST_SKEW = 0.25
 REACH = 3.0  # standard deviations of the projection, all dimensions together
@@ -61,7 +63,7 @@ class Null:
     highest: Floats  # [R] the largest z of each replayed run of RUN images, ascending
     images: npt.NDArray[np.int64]  # [2] images that calibrate, images that set the thresholds
     known: npt.NDArray[np.int64] | None = None  # [K] places in jepack.measures.FAULTS
-    faults: Floats | None = None  # [K, 2 D + 1] of the distance from the mean, its square, and 1
+    faults: Floats | None = None  # [K, D + 1] weights of the distance from the mean, and of 1
 
     @property
     def dimensions(self) -> int:
@@ -153,6 +155,26 @@ class Null:
         start = 2 * self.cosines.size + self.dimensions
         return means_F[..., start : -TAIL - 2]
 
+    def likeliest(self, means_F: Floats) -> str | None:
+        """The known fault that a window looks most like; None where none is known."""
+        if self.known is None or self.faults is None:
+            return None
+        return FAULTS[int(self.known[int(self.likeness(means_F).argmax())])]
+
+    def along(self, features_NF: Floats, moved_F: Floats | float = 0.0) -> Floats:
+        """[L, W, C]: the channels at every look of a stream of images, from when all windows are full."""
+        blocks = len(features_NF) // BLOCK
+        sums = features_NF[: blocks * BLOCK].reshape(blocks, BLOCK, -1).sum(axis=1)
+        total = np.zeros((blocks + 1, sums.shape[1]), np.float32)
+        total[1:] = np.cumsum(sums, axis=0, dtype=np.float64)
+        before = int(self.windows[-1]) // BLOCK
+        found = []
+        for length in self.windows:
+            start = before - int(length) // BLOCK
+            window = total[before:] - total[start : start + blocks + 1 - before]
+            found.append(self.statistics(window / length + moved_F))
+        return np.stack(found, axis=1)
+
     def z_scores(self, statistics_WC: Floats) -> Floats:
         """[..., W, C]: how far above ordinary windows, in standard deviations of a normal law.
 
@@ -217,7 +239,5 @@ def normal_of(p_N: Floats) -> Floats:
 
 def fault_scores(away_ND: Floats, faults_KF: Floats) -> Floats:
     """[N, K]: how much each image looks as if it had each fault; about N(0, 1) without it."""
-    width = away_ND.shape[1]
-    linear, square, constant = faults_KF[:, :width], faults_KF[:, width:-1], faults_KF[:, -1]
-    scores = away_ND @ linear.T + away_ND**2 @ square.T + constant
+    scores = away_ND @ faults_KF[:, :-1].T + faults_KF[:, -1]
     return np.clip(scores, -LOUDEST, LOUDEST)

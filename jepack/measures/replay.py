@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
-from jepack.measures.faults import fitted_faults
+from jepack.measures.faults import CENTRING, fitted_faults, unseen_scores
 from jepack.measures.isotropy import random_directions
 from jepack.measures.null import BLOCK, CHANNELS, RUN, WINDOWS, Floats, Null
 
@@ -23,10 +23,6 @@ KNOTS = (0.5, 1.0, 1.5, 2.0)
 MINIMUM = 64  # images; with fewer no p-value lies below .015
 MOST = 2048  # images; more add time and little else
 RUNS = 128
-STRAY = (
-    2  # variance by which a domain may stray from its held-out images; 1 is what chance alone gives
-)
-CENTRING = 4  # steps; the clipped mean has converged to 1e-4 standard deviations by then
 
 
 def fit_null(
@@ -56,10 +52,12 @@ def fit_null(
     ordinary = single[kept]
     # Each image's p-value among the others: these calibrated, and a new image is not one of them.
     features = null.features(ordinary, null.at_least(ordinary) / len(ordinary))
+    start = 2 * null.cosines.size + null.dimensions
+    unseen = unseen_scores(null, single, faulted or {})[kept]
+    features[:, start : start + unseen.shape[1]] = unseen
     null, centre = centre_of(null, features, gaussian)
-    null = replace(
-        null, **fitted_faults(null, single, faulted or {})
-    )  # about the mean as it is now
+    if gaussian:  # the mean may have moved
+        null = replace(null, **fitted_faults(null, single, faulted or {}))
     found = replay(null, features, centre, runs, rng)
     null = replace(null, moments=moments(found))
     highest = null.z_scores(found).max(axis=(1, 2, 3))
@@ -159,26 +157,18 @@ def replay(
     Each run has another null, of images drawn anew: a null is itself only a sample of its domain, and every
     long window of a server sees how far off it is.
     """
-    count, width = features_NF.shape
+    count = len(features_NF)
     mean = features_NF.mean(axis=0)
     own = centre.of(mean)
     own[2 * null.cosines.size :][: null.dimensions] = 0  # counted from the null's mean
     features = (features_NF - mean).astype(np.float32)
-    before = max(WINDOWS) // BLOCK  # looks until all windows are full
-    blocks, looks = before + RUN // BLOCK, RUN // BLOCK
-    found = np.zeros((runs, looks, len(WINDOWS), len(null.moments)), np.float32)
+    images = max(WINDOWS) + RUN - BLOCK  # all windows are full at the first look
+    found = np.zeros((runs, RUN // BLOCK, len(WINDOWS), len(null.moments)), np.float32)
     for run in range(runs):
-        sample = features[rng.integers(count, size=count // STRAY)].mean(axis=0, dtype=np.float64)
+        sample = features[rng.integers(count, size=count)].mean(axis=0, dtype=np.float64)
         moved = centre.truth - centre.of(centre.truth + sample) + own
-        sums = np.zeros((blocks, width), np.float32)
-        for _ in range(BLOCK):
-            sums += features[rng.integers(count, size=blocks)]
-        total = np.zeros((blocks + 1, width), np.float32)
-        total[1:] = np.cumsum(sums, axis=0, dtype=np.float64)
-        for place, length in enumerate(WINDOWS):
-            start = before + 1 - length // BLOCK
-            window = total[before + 1 :] - total[start : start + looks]
-            found[run, :, place] = null.statistics(window / length + moved.astype(np.float32))
+        stream = features[rng.integers(count, size=images)]
+        found[run] = null.along(stream, moved.astype(np.float32))
     return found
 
 

@@ -31,7 +31,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Path:
     shutil.copytree(plain, folder)
     x = np.random.default_rng(0).standard_normal((80, 2))
     with bundles.editing(bundles.load(folder)) as stage:
-        bundles.write_null(stage, fit_null(x, runs=2))
+        bundles.write_null(stage, fit_null(x, faulted={"grey": x[:40] + 1}, runs=2))
     return folder
 
 
@@ -68,6 +68,18 @@ def test_the_manifest_holds_the_null_of_a_bundle(watched: Path) -> None:
     assert (watched / "null.safetensors").stat().st_size < 10_000
 
 
+def test_a_null_from_before_faults_still_loads(folder: Path) -> None:
+    def older(tensors: dict[str, Any]) -> None:
+        del tensors["known"], tensors["faults"]
+        tensors["moments"] = tensors["moments"][:3]
+
+    change(folder, older)
+    assert bundles.verify(folder) == []
+    null = bundles.load(folder).null()
+    assert null is not None
+    assert null.channels == ("distance", "shift", "surprise")
+
+
 def test_a_null_that_changed_on_disk_is_told(folder: Path) -> None:
     data = bytearray((folder / bundles.NULL).read_bytes())
     data[-1] ^= 1
@@ -100,6 +112,9 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a window of half a block": (lambda t: put("windows", t["windows"] + 8)(t), "multiple of 16"),
     "other counts": (put("images", [5, 5]), "number of scores"),
     "not a number": (put("knots", [1, 1, 1, np.nan]), "NaN or infinite"),
+    "an unheard-of fault": (put("known", [99]), "known must name faults, 0 to"),
+    "a fault without its look": (lambda t: t.pop("faults"), "'faults' is missing"),
+    "a look too narrow": (lambda t: t.update(faults=t["faults"][:, 1:].copy()), "not a null of"),
     "in double precision": (lambda t: t.update(mean=np.zeros(2)), "must be float32"),
 }
 
@@ -117,7 +132,8 @@ def test_a_null_that_no_images_gave_is_refused(kind: str, folder: Path) -> None:
 def test_the_card_tells_what_a_watcher_knows(watched: Path, plain: Path) -> None:
     bundle = bundles.load(watched)
     text = card.make(watched, bundle.manifest)
-    assert "40 held-out images calibrate" in text
+    assert "It rests on 80 held-out images" in text
+    assert "the look of these faults: grey" in text
     assert "`jepack drift" in text
     assert "Not measured: `jepack export BUNDLE --data IMAGES`" in card.make(
         plain, Bundle(plain, bundles.read_manifest(plain)).manifest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jepack.errors import ConfigError, DataError
-from jepack.measures import DriftReport, Null, Watcher, fit_null, samples
+from jepack.measures import FAULTS, DriftReport, Null, Watcher, fit_null, samples
 from jepack.measures.isotropy import kolmogorov
 
 DIMS = 12
@@ -28,11 +28,22 @@ def ordinary() -> Null:
     return fit_null(domain(600, 0), runs=48)
 
 
-def test_atypicality_is_uniform_on_images_that_made_neither_half() -> None:
+@cache
+def knowing() -> Null:
+    """A null that was shown what two faults do to its first images."""
+    x = domain(600, 0)
+    faulted = {"darker": x[:200] + MOVED, "blurred": x[:200] * 0.8}
+    return fit_null(x, faulted=faulted, runs=48)
+
+
+MOVED = np.linspace(-0.2, 0.3, DIMS)
+
+
+def test_atypicality_is_uniform_on_images_that_did_not_make_the_null() -> None:
     unseen = np.concatenate(
         [fit_null(domain(400, s), runs=1).p_values(domain(200, 99 + s)) for s in range(10)]
     )
-    # 2,000 values of ten nulls: one null alone strays by the luck of its 200 scores.
+    # 2,000 values of ten nulls: one null alone strays by the luck of its 400 scores.
     assert kolmogorov(unseen) < 1.63 / math.sqrt(2000) + 0.02
     assert abs((unseen <= 0.05).mean() - 0.05) < 0.02
 
@@ -53,7 +64,7 @@ def test_strange_images_are_atypical() -> None:
 
 
 def test_no_embedding_is_in_a_null_and_it_survives_its_file() -> None:
-    null = ordinary()
+    null = knowing()
     tensors = null.tensors()
     again = Null.of(tensors)
     x = domain(300, 7)
@@ -73,7 +84,7 @@ def test_what_a_watcher_finds_does_not_depend_on_the_batches(batch: int) -> None
     expected = whole.add(x)
     found = np.concatenate([parts.add(x[i : i + batch]) for i in range(0, len(x), batch)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.shape == (1500 // 16, 7, 3)
+    assert found.shape == (1500 // 16, 7, 4)
     assert json.dumps(whole.report().to_json())[:60] == json.dumps(parts.report().to_json())[:60]
 
 
@@ -108,8 +119,16 @@ def test_ordinary_images_alarm_no_more_often_than_promised() -> None:
         (lambda x: np.abs(x), 64),
         (lambda x: np.where(np.arange(len(x))[:, None] % 10 == 0, x * 6, x), 512),
         (lambda x: x + 0.5, 1024),
+        (lambda x: x * 0.7, 64),
     ],
-    ids=["another mean", "another scale", "another shape", "a tenth strange", "a weak shift"],
+    ids=[
+        "another mean",
+        "another scale",
+        "another shape",
+        "a tenth strange",
+        "a weak shift",
+        "small",
+    ],
 )
 def test_drift_alarms_within_a_window(change, within: int) -> None:
     watcher = Watcher(ordinary())
@@ -120,6 +139,70 @@ def test_drift_alarms_within_a_window(change, within: int) -> None:
     assert report.alarm
     assert report.alarms == 1
     assert 4096 < report.alarm_at <= 4096 + within
+
+
+def test_a_known_fault_is_seen_sooner_and_named() -> None:
+    delays = []
+    for null in (knowing(), ordinary()):
+        watcher = Watcher(null)
+        watcher.add(domain(4096, 30))
+        assert not watcher.report().alarm
+        watcher.add(domain(4096, 31) + MOVED / 2)
+        report = watcher.report()
+        delays.append((report.alarm_at or 99_999) - 4096)
+        longest = report.windows[-1]
+        assert (longest.likeliest == "darker") == (longest.fault_z > report.threshold)
+    assert longest.likeliest is None
+    assert delays[0] < delays[1]
+
+
+def test_a_fault_that_moves_nothing_is_not_known() -> None:
+    x = domain(300, 32)
+    null = fit_null(x, faulted={"noisy": x[:100], "grey": x[:100] + 1}, runs=2)
+    assert null.known.tolist() == [FAULTS.index("grey")]
+
+
+@pytest.mark.parametrize(
+    ("name", "y"),
+    [
+        ("haunted", domain(100, 0)),
+        ("grey", domain(100, 0)[:, 1:]),
+        ("grey", domain(5, 0)),
+        ("grey", domain(100, 0) * np.inf),
+    ],
+    ids=["unknown", "narrow", "few", "infinite"],
+)
+def test_what_is_no_look_of_a_fault_is_refused(name: str, y: np.ndarray) -> None:
+    with pytest.raises(DataError, match=f"fault '{name}'"):
+        fit_null(domain(100, 0), faulted={name: y})
+
+
+def test_a_promise_of_the_normal_law_takes_the_error_of_a_mean_away() -> None:
+    """Eighty images put a mean in 16 dimensions .45 standard deviations off; N(0, I) is known exactly."""
+    x = np.random.default_rng(4).standard_normal((80, 16))
+    plain, promised = fit_null(x, runs=24), fit_null(x, gaussian=True, runs=24)
+    assert np.linalg.norm(promised.mean) < np.linalg.norm(plain.mean) / 2
+    long = list(plain.windows).index(2048)
+    shift = plain.channels.index("shift")
+    assert promised.moments[shift, long, 0] < plain.moments[shift, long, 0]
+    far = fit_null(x + 1, gaussian=True, runs=2)  # the promise does not hold, the images say
+    np.testing.assert_allclose(far.mean, (x + 1).mean(axis=0), atol=0.15)
+
+
+def test_a_null_from_before_sizes_and_faults_still_watches() -> None:
+    tensors = ordinary().tensors()
+    del tensors["known"]
+    tensors["moments"] = tensors["moments"][:3]
+    old = Null.of(tensors)
+    assert old.channels == ("distance", "shift", "surprise")
+    watcher = Watcher(old)
+    assert watcher.add(domain(4096, 20)).shape == (256, 7, 3)
+    assert not watcher.report().alarm
+    watcher.add(domain(64, 21) + 1)
+    report = watcher.report()
+    assert report.alarm
+    assert report.to_json()["windows"][0]["size_z"] is None
+    assert "jepack_drift_size_z" not in {sample.name for sample in samples(report)}
 
 
 def test_an_alarm_ends_when_the_images_are_ordinary_again() -> None:

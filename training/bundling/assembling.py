@@ -18,8 +18,9 @@ from jepack import bundle
 from jepack.bundle import Bundle, card
 from jepack.decoding import Pixels, Preprocessing
 from jepack.encoder import Encoder, EncoderGraph, encoder_files
+from jepack.faults import FAULT_IMAGES, faults
 from jepack.files import write_bytes, write_json
-from jepack.measures import Calibration, isotropy, null_where_possible, retrieval
+from jepack.measures import MINIMUM, Calibration, isotropy, null_where_possible, retrieval
 from jepack.names import kept
 from jepack.sources import class_ids
 from training.bundling.origin import pick
@@ -30,6 +31,7 @@ from training.watch import features
 
 CALIBRATION_IMAGES = 4096
 GOLDEN_IMAGES = 8
+AT_ONCE = 64  # images in memory
 CPU = torch.device("cpu")
 
 
@@ -118,6 +120,10 @@ def assemble(
         "projection": isotropy.report(projection).to_json(),
     }
     searched = judge_retrieval(content, {"embedding": raw["embedding"], "projection": projection})
+    null = None
+    if len(projection) >= MINIMUM:
+        faulted = with_faults(encoder, calibration, content)
+        null = null_where_possible(projection, faulted=faulted, seed=content.seed)
     encoder.cpu()
     golden = golden_tensors(encoder, calibration, content)
     manifest = manifest_of(folder, content, golden, searched)
@@ -125,7 +131,7 @@ def assemble(
         save_file(golden, stage / "golden.safetensors")
         write_json(stage / "isotropy.json", measured)
         write_encoder(stage, encoder, calibration, content)
-        if null := null_where_possible(projection, seed=content.seed):
+        if null is not None:
             bundle.write_null(stage, null)
         if content.recipe is not None:
             write_json(stage / "recipe.json", content.recipe)
@@ -207,13 +213,27 @@ def read_features(
 ) -> dict[str, Any]:
     """Embeddings and raw projections of the original images."""
     chunks = []
-    for start in range(0, len(indices), 64):
-        block = indices[start : start + 64]
+    for start in range(0, len(indices), AT_ONCE):
+        block = indices[start : start + AT_ONCE]
         chunks.append(features(encoder, content.read(block), content.preprocessing))
         if on_progress:
             on_progress(start + len(block), len(indices))
     embedding, projection = (np.concatenate(part) for part in zip(*chunks, strict=True))
     return {"embedding": embedding, "projection": projection}
+
+
+def with_faults(
+    encoder: Encoder, calibration: isotropy.Calibration, content: Content
+) -> dict[str, Any]:
+    """Projections of the first held-out images with each fault that a null may know."""
+    indices = content.split.held_out[:FAULT_IMAGES]
+    chunks: dict[str, list[Any]] = {}
+    for start in range(0, len(indices), AT_ONCE):
+        crops = content.read(indices[start : start + AT_ONCE])
+        for name, change in faults(content.preprocessing.channels).items():
+            raw = features(encoder, change(crops), content.preprocessing)[1]
+            chunks.setdefault(name, []).append(calibration.apply(raw))
+    return {name: np.concatenate(rows) for name, rows in chunks.items()}
 
 
 def golden_tensors(
