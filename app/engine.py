@@ -100,7 +100,7 @@ def state_of(engine: Engine, info: IndexInfo, folder: Path) -> EngineState:
     if serves != info.fingerprint:
         return EngineState(
             "other",
-            "Another encoder: uploads cannot be compared",
+            "This is another encoder: uploads cannot be compared",
             f"{engine.place} serves {info.output} {serves}, the index holds {info.fingerprint}. "
             "Serve the index's encoder, or rebuild the index:",
             f"jepack index {info.data} {option_of(engine)} --out {folder}",
