@@ -115,8 +115,8 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         )
     if status == "NOT_FOUND" or "unknown model" in text:
         return ServerError(
-            f"{url}: this server has no model 'embed', so it does not serve a jepack bundle "
-            f"({last_line(text)})"
+            f"{url}: this server has no such model ({last_line(text)}). Where bundles are served by name, "
+            'name one: Client(url, model="photos"), or "photos@2" of several versions'
         )
     return RequestError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
 

@@ -54,6 +54,7 @@ class Endpoint:
     crop_pct: float = 1.0  # side of the seen square over the shorter side, see Preprocessing
     crop_mode: str = "center"
     notes: tuple[str, ...] = ()  # what its user must know, a sentence each; see jepack.standing
+    version: int = 1  # of the name it is served by
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Client:
     a child of `os.fork` or of multiprocessing's "fork" every call raises ServerError at once.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, model: str = MODEL, timeout_s: float = 30.0
+    ) -> None:
         try:
             import tritonclient.grpc as triton
         except ModuleNotFoundError as error:
@@ -98,7 +101,7 @@ class Client:
         if not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s is a number of seconds above 0, found {timeout_s}")
         HOME.check()
-        self.url, self.timeout_s = url, timeout_s
+        self.url, self.model, self.timeout_s = url, model, timeout_s
         self._triton = triton
         self._grpc = triton.InferenceServerClient(url, channel_args=channel(url))
         # Closed before the interpreter takes gRPC apart, also where nobody closes it.
@@ -124,7 +127,7 @@ class Client:
         if self._endpoint is None:
             answer = self._call(
                 lambda left_s: self._grpc.get_model_config(
-                    MODEL, as_json=True, client_timeout=left_s
+                    self.model, as_json=True, client_timeout=left_s
                 )
             )
             config = answer["config"]
@@ -147,6 +150,7 @@ class Client:
                 crop_pct=float(crop_pct),
                 crop_mode=crop_mode,
                 notes=tuple(texts.get("notes", "").splitlines()),
+                version=int(texts.get("version") or 1),
             )
         return self._endpoint
 
@@ -225,7 +229,7 @@ class Client:
         tensor = self._triton.InferInput("image", [len(images), 1], "BYTES")
         tensor.set_data_from_numpy(np.array(images, dtype=np.object_).reshape(-1, 1))
         answer = self._call(
-            lambda left_s: self._grpc.infer(MODEL, [tensor], client_timeout=left_s), timeout_s
+            lambda left_s: self._grpc.infer(self.model, [tensor], client_timeout=left_s), timeout_s
         )
         return {output: answer.as_numpy(output) for output in ("embedding", "projection")}
 
