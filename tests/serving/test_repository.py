@@ -71,6 +71,7 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
         "default_output": "embedding",
         "promises": "",
         "window": "null",
+        "crop": "1 center",
         "notes": "",
     }
 
