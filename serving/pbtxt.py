@@ -41,7 +41,12 @@ class InstanceGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
+    """A request says how long it may wait; what has waited longer is not computed. Triton takes only what is
+    below the default, so there is one."""
+
     max_queue_size: int  # requests; more are refused at once
+    default_timeout_microseconds: int = 600_000_000
+    allow_timeout_override: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
