@@ -8,14 +8,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
 
-from jepack import bundle as bundles
-from jepack.bundle import Bundle, origin, standing
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import shared_memory
 from jepack.measures.drift import MOST
@@ -23,13 +20,21 @@ from jepack.names import marked, marked_lines, tell
 from jepack.terminal import options
 from serving.command import MOST_IMAGES, SERVICES
 from serving.repository import RepositoryConfig, write_repository
+from serving.served import served_of
 from serving.server import TritonServer
+from serving.welcome import facts, identity, notes_of, welcome
 
 CHECK_EVERY_S = 2.0
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="Bundle with an ONNX export.")],
+    bundles: Annotated[
+        list[str],
+        typer.Argument(
+            help="Bundle with an ONNX export; or several as NAME=BUNDLE, a name again for its next version.",
+            metavar="BUNDLE|NAME=BUNDLE...",
+        ),
+    ],
     port: Annotated[
         int, typer.Option(help="gRPC port for clients; 0 picks one.", min=0, max=65535)
     ] = SERVICES["grpc"],
@@ -43,6 +48,21 @@ def serve(
         int, typer.Option(help="Images per request and encoder run.", min=1, max=MOST_IMAGES)
     ] = 16,
     threads: Annotated[int, typer.Option(help="CPU threads of the encoder.", min=1, max=1024)] = 2,
+    decoders: Annotated[
+        int,
+        typer.Option(
+            help="Processes that decode images, a thread each; 0 chooses by the cores.",
+            min=0,
+            max=256,
+        ),
+    ] = 0,
+    canary: Annotated[
+        str,
+        typer.Option(
+            help="Share of callers for a name's newest version, 0 to 1; or a file that holds it and is "
+            "read again when it changes."
+        ),
+    ] = "",
     tensorrt: Annotated[str, typer.Option(help="Production config: off, fp32 or fp16.")] = "off",
     repository_only: Annotated[
         Path | None,
@@ -83,44 +103,46 @@ def serve(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
 ) -> None:
-    """Serve a bundle on NVIDIA Triton, and over HTTP to the clients people have, until Ctrl-C.
+    """Serve bundles on NVIDIA Triton, and over HTTP to the clients people have, until Ctrl-C.
 
     Ready means that the bundle's golden images came back right. A server that breaks is restarted.
 
     Example: jepack serve runs/quickstart/bundle
+    Two versions: jepack serve photos=runs/june/bundle photos=runs/july/bundle --canary 0.1
     """
     console = Console(stderr=as_json)
-    opened = bundles.load(bundle)
-    for note in standing.notes(opened):
+    served = served_of(bundles)
+    for note in notes_of(served):
         console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
-    config = RepositoryConfig(max_batch_size=max_batch_size, threads=threads, tensorrt=tensorrt)
+    config = RepositoryConfig(
+        max_batch_size=max_batch_size, threads=threads, decoders=decoders, tensorrt=tensorrt
+    )
     if repository_only is not None:
-        write_repository(opened, repository_only, config)
+        write_repository(served, repository_only, config)
         if as_json:
-            print(
-                json.dumps(
-                    {"repository": str(repository_only), "fingerprints": opened.fingerprints}
-                )
-            )
+            print(json.dumps({"repository": str(repository_only), **identity(served)}))
         else:
             console.print(f"[green]✓[/] model repository in {marked(repository_only)}")
         return
     door = None
     if not no_http:
-        from serving.gateway.command import Door, Watching, check_engine, engine_of
+        from serving.gateway import Shares
+        from serving.gateway.command import Door, Watching, check_engine, check_shares, engines_of
 
         check_engine(engine)
-        door = Door.of(http, key_file, tls_cert, tls_key)
-        watching = Watching.of([opened], images_per_false_alarm, no_watch)
-        tell(console, watching.notes([opened]))
-    elif engine != "triton" or http is not None:
-        raise ConfigError("--no-http leaves nothing for --http and --engine to serve")
+        door, shares = Door.of(http, key_file, tls_cert, tls_key), Shares.told(canary)
+        check_shares(shares, served)
+        opened = [one.bundle for one in served]
+        watching = Watching.of(opened, images_per_false_alarm, no_watch)
+        tell(console, watching.notes(opened))
+    elif engine != "triton" or http is not None or canary:
+        raise ConfigError("--no-http leaves nothing for --http, --engine and --canary to serve")
     elif no_watch or images_per_false_alarm is not None:
         raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
     server = None
     if engine == "triton":
         server = TritonServer(
-            opened,
+            served,
             http_port=http_port,
             grpc_port=port,
             metrics_port=metrics_port,
@@ -139,20 +161,21 @@ def serve(
                     stack.callback(server.stop)
                     server.start()
                 if door is not None:
-                    asked = engine_of(
+                    engines = engines_of(
                         engine,
-                        opened,
+                        served,
                         server.url if server is not None else None,
+                        stack,
                         max_batch_size=max_batch_size,
                         threads=threads,
                     )
-                    stack.callback(asked.close)
-                    gateway = door.open(asked, stack, watches=[watching.by(asked)])
+                    watches = [watching.by(one) for one in engines]
+                    gateway = door.open(engines, stack, shares=shares, watches=watches)
             url = gateway.url if door is not None else None
             if as_json:
-                print(json.dumps(facts(opened, server, url)), flush=True)
+                print(json.dumps(facts(served, server, url)), flush=True)
             else:
-                console.print(welcome(opened, server, url))
+                console.print(welcome(served, server, url))
             watch(server, console, gateway.running if door is not None else lambda: True)
     except KeyboardInterrupt:
         console.print("Stopped")
@@ -178,59 +201,3 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
         )
         server.restart()
         console.print("[green]✓[/] serving again")
-
-
-def facts(bundle: Bundle, server: TritonServer | None, gateway: str | None) -> dict[str, Any]:
-    """What a program may want to know: `url` and what follows it are Triton's, `gateway` is for HTTP."""
-    found: dict[str, Any] = {"bundle": bundle.name}
-    if server is not None:
-        found |= {
-            "url": server.url,
-            "http": f"http://127.0.0.1:{server.ports['http']}",
-            "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
-            "log": str(server.log_file),
-        }
-    return found | {
-        "gateway": gateway,
-        "fingerprints": bundle.fingerprints,
-        "dimensions": bundle.dimensions,
-        "default_output": bundle.default_output,
-        "promises": bundle.promises,
-        "source": origin.told(bundle.folder),
-        "notes": standing.notes(bundle),
-    }
-
-
-def welcome(bundle: Bundle, server: TritonServer | None, gateway: str | None) -> Panel:
-    """Addresses, identity and a client to paste."""
-    told = facts(bundle, server, gateway)
-    spaces = "\n".join(
-        f"  {output:<11} {told['dimensions'][output]:>5} dims   {fingerprint}"
-        for output, fingerprint in told["fingerprints"].items()
-    )
-    parts = []
-    if gateway is not None:
-        parts.append(
-            f"HTTP     {gateway}/v1/embeddings\nready    {gateway}/health/ready\n"
-            f"drift    {gateway}/v1/drift"
-        )
-    if server is not None:
-        parts.append(
-            f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"
-            f"metrics  {told['metrics']}\nlog      {told['log']}"
-        )
-    parts.append(f"Fingerprints\n{spaces}")
-    asked = told["url"] if server is not None else gateway
-    parts.append(
-        "Python\n"
-        "  from jepack.client import Client\n"
-        f'  found = Client("{asked}").embed("photo.jpg")\n'
-        "  print(found.embedding.shape)"
-    )
-    shell = [f"  jepack embed photos/ --url {asked} --out photos.npz"]
-    if gateway is not None:
-        shell.append(f"  curl {gateway}/v1/embeddings -F file=@photo.jpg")
-    parts.append("\n".join(["Shell", *shell]))
-    text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
-    title = f"{marked(bundle.name)} is served"
-    return Panel(marked_lines(text), title=title, border_style="green", expand=False)

@@ -1,157 +1,141 @@
-"""A bundle -> a Triton model repository: one generator for the laptop and for production.
+"""Bundles -> a Triton model repository: one generator for the laptop and for production.
 
-The templates and the short Python models in model_repository/ are filled in and copied, with the
-bundle's ONNX graph and jepack's own decoder beside them. `config.pbtxt` is the production config;
-`--model-config-name=cpu` picks `configs/cpu.pbtxt`.
+The configs of models.py are written, and the short Python models of model_repository/ copied, with each
+bundle's ONNX graph and jepack's own decoder beside them. The configs that lie in model_repository/ are what
+this gives for an example, to be read; a test holds them to it.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 
 import jepack
 from jepack import __version__, stages
-from jepack.bundle import Bundle, golden_file, standing
-from jepack.errors import ArtifactError, ConfigError
+from jepack.bundle import Bundle, golden_file
+from jepack.errors import ArtifactError
 from jepack.files import link_or_copy, new_folder, write_bytes, write_json
+from serving import models, pbtxt
+from serving.models import RepositoryConfig
+from serving.served import Served
 
-TEMPLATES = stages.home() / "model_repository"
+__all__ = ["RepositoryConfig", "write_repository"]
+
+SOURCES = stages.home() / "model_repository"
 RECORD = "jepack-repository.json"  # what the folder was made from; Triton passes over files here
-TENSORRT = ("off", "fp32", "fp16")
+BOTH, CPU = "config.pbtxt", "configs/cpu.pbtxt"  # the second where tritonserver is told "cpu"
+COMMENTS = {  # above the configs, for whoever opens them
+    "embed": "Image bytes in, embedding and projection out.",
+    "preprocess": "Image bytes -> uint8 crop, in processes of one thread each.",
+    "onnxruntime": "Production: Triton's own ONNX Runtime backend, on the GPU where there is one.",
+    "python": "A laptop or a test: the same graph under ONNX Runtime in the Python backend.",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepositoryConfig:
-    """Knobs of the generated configs; defaults suit one small GPU or a laptop."""
+@dataclass(frozen=True)
+class Plan:
+    """Which models a repository holds: bundles whose crops are the same share their decoders."""
 
-    max_batch_size: int = 16  # images per request and per encoder run
-    queue_delay_us: int = 1000  # how long an image may wait for others to share a batch
-    max_queue_size: int = 128  # requests waiting per model; more are refused at once
-    threads: int = 2  # of the CPU encoder
-    preprocess_instances: int = 4  # production: processes that decode
-    encoder_instances: int = 1  # production: per GPU
-    tensorrt: str = "off"  # production: off (CUDA), fp32 or fp16 engines
-    tensorrt_cache: str = "/var/cache/jepack/tensorrt"  # persistent volume in the container
+    served: Sequence[Served]
 
-    def __post_init__(self) -> None:
-        if self.tensorrt not in TENSORRT:
-            raise ConfigError(f"tensorrt must be {', '.join(TENSORRT)}; found {self.tensorrt}")
-        counts = (
-            self.max_batch_size,
-            self.max_queue_size,
-            self.threads,
-            self.preprocess_instances,
-            self.encoder_instances,
+    def decoders(self) -> Iterator[tuple[str, Bundle]]:
+        """Name of a decoding model, and the first bundle that it decodes for."""
+        kinds: list[dict[str, object]] = []
+        for one in self.served:
+            kind = models.decoded_as(one.bundle.preprocessing)
+            if kind not in kinds:
+                kinds.append(kind)
+                yield numbered("preprocess", len(kinds)), one.bundle
+
+    def decoder_of(self, served: Served) -> str:
+        kind = models.decoded_as(served.bundle.preprocessing)
+        return next(
+            name
+            for name, bundle in self.decoders()
+            if models.decoded_as(bundle.preprocessing) == kind
         )
-        if min(counts) < 1 or self.queue_delay_us < 0:
-            raise ConfigError(f"counts must be at least 1 and delays at least 0; found {self}")
+
+    def encoder_of(self, served: Served) -> str:
+        return f"encoder@{served.model}" if served.name else "encoder"
+
+    def processes(self, config: RepositoryConfig) -> int:
+        """Of Python models, on the CPU."""
+        return config.cpu_decoders * sum(1 for _ in self.decoders()) + len(self.served)
+
+
+def numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}@{number}"
 
 
 def write_repository(
-    bundle: Bundle, folder: Path | str, config: RepositoryConfig | None = None
+    served: Bundle | Sequence[Served], folder: Path | str, config: RepositoryConfig | None = None
 ) -> Path:
-    """Write the Triton model repository of a bundle; returns `folder`.
+    """Write the Triton model repository of a bundle, or of several by name; returns `folder`.
 
-    Replaces a repository written before, never another folder. Raises ArtifactError when the bundle
-    has no ONNX export or the place is taken.
+    Replaces a repository written before, never another folder. Raises ArtifactError when a bundle has no
+    ONNX export or the place is taken.
     """
     folder, config = Path(folder), config or RepositoryConfig()
-    graph = bundle.onnx()
+    plan = Plan([Served(served)] if isinstance(served, Bundle) else served)
+    for one in plan.served:
+        one.bundle.onnx()
     if folder.is_dir() and not (folder / RECORD).is_file() and any(folder.iterdir()):
         raise ArtifactError(
             f"{folder}: not empty and not a repository of jepack's, so it is left alone. "
             "Choose another folder."
         )
     with new_folder(folder) as stage:
-        fill_templates(stage, values_of(bundle, config))
-        for model in ("preprocess", "encoder"):
-            (stage / model / "1").mkdir()
-            shutil.copyfile(TEMPLATES / model / "1" / "model.py", stage / model / "1" / "model.py")
-        link_or_copy(str(graph), str(stage / "encoder" / "1" / "model.onnx"))
-        write_decoder(bundle, stage / "preprocess" / "1")
-        write_warmup(bundle, stage / "preprocess" / "warmup" / "image")
-        # An ensemble has no files, yet Triton wants its version folder; the file survives copying.
-        write_bytes(stage / "embed" / "1" / ".keep", b"")
-        record = {
-            "bundle": bundle.name,
-            "fingerprints": bundle.fingerprints,
-            "jepack": __version__,
-            "config": asdict(config),
-        }
-        write_json(stage / RECORD, record)
+        for place, text in configs(plan, config):
+            (stage / place).parent.mkdir(parents=True, exist_ok=True)
+            (stage / place).write_text(text)
+        for name, bundle in plan.decoders():
+            write_decoder(stage / name, bundle)
+        for one in plan.served:
+            version = copy_model("encoder", stage / plan.encoder_of(one))
+            link_or_copy(str(one.bundle.onnx()), str(version / "model.onnx"))
+            # An ensemble has no files, yet Triton wants its version folder; the file survives copying.
+            write_bytes(stage / one.model / "1" / ".keep", b"")
+        write_json(stage / RECORD, record(plan, config))
     return folder
 
 
-def fill_templates(stage: Path, values: dict[str, str]) -> None:
-    for template in sorted(TEMPLATES.rglob("*.pbtxt")):
-        target = stage / template.relative_to(TEMPLATES)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = Template(template.read_text()).substitute(values)
-        target.write_text(text.rstrip() + "\n")
+def configs(plan: Plan, config: RepositoryConfig) -> Iterator[tuple[str, str]]:
+    """(place in the repository, text) of every config."""
+    for name, bundle in plan.decoders():
+        counts = {BOTH: config.decoders or models.PRODUCTION_DECODERS, CPU: config.cpu_decoders}
+        for place, count in counts.items():
+            decoder = models.preprocess(name, bundle.preprocessing, config, count)
+            yield f"{name}/{place}", pbtxt.write(decoder, COMMENTS["preprocess"])
+    for one in plan.served:
+        name = plan.encoder_of(one)
+        for place, made in ((BOTH, models.encoder_on_gpu), (CPU, models.encoder_on_cpu)):
+            encoder = made(name, one, config)
+            yield f"{name}/{place}", pbtxt.write(encoder, COMMENTS[encoder.backend])
+        embed = models.embed(one, plan.decoder_of(one), name, config)
+        yield f"{one.model}/{BOTH}", pbtxt.write(embed, COMMENTS["embed"])
 
 
-def values_of(bundle: Bundle, config: RepositoryConfig) -> dict[str, str]:
-    """What stands for each $name of the templates."""
-    fingerprints, dimensions = bundle.fingerprints, bundle.dimensions
-    size, channels = bundle.preprocessing.size, bundle.preprocessing.channels
-    return {
-        **{key: str(value) for key, value in asdict(config).items()},
-        "size": str(size),
-        "channels": str(channels),
-        "embedding_dims": str(dimensions["embedding"]),
-        "projection_dims": str(dimensions["projection"]),
-        "name": quoted(bundle.name),
-        "fingerprint_embedding": quoted(fingerprints["embedding"]),
-        "fingerprint_projection": quoted(fingerprints["projection"]),
-        "default_output": quoted(bundle.default_output),
-        "promises": quoted(",".join(name for name, kept in bundle.promises.items() if kept)),
-        "window": quoted(json.dumps(bundle.preprocessing.to_json()["window"])),
-        "crop": quoted(f"{bundle.preprocessing.crop_pct:g} {bundle.preprocessing.crop_mode}"),
-        "notes": quoted("\n".join(standing.notes(bundle))),
-        "accelerator": accelerator(config, f"{size}x{size}x{channels}"),
+def record(plan: Plan, config: RepositoryConfig) -> dict[str, object]:
+    models_of = {
+        one.model: {
+            "bundle": one.bundle.name,
+            "version": one.version,
+            "fingerprints": one.bundle.fingerprints,
+        }
+        for one in plan.served
     }
+    return {"models": models_of, "jepack": __version__, "config": asdict(config)}
 
 
-def quoted(text: str) -> str:
-    """A string of protobuf's text format; it takes JSON's escapes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def accelerator(config: RepositoryConfig, shape: str) -> str:
-    """The TensorRT block of the production encoder, empty when off.
-
-    Engines take minutes to build, so they and their timings are kept, and one profile spans every
-    batch size: without it each new size builds again.
-    """
-    if config.tensorrt == "off":
-        return ""
-    options = {
-        "precision_mode": config.tensorrt.upper(),
-        "max_workspace_size_bytes": str(1 << 30),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": config.tensorrt_cache,
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": config.tensorrt_cache,
-        "trt_profile_min_shapes": f"pixel_values:1x{shape}",
-        "trt_profile_opt_shapes": f"pixel_values:{config.max_batch_size}x{shape}",
-        "trt_profile_max_shapes": f"pixel_values:{config.max_batch_size}x{shape}",
-    }
-    lines = [f'    parameters {{ key: "{k}" value: {quoted(v)} }}' for k, v in options.items()]
-    head = 'optimization { execution_accelerators {\n  gpu_execution_accelerator [ {\n    name: "tensorrt"'
-    return "\n".join([head, *lines, "  } ]\n} }"])
-
-
-def write_decoder(bundle: Bundle, version: Path) -> None:
-    """Copy jepack/decoding/ and errors.py beside the server's model, which so needs Pillow and NumPy only.
+def write_decoder(model: Path, bundle: Bundle) -> None:
+    """jepack/decoding/ and errors.py go beside the model, which so needs Pillow and NumPy only.
 
     Formats that need more work when their library is installed in the server's environment.
     """
-    source = Path(jepack.__file__).resolve().parent
+    version, source = copy_model("preprocess", model), Path(jepack.__file__).resolve().parent
     (version / "jepack").mkdir()
     (version / "jepack" / "__init__.py").write_text("# Copied from jepack; do not edit.\n")
     shutil.copyfile(source / "errors.py", version / "jepack" / "errors.py")
@@ -162,9 +146,18 @@ def write_decoder(bundle: Bundle, version: Path) -> None:
         copy_function=shutil.copyfile,
     )
     write_json(version / "preprocessing.json", bundle.preprocessing.to_json())
+    write_warmup(bundle, model / "warmup" / "image")
 
 
 def write_warmup(bundle: Bundle, path: Path) -> None:
     """The first golden image as Triton's raw string tensor: a 4-byte length, then the bytes."""
     image = golden_file(bundle.golden()["images"][0], bundle.preprocessing)
     write_bytes(path, struct.pack("<I", len(image)) + image)
+
+
+def copy_model(name: str, model: Path) -> Path:
+    """The short Python model of this name; gives the folder of its only version."""
+    version = model / "1"
+    version.mkdir()
+    shutil.copyfile(SOURCES / name / "1" / "model.py", version / "model.py")
+    return version

@@ -2,10 +2,14 @@
 
 with TritonServer(bundle) as server:
     Client(server.url).embed([Path("a.jpg")])
+
+with TritonServer(together([("A", one), ("A", other), ("B", third)])) as server:
+    Client(server.url, model="A@2").embed([Path("a.jpg")])
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -15,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +28,12 @@ from jepack.bundle import Bundle, difference, golden_file
 from jepack.client import BusyError, Client
 from jepack.errors import DataError, ServerError
 from jepack.machine import HOST, shared_memory
+from serving import models
 from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
-from serving.repository import RepositoryConfig, write_repository
+from serving.models import RepositoryConfig
+from serving.repository import Plan, write_repository
+from serving.served import ALONE, Served
 
 ERROR = re.compile(r"E\d{4} |error: ")
 # Every start without a GPU prints these, and tables; they hide the line that matters.
@@ -36,7 +44,7 @@ HARMLESS = re.compile(r"NVML|DCGM|CUDA|Cuda|pinned|^[|+]|^\s*$")
 
 
 class TritonServer:
-    """Serves one bundle from `start` to `stop`; a port of 0 picks a free one.
+    """Serves a bundle, or several by name, from `start` to `stop`; a port of 0 picks a free one.
 
     `http_port` answers health and metadata, `grpc_port` inference, `metrics_port` Prometheus.
     Raises ConfigError for a port that cannot be, ServerError when one is taken or the server does not
@@ -45,7 +53,7 @@ class TritonServer:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundles: Bundle | Sequence[Served],
         *,
         http_port: int = SERVICES["http"],
         grpc_port: int = SERVICES["grpc"],
@@ -55,7 +63,7 @@ class TritonServer:
         log_file: Path | None = None,
         start_timeout_s: float = 90.0,
     ) -> None:
-        self.bundle = bundle
+        self.served = [Served(bundles)] if isinstance(bundles, Bundle) else list(bundles)
         self.config = config or RepositoryConfig()
         self.log_file = log_file.absolute() if log_file else None
         self.start_timeout_s = start_timeout_s
@@ -64,7 +72,7 @@ class TritonServer:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None  # the repository; removed on stop
-        self._client: Client | None = None
+        self._clients: dict[str, Client] = {}  # by model
 
     @property
     def url(self) -> str:
@@ -108,17 +116,18 @@ class TritonServer:
             time.sleep(0.2)
 
     def _begin_once(self) -> None:
-        self.bundle.onnx()
-        preprocessing = self.bundle.preprocessing
-        crops = self.config.max_batch_size * preprocessing.size**2 * preprocessing.channels
-        if problem := shared_memory.too_small(crops):
+        for one in self.served:
+            one.bundle.onnx()
+        largest = max(math.prod(models.shape(one.bundle.preprocessing)) for one in self.served)
+        processes = Plan(self.served).processes(self.config)
+        if problem := shared_memory.too_small(self.config.max_batch_size * largest, processes):
             raise ServerError(f"the server cannot start: {problem}")
         self.ports = choose_ports(self.ports)  # kept over a restart, so clients find it again
         self.log_file = self.log_file or default_log(self.ports["grpc"])
         environment = self._environment or ensure_server_environment()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"jepack-{os.getpid()}-"))
         try:
-            repository = write_repository(self.bundle, self._scratch / "repository", self.config)
+            repository = write_repository(self.served, self._scratch / "repository", self.config)
             self._launch(environment, repository)
             self._wait_until_ready()
         except BaseException:
@@ -138,27 +147,33 @@ class TritonServer:
         """
         if not self.running():
             return f"the server has stopped.\n{self.log_tail()}"
-        if self._client is None:
-            self._client = Client(self.url)
-        golden = self.bundle.golden()
-        files = [
-            golden_file(image, self.bundle.preprocessing) for image in golden["images"][:images]
-        ]
+        for one in self.served:
+            if problem := self._check(one, images, timeout_s, busy_is_fine):
+                return problem if one.model == ALONE else f"{one.model}: {problem}"
+        return None
+
+    def _check(
+        self, served: Served, images: int, timeout_s: float, busy_is_fine: bool
+    ) -> str | None:
+        bundle, model = served.bundle, served.model
+        if model not in self._clients:
+            self._clients[model] = Client(self.url, model=model)
+        client, golden = self._clients[model], bundle.golden()
+        files = [golden_file(image, bundle.preprocessing) for image in golden["images"][:images]]
         try:
-            found = self._client.infer(files, timeout_s=timeout_s)
-            fingerprints = self._client.fingerprints()
+            found = client.infer(files, timeout_s=timeout_s)
+            fingerprints = client.fingerprints()
         except (ServerError, DataError) as error:
             return None if busy_is_fine and isinstance(error, BusyError) else str(error)
-        if fingerprints != self.bundle.fingerprints:
+        if fingerprints != bundle.fingerprints:
             return f"{self.url}: another server answers there, serving {fingerprints}"
         wrong = difference(found, golden)
         return wrong and f"{self.url}: the golden images come back wrong: {wrong}"
 
     def stop(self) -> None:
         """Stop the server and every process of it; returns when they are gone."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        while self._clients:
+            self._clients.popitem()[1].close()
         if self._process is not None:
             assert self._process.stdin is not None
             with suppress(OSError):  # a byte too: a forked child of ours may hold the pipe open
@@ -221,7 +236,7 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self.start_timeout_s
-        golden_count = len(self.bundle.golden()["images"])
+        golden_count = max(len(one.bundle.golden()["images"]) for one in self.served)
         problem: str | None = "it was not asked yet"
         while problem is not None:
             if not self.running():

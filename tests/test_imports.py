@@ -45,7 +45,9 @@ MAY_IMPORT = {
         "pyarrow",
         "fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn",
     },
-    "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
+    "model_repository": {
+        "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
+    },
     "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.

@@ -15,6 +15,7 @@ from jepack.client.call import Call, Part, begun
 from jepack.client.core import Core, Describe, Limit, Pause, Steps
 from jepack.client.doors import door_to
 from jepack.client.items import Item, listed
+from jepack.client.wire import MODEL
 
 T = TypeVar("T")
 
@@ -30,13 +31,14 @@ class AsyncClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        model: str = MODEL,
         timeout_s: float = 30.0,
         key: str | None = None,
         ca_file: Path | str | None = None,
         fingerprint: str | None = None,
     ) -> None:
         self._core = Core(url, timeout_s, fingerprint)
-        self._door = door_to(url, key, ca_file)
+        self._door = door_to(url, key, ca_file, model)
         self.url, self.timeout_s = url, timeout_s
 
     async def __aenter__(self) -> AsyncClient:

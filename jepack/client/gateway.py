@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 from jepack.client.answers import OUTPUTS, Endpoint, window_of
 from jepack.client.failures import BusyError, ImageError, RequestError, UnreachableError
@@ -21,7 +22,6 @@ from jepack.errors import DataError, ServerError
 
 HEAD = 64 * 1024  # bytes of a body that are not images
 HEAD_SIZE = "inference-header-content-length"
-INFER = f"/v2/models/{MODEL}/infer"
 MODELS = "/v1/models"
 
 
@@ -30,6 +30,10 @@ class Received:
     status: int
     headers: Mapping[str, str]  # names in any case
     body: bytes
+
+
+def infer_path(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='@')}/infer"
 
 
 def request_of(images: Sequence[bytes], outputs: Sequence[str]) -> tuple[dict[str, str], bytes]:
@@ -63,9 +67,26 @@ def rows_of(answer: Received) -> Answer:
     } or None)  # fmt: skip
 
 
-def endpoint_of(told: dict[str, Any]) -> Endpoint:
+def listed_as(told: dict[str, Any], model: str) -> str:
+    """The label that `model` has in the gateway's list, with its version where there are several.
+
+    So one client asks one version, whatever share of callers gets another. Raises ServerError.
+    """
+    labels = {one["id"]: int(one.get("version", 1)) for one in told["data"] if ":" not in one["id"]}
+    names = {label for label in labels if "@" not in label} or set(labels)
+    name = next(iter(names)) if model == MODEL and len(names) == 1 else model
+    if name not in labels:
+        raise ServerError(
+            f"there is no model {model!r}, but {', '.join(labels)}. Name one: Client(url, model=...)"
+        )
+    pinned = f"{name}@{labels[name]}"
+    return pinned if pinned in labels else name
+
+
+def endpoint_of(told: dict[str, Any], label: str) -> Endpoint:
     """From what the gateway lists: the bundle first, then each of its outputs."""
-    first, *outputs = told["data"]
+    among = [one for one in told["data"] if one["id"].partition(":")[0] == label]
+    first, *outputs = among
     return Endpoint(
         bundle=str(first["root"]),
         fingerprints={one["output"]: one["fingerprint"] for one in outputs},
@@ -77,6 +98,7 @@ def endpoint_of(told: dict[str, Any]) -> Endpoint:
         crop_pct=float(first.get("crop_pct", 1.0)),
         crop_mode=str(first.get("crop_mode", "center")),
         notes=tuple(first["notes"]),
+        version=int(first.get("version", 1)),
         max_bytes=int(first["max_body_bytes"]) - HEAD,
     )
 

@@ -61,9 +61,9 @@ HOME = Home()
 
 
 class GrpcDoor:
-    """Triton's `embed` at an address. Raises DependencyError without gRPC, ServerError in a forked child."""
+    """Triton's `model` at an address. Raises DependencyError without gRPC, ServerError in a forked child."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, model: str = MODEL) -> None:
         try:
             import grpc
             from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -73,7 +73,7 @@ class GrpcDoor:
                 "Install it: pip install 'jepack[client]'"
             ) from error
         HOME.check()
-        self.url = address.url
+        self.url, self.model = address.url, model
         self._failure: type[Exception] = grpc.RpcError
         self._gone = grpc.FutureCancelledError
         self._messages = service_pb2
@@ -109,11 +109,11 @@ class GrpcDoor:
         await asyncio.to_thread(self.close)
 
     def _described(self, limit_s: float) -> Any:
-        request = self._messages.ModelConfigRequest(name=MODEL)
+        request = self._messages.ModelConfigRequest(name=self.model)
         return self._begun(self._stub.ModelConfig.future, request, limit_s)
 
     def _sent(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Any:
-        request = self._messages.ModelInferRequest(model_name=MODEL)
+        request = self._messages.ModelInferRequest(model_name=self.model)
         request.inputs.add(name=INPUT, datatype="BYTES", shape=[len(images), 1])
         request.raw_input_contents.append(packed(images))
         for output in outputs:
@@ -193,6 +193,7 @@ def endpoint_of(answer: Any) -> Endpoint:
         crop_pct=float(crop_pct),
         crop_mode=crop_mode,
         notes=tuple(texts.get("notes", "").splitlines()),
+        version=int(texts.get("version") or 1),
     )
 
 
@@ -226,8 +227,8 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         )
     if status == "NOT_FOUND" or "unknown model" in text:
         return ServerError(
-            f"{url}: this server has no model 'embed', so it does not serve a jepack bundle "
-            f"({last_line(text)})"
+            f"{url}: this server has no such model ({last_line(text)}). Where bundles are served by name, "
+            'name one: Client(url, model="photos"), or "photos@2" of several versions'
         )
     return RequestError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
 

@@ -18,16 +18,17 @@ from jepack.client.address import Address
 from jepack.client.answers import Endpoint
 from jepack.client.failures import BusyError, UnreachableError
 from jepack.client.gateway import (
-    INFER,
     MODELS,
     Received,
     endpoint_of,
     failure_of,
+    infer_path,
+    listed_as,
     no_gateway,
     request_of,
     rows_of,
 )
-from jepack.client.wire import Answer
+from jepack.client.wire import MODEL, Answer
 from jepack.errors import ConfigError, DependencyError, ServerError
 
 CONNECT_S = 10.0
@@ -42,7 +43,11 @@ class HttpDoor:
     """
 
     def __init__(
-        self, address: Address, key: str | None = None, authority: ssl.SSLContext | None = None
+        self,
+        address: Address,
+        key: str | None = None,
+        authority: ssl.SSLContext | None = None,
+        model: str = MODEL,
     ) -> None:
         try:
             import httpx
@@ -51,7 +56,8 @@ class HttpDoor:
                 "asking over HTTP needs httpx, which is not installed. "
                 "Install it: pip install 'jepack[client]'"
             ) from error
-        self.url = address.url
+        self.url, self.model = address.url, model
+        self._label = model  # with its version, once the gateway has told them
         self._httpx = httpx
         self._options: dict[str, Any] = {
             "base_url": address.target,
@@ -88,13 +94,13 @@ class HttpDoor:
 
     def send(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Answer:
         headers, body = request_of(images, outputs)
-        return self._rows(self._ask("POST", INFER, headers, body, limit_s))
+        return self._rows(self._ask("POST", infer_path(self._label), headers, body, limit_s))
 
     async def asend(
         self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float
     ) -> Answer:
         headers, body = request_of(images, outputs)
-        return self._rows(await self._aask("POST", INFER, headers, body, limit_s))
+        return self._rows(await self._aask("POST", infer_path(self._label), headers, body, limit_s))
 
     def close(self) -> None:
         self._closed = True
@@ -187,7 +193,11 @@ class HttpDoor:
 
     def _endpoint(self, answer: Received) -> Endpoint:
         try:
-            return endpoint_of(json.loads(answer.body))
+            told = json.loads(answer.body)
+            self._label = listed_as(told, self.model)
+            return endpoint_of(told, self._label)
+        except ServerError as error:
+            raise ServerError(f"{self.url}: {error}") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise no_gateway(self.url, f"its {MODELS} lacks {error}") from error
 

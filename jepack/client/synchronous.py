@@ -17,6 +17,7 @@ from jepack.client.call import Call, Part, begun
 from jepack.client.core import Core, Describe, Limit, Pause, Steps
 from jepack.client.doors import door_to
 from jepack.client.items import Item, listed
+from jepack.client.wire import MODEL
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class Client:
     `url`: "host:port" or "grpc://host:port" of gRPC, "http://..." or "https://..." of the gateway, whose
     `key` and `ca_file` (PEM) may also stand in JEPACK_KEY and JEPACK_CA_FILE. `timeout_s` bounds every
     request, its retries included. `fingerprint`: the embedding space that is expected; another one, or one
-    that changes meanwhile, is an ArtifactError.
+    that changes meanwhile, is an ArtifactError. `model`: which bundle, where several are served by name, and
+    "NAME@2" for one version of it.
 
     gRPC does not survive a fork: in a child of `os.fork` or of multiprocessing's "fork" every call raises
     ServerError at once. Over HTTP the child asks by connections of its own.
@@ -37,13 +39,14 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        model: str = MODEL,
         timeout_s: float = 30.0,
         key: str | None = None,
         ca_file: Path | str | None = None,
         fingerprint: str | None = None,
     ) -> None:
         self._core = Core(url, timeout_s, fingerprint)
-        self._door = door_to(url, key, ca_file)
+        self._door = door_to(url, key, ca_file, model)
         self.url, self.timeout_s = url, timeout_s
 
     def __enter__(self) -> Client:

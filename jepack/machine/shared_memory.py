@@ -11,10 +11,13 @@ import shutil
 from pathlib import Path
 
 PLACE = Path("/dev/shm")
-MODELS = 2  # in Python, one process each: preprocess and encoder
+PROCESSES = 2  # of Python models at least: one that decodes, one that encodes
 REGION = 1 << 20  # of each when it starts; Triton's own least
 AMPLE = 256_000_000
-MEND = "In a container: docker run --shm-size=1g. Elsewhere: mount -o remount,size=1g /dev/shm"
+MEND = (
+    "In a container: docker run --shm-size=1g; in Kubernetes: an emptyDir of medium Memory, mounted at "
+    "/dev/shm. Elsewhere: mount -o remount,size=1g /dev/shm"
+)
 
 
 def room() -> int | None:
@@ -25,19 +28,19 @@ def room() -> int | None:
         return None
 
 
-def least(batch_bytes: int = 0) -> int:
+def least(batch_bytes: int = 0, processes: int = PROCESSES) -> int:
     """What a server cannot start without, [bytes]; `batch_bytes` is a full batch of crops."""
-    return MODELS * (REGION + batch_bytes)
+    return processes * (REGION + batch_bytes)
 
 
-def too_small(batch_bytes: int = 0) -> str | None:
+def too_small(batch_bytes: int = 0, processes: int = PROCESSES) -> str | None:
     """Why a server cannot start here, None when it can."""
-    free = room()
-    if free is None or free >= least(batch_bytes):
+    free, needed = room(), least(batch_bytes, processes)
+    if free is None or free >= needed:
         return None
     return (
         f"{free / 1e6:.1f} MB are free in {PLACE}, and Triton's models exchange images through it: "
-        f"{least(batch_bytes) / 1e6:.1f} MB to start, {AMPLE / 1e6:.0f} MB for large files. {MEND}"
+        f"{needed / 1e6:.1f} MB to start, {max(AMPLE, needed) / 1e6:.0f} MB for large files. {MEND}"
     )
 
 

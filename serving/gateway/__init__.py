@@ -8,6 +8,7 @@ from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
 from serving.gateway.server import Gateway
+from serving.gateway.shares import Shares
 from serving.gateway.watching import Watch
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Gateway",
     "Keys",
     "Limits",
+    "Shares",
     "TritonEngine",
     "Watch",
     "build",

@@ -61,6 +61,7 @@ def beside(answered: Answered) -> dict[str, Any]:
     output = answered.asked.options.output
     told: dict[str, Any] = {
         "fingerprint": answered.endpoint.fingerprints[output],
+        "version": answered.endpoint.version,
         "output": output,
         "request_id": answered.request_id,
     }

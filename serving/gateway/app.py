@@ -18,12 +18,14 @@ from jepack.errors import ServerError
 from serving.gateway import answers, describe, oip, parse
 from serving.gateway.engines import Embedded, Engine
 from serving.gateway.errors import Refusal, invalid
+from serving.gateway.fleet import Fleet, check_fingerprint
 from serving.gateway.front import Front, refused
 from serving.gateway.health import Health
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits, Queue
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
-from serving.gateway.options import model_names, truth
+from serving.gateway.options import truth
+from serving.gateway.shares import Shares
 from serving.gateway.watching import Watch, Watches
 
 # path: (how its requests are read, how they are answered)
@@ -39,9 +41,10 @@ DIALECTS: dict[str, tuple[parse.Dialect, answers.Writer]] = {
 
 @dataclass(frozen=True)
 class Place:
-    """What the routes share."""
+    """An engine, and what the routes of all share."""
 
     engine: Engine
+    fleet: Fleet[Place]  # that it is one of
     limits: Limits
     queue: Queue
     metrics: Metrics
@@ -61,13 +64,17 @@ class Place:
                 request.headers.get("content-type", ""),
                 dict(request.query_params),
                 dict(request.headers),
+                caller_of(request),
             )
             request_id = request.state.request_id
 
             def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
-                asked = parse.parsed(received, dialect, self.engine.endpoint, self.limits)
-                self.watch.check(asked.options.atypicality)
-                answered = self.embed(asked, request_id, left_s)
+                found = parse.read(received, dialect, self.limits)
+                place = self.fleet.choose(found[1], received.caller)
+                asked = parse.parsed(found, place.engine.endpoint, self.limits)
+                check_fingerprint(place.engine.endpoint, asked)
+                place.watch.check(asked.options.atypicality)
+                answered = place.embed(asked, request_id, left_s)
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
                 return writer(answered), told
 
@@ -96,6 +103,8 @@ class Place:
         return self.checked(asked, found, request_id)
 
     def checked(self, asked: parse.Asked, found: Embedded, request_id: str) -> answers.Answered:
+        endpoint = self.engine.endpoint
+        self.metrics.answers.labels(endpoint.bundle, str(endpoint.version)).inc()
         good = [number for number in range(len(asked.images)) if number not in found.bad]
         self.metrics.images.labels("embedded").inc(len(good))
         self.metrics.images.labels("refused").inc(len(found.bad))
@@ -110,14 +119,13 @@ class Place:
         strange = (
             self.watch.atypicality(found.rows["projection"]) if asked.options.atypicality else None
         )
-        return answers.Answered(
-            asked, found.rows, good, found.bad, self.engine.endpoint, request_id, strange
-        )
+        return answers.Answered(asked, found.rows, good, found.bad, endpoint, request_id, strange)
 
 
 def build(
-    engine: Engine,
+    engines: Engine | Sequence[Engine],
     *,
+    shares: Shares | None = None,
     limits: Limits | None = None,
     keys: Keys | None = None,
     only_here: bool = True,
@@ -126,11 +134,12 @@ def build(
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
     from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint."""
     limits = limits or Limits()
-    queue, every = Queue(limits), Watches(watches)
-    watch = every.of(engine.endpoint)
-    metrics = Metrics(engine.endpoint, queue)
+    queue, fleet, every = Queue(limits), Fleet[Place](shares), Watches(watches)
+    metrics, health = Metrics(fleet, queue), Health(fleet)
+    for engine in engines if isinstance(engines, Sequence) else [engines]:
+        watch = every.of(engine.endpoint)
+        fleet.add(place := Place(engine, fleet, limits, queue, metrics, health, watch, every))
     metrics.registry.register(every)
-    place = Place(engine, limits, queue, metrics, Health(engine), watch, every)
     # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
     app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
     for path, (dialect, writer) in DIALECTS.items():
@@ -148,6 +157,14 @@ def build(
     return Front(app, keys, place.metrics, only_here=only_here), place
 
 
+def caller_of(request: Request) -> str:
+    """Who asks: the key, else the address."""
+    headers, client = request.headers, request.client
+    return (
+        headers.get("authorization") or headers.get("x-api-key") or (client.host if client else "")
+    )
+
+
 def door(place: Place, dialect: parse.Dialect, writer: answers.Writer) -> Callable[..., Any]:
     async def embed(request: Request) -> Response:
         return await place.answer(request, dialect, writer)
@@ -157,10 +174,14 @@ def door(place: Place, dialect: parse.Dialect, writer: answers.Writer) -> Callab
 
 def add_pages(app: FastAPI, place: Place) -> None:
     """What is served, whether it works, and figures."""
-    endpoint = place.engine.endpoint
+    fleet = place.fleet
 
     def described() -> list[dict[str, Any]]:
-        return [{**one, **place.watch.offers()} for one in describe.models(endpoint, place.limits)]
+        return [
+            {**one, **place.watch.offers()}
+            for label, place, share in fleet.told()
+            for one in describe.models(place.engine.endpoint, place.limits, label, share)
+        ]
 
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": described()}
@@ -169,7 +190,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
         for one in described():
             if one["id"] == name:
                 return one
-        known = ", ".join(model_names(endpoint))
+        known = ", ".join(one["id"] for one in described())
         raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there are {known}")
 
     async def live() -> dict[str, str]:
@@ -187,9 +208,8 @@ def add_pages(app: FastAPI, place: Place) -> None:
         await ready()
         return Response(status_code=204)
 
-    async def infer(name: str, request: Request) -> Response:
-        oip.check_model(name, endpoint)
-        return await place.answer(request, oip.read, oip.answer)
+    async def infer(name: str, request: Request, version: str = "") -> Response:
+        return await place.answer(request, oip.reader(oip.label(name, version)), oip.answer)
 
     async def figures() -> Response:
         page = await asyncio.to_thread(place.metrics.page)
@@ -211,8 +231,10 @@ def add_pages(app: FastAPI, place: Place) -> None:
         "/.well-known/ready", weaviate_ready, status_code=204, include_in_schema=False
     )
     app.add_api_route("/meta", models, include_in_schema=False)
-    app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"], include_in_schema=False)
-    app.include_router(oip.routes(endpoint, ready))
+    for path in ("", "/versions/{version}"):
+        path = f"/v2/models/{{name}}{path}/infer"
+        app.add_api_route(path, infer, methods=["POST"], include_in_schema=False)
+    app.include_router(oip.routes(fleet, ready))
     app.add_api_route("/metrics", figures)
     app.add_api_route("/v1/drift", drift, **describe.drift())
 

@@ -18,7 +18,9 @@ from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
 from serving.gateway.server import Gateway, log_to
+from serving.gateway.shares import Shares
 from serving.gateway.watching import NO_NULL, Watch
+from serving.served import Served
 from serving.server import default_log
 
 PORT = 8080
@@ -68,34 +70,41 @@ class Door:
 
     def open(
         self,
-        engine: Engine,
+        engines: Sequence[Engine],
         stack: ExitStack,
         limits: Limits | None = None,
+        shares: Shares | None = None,
         watches: Sequence[Watch] = (),
     ) -> Gateway:
         """A running gateway, stopped before what the stack holds already."""
-        gateway = self._gateway(engine, self.port, limits, watches)
+        gateway = self._gateway(engines, self.port, limits, shares, watches)
         try:
             gateway.start()
         except ServerError:
             if self.chosen:
                 raise
-            gateway = self._gateway(engine, 0, limits, watches).start()
+            gateway = self._gateway(engines, 0, limits, shares, watches).start()
         stack.callback(log_to(log_file(gateway.port)).close)
         stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
 
     def _gateway(
-        self, engine: Engine, port: int, limits: Limits | None, watches: Sequence[Watch]
+        self,
+        engines: Sequence[Engine],
+        port: int,
+        limits: Limits | None,
+        shares: Shares | None,
+        watches: Sequence[Watch],
     ) -> Gateway:
         return Gateway(
-            engine,
+            engines,
             host=self.host,
             port=port,
             keys=self.keys,
             limits=limits,
             certificate=self.certificate,
             watches=watches,
+            shares=shares,
         )
 
 
@@ -153,15 +162,45 @@ def check_engine(name: str) -> None:
             raise ConfigError(f"--engine {name} is HTTP; Triton is asked over gRPC, at host:port")
 
 
-def engine_of(
-    name: str, bundle: Bundle, url: str | None, *, max_batch_size: int, threads: int
-) -> Engine:
-    """`url` is that of our own Triton. Raises ServerError for a Triton that serves another bundle."""
-    if name == "embedded":
-        return EmbeddedEngine(bundle, max_batch_size=max_batch_size, threads=threads)
-    engine = TritonEngine(url or name, bundle)
-    if engine.endpoint.fingerprints != bundle.fingerprints:
-        told = engine.endpoint.bundle
-        engine.close()
-        raise ServerError(f"{url or name} serves {told}, another encoder than {bundle.folder}")
-    return engine
+def engines_of(
+    kind: str,
+    served: Sequence[Served],
+    url: str | None,
+    stack: ExitStack,
+    *,
+    max_batch_size: int,
+    threads: int,
+) -> list[Engine]:
+    """One for each bundle, closed by the stack; `url` is that of our own Triton.
+
+    Raises ServerError for a Triton that serves another bundle.
+    """
+    engines: list[Engine] = []
+    for one in served:
+        engine: Engine
+        if kind == "embedded":
+            engine = EmbeddedEngine(
+                one.bundle, name=one.name, version=one.version,
+                max_batch_size=max_batch_size, threads=threads,
+            )  # fmt: skip
+        else:
+            engine = TritonEngine(url or kind, one.bundle, model=one.model, name=one.name)
+        stack.callback(engine.close)
+        told = engine.endpoint
+        if told.fingerprints != one.bundle.fingerprints or told.version != one.version:
+            raise ServerError(
+                f"{url or kind} serves another encoder as {one.model} than {one.bundle.folder}"
+            )
+        engines.append(engine)
+    return engines
+
+
+def check_shares(shares: Shares, served: Sequence[Served]) -> None:
+    """Raise ConfigError for a share that nobody can have."""
+    several = {one.name for one in served if not one.only}
+    if strange := shares.names() - several:
+        raise ConfigError(f"--canary names {min(strange)}, of which no two versions are served")
+    if shares.given and not several:
+        raise ConfigError(
+            "--canary needs two versions of a name: jepack serve photos=OLD photos=NEW --canary 0.1"
+        )

@@ -22,6 +22,7 @@ COMMON: dict[str, Any] = {
         "description": "Answer with a list `atypicality` beside the rows, a conformal p-value each: at most "
         "a share p of ordinary images has p or less. The header x-jepack-atypicality: true says the same.",
     },
+    "fingerprint": {"type": "string", "description": "Of the space that the rows must lie in."},
 }
 # path: (one line, the field of its images, its schema)
 ROUTES: dict[str, tuple[str, str, Any]] = {
@@ -34,10 +35,13 @@ ROUTES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def models(endpoint: Endpoint, limits: Limits) -> list[dict[str, Any]]:
-    """A model for the bundle and one for each of its outputs; jepack.client reads these."""
+def models(endpoint: Endpoint, limits: Limits, label: str, share: float) -> list[dict[str, Any]]:
+    """A model for the bundle and one for each of its outputs; jepack.client reads these.
+
+    `share` of those who name no version get it.
+    """
     found = []
-    for name in model_names(endpoint):
+    for name in model_names(endpoint, label):
         output = name.rpartition(":")[2]
         output = output if output in endpoint.dimensions else endpoint.default_output
         found.append({
@@ -46,6 +50,8 @@ def models(endpoint: Endpoint, limits: Limits) -> list[dict[str, Any]]:
             "created": 0,
             "owned_by": "jepack",
             "root": endpoint.bundle,
+            "version": endpoint.version,
+            "share": share,
             "modality": "image",
             "output": output,
             "dimensions": endpoint.dimensions[output],
@@ -79,7 +85,7 @@ def route(path: str) -> dict[str, Any]:
     return {
         "summary": line,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": dict.fromkeys((400, 401, 404, 408, 413, 415, 429, 500, 503, 504), error),
+        "responses": dict.fromkeys((400, 401, 404, 408, 409, 413, 415, 429, 500, 503, 504), error),
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from jepack.bundle import ONNX_NAMES, Bundle, difference, golden_file
 from jepack.client import BusyError, Client, Endpoint, ImageError
 from jepack.errors import DataError, ServerError
 from jepack.inprocess import Embedded, InProcess, Rows, no_rows
+from serving.served import ALONE
 
 GRACE_S = 60.0  # a request on its way to Triton is waited for beyond its deadline, not cancelled
 
@@ -58,11 +60,17 @@ def in_chunks(
 
 
 class TritonEngine:
-    """Triton's `embed` at `url` by gRPC; with its bundle at hand, golden images tell whether it works."""
+    """Triton's `model` at `url` by gRPC; with its bundle at hand, golden images tell whether it works.
 
-    def __init__(self, url: str, bundle: Bundle | None = None) -> None:
-        self._client = Client(url)
-        self.endpoint = self._client.endpoint()
+    `name` is what callers know it by; "" for its bundle's own.
+    """
+
+    def __init__(
+        self, url: str, bundle: Bundle | None = None, *, model: str = ALONE, name: str = ""
+    ) -> None:
+        self._client = Client(url, model=model)
+        told = self._client.endpoint()
+        self.endpoint = replace(told, bundle=name or told.bundle)
         self._probe = probe_of(bundle) if bundle is not None else None
 
     def embed(self, images: Sequence[bytes], *, limit_s: float, skip_bad: bool = False) -> Embedded:
@@ -106,9 +114,18 @@ class EmbeddedEngine:
     A file that crashes a decoder ends this process; with Triton it ends one that is started again.
     """
 
-    def __init__(self, bundle: Bundle, *, max_batch_size: int = 16, threads: int = 2) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        name: str = "",
+        version: int = 1,
+        max_batch_size: int = 16,
+        threads: int = 2,
+    ) -> None:
         self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads)
-        self.endpoint = self._encoder.endpoint()
+        told = self._encoder.endpoint()
+        self.endpoint = replace(told, bundle=name or told.bundle, version=version)
 
     def embed(self, images: Sequence[bytes], *, limit_s: float, skip_bad: bool = False) -> Embedded:
         return in_chunks(self, images, limit_s, skip_bad, self._chunk)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-
-from serving.gateway.engines import Engine
+from typing import Protocol
 
 WAITED_S = 2.0  # for an answer; a busy engine may take longer
 FRESH_S = 1.0  # an answer serves everybody for so long
 TRUSTED_S = 30.0  # since the last good answer, an engine that has not answered yet counts as busy
 
 
+class Asked(Protocol):
+    """An engine, or all of them."""
+
+    def problem(self) -> str | None: ...
+
+
 class Health:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Asked) -> None:
         self.engine = engine
         self.ending = False  # the gateway takes no more requests
         self._probe: asyncio.Task[None] | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
-from jepack.client import Endpoint
+from serving.gateway.fleet import Fleet
 from serving.gateway.limits import Queue
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -12,8 +14,8 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    def __init__(self, endpoint: Endpoint, queue: Queue) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, fleet: Fleet[Any], queue: Queue) -> None:
+        self.fleet, self.registry = fleet, CollectorRegistry()
         self.requests = Counter(
             "jepack_requests",
             "Requests by route and status.",
@@ -35,10 +37,24 @@ class Metrics:
             ("body_bytes", "Bytes of request bodies held.", lambda: queue.held),
         ):
             Gauge(f"jepack_{name}", told, registry=self.registry).set_function(value)
-        Info("jepack_bundle", "What is served.", registry=self.registry).info(
-            {"name": endpoint.bundle}
-            | {f"fingerprint_{key}": value for key, value in endpoint.fingerprints.items()}
+        self.answers = Counter(
+            "jepack_answers", "Requests answered by a model version.", ["model", "version"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.bundles = Info(
+            "jepack_bundle", "What is served.", ["model", "version"], registry=self.registry
         )
+        self.shares = Gauge(
+            "jepack_share", "Share of the callers who name no version.", ["model", "version"],
+            registry=self.registry,
+        )  # fmt: skip
 
     def page(self) -> bytes:
+        for name, number, place in self.fleet.all():
+            labels, fingerprints = (name, str(number)), place.engine.endpoint.fingerprints
+            self.answers.labels(*labels)
+            self.shares.labels(*labels).set(self.fleet.share(name, number))
+            self.bundles.labels(*labels).info(
+                {f"fingerprint_{output}": text for output, text in fingerprints.items()}
+            )
         return generate_latest(self.registry)

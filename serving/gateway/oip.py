@@ -7,7 +7,7 @@ Triton's binary extension, in which JSON comes first and every file after its le
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from fastapi import APIRouter
 from jepack import __version__
 from jepack.client import Endpoint
 from serving.gateway.answers import Answered, Written, shaped
-from serving.gateway.errors import Refusal, invalid
+from serving.gateway.errors import invalid
+from serving.gateway.fleet import Fleet
 from serving.gateway.limits import Limits
-from serving.gateway.parse import Found, Received, json_object
+from serving.gateway.parse import Dialect, Found, Received, json_object
 
 NAME = "embed"
 INPUT = "image"
@@ -61,6 +62,21 @@ def read(received: Received, limits: Limits) -> Found:
         raise invalid("invalid_inputs", "data must be a list", "inputs[0].data")
     flat = [one for part in data for one in (part if isinstance(part, list) else [part])]
     return [(f"inputs[0].data[{number}]", one) for number, one in enumerate(flat)], body
+
+
+def reader(label: str) -> Dialect:
+    """`read` for a model that the address names."""
+
+    def dialect(received: Received, limits: Limits) -> Found:
+        values, body = read(received, limits)
+        return values, {**body, "model": label}
+
+    return dialect
+
+
+def label(name: str, version: str) -> str:
+    """A model of the address by the names of the gateway; `embed` is the only one, as it is for Triton."""
+    return f"{'' if name == NAME else name}{'@' if version else ''}{version}"
 
 
 def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
@@ -132,8 +148,8 @@ def answer(answered: Answered) -> Written:
             told["data"] = rows_ND.reshape(-1).tolist()
         outputs.append(told)
     head = json.dumps({
-        "model_name": NAME,
-        "model_version": "1",
+        "model_name": asked.fields.get("model") or NAME,
+        "model_version": str(answered.endpoint.version),
         "id": str(asked.fields.get("id") or answered.request_id),
         "parameters": {f"fingerprint_{k}": v for k, v in answered.endpoint.fingerprints.items()},
         "outputs": outputs,
@@ -146,15 +162,10 @@ def answer(answered: Answered) -> Written:
     return head + b"".join(blobs), headers
 
 
-def check_model(name: str, endpoint: Endpoint) -> None:
-    if name not in (NAME, endpoint.bundle):
-        raise Refusal(404, "model_not_found", f"no model {name!r:.100}; there is {NAME}")
-
-
-def metadata(endpoint: Endpoint) -> dict[str, Any]:
+def metadata(name: str, versions: Sequence[int], endpoint: Endpoint) -> dict[str, Any]:
     return {
-        "name": NAME,
-        "versions": ["1"],
+        "name": name,
+        "versions": [str(one) for one in versions],
         "platform": "jepack",
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1, 1]}],
         "outputs": [
@@ -164,7 +175,7 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def routes(endpoint: Endpoint, ready: Callable[[], Awaitable[Any]]) -> APIRouter:
+def routes(fleet: Fleet[Any], ready: Callable[[], Awaitable[Any]]) -> APIRouter:
     """All of the protocol but inference."""
     router = APIRouter(prefix="/v2", include_in_schema=False)
 
@@ -182,13 +193,15 @@ def routes(endpoint: Endpoint, ready: Callable[[], Awaitable[Any]]) -> APIRouter
         return {"ready": True}
 
     @router.get("/models/{name}")
-    async def model(name: str) -> dict[str, Any]:
-        check_model(name, endpoint)
-        return metadata(endpoint)
+    @router.get("/models/{name}/versions/{version}")
+    async def model(name: str, version: str = "") -> dict[str, Any]:
+        served, place = fleet.find(label(name, version))
+        return metadata(name, sorted(fleet.by_name[served]), place.engine.endpoint)
 
     @router.get("/models/{name}/ready")
-    async def model_ready(name: str) -> dict[str, bool]:
-        check_model(name, endpoint)
+    @router.get("/models/{name}/versions/{version}/ready")
+    async def model_ready(name: str, version: str = "") -> dict[str, bool]:
+        fleet.find(label(name, version))
         await ready()
         return {"ready": True}
 

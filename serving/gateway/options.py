@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jepack.client import Endpoint
-from serving.gateway.errors import Refusal, invalid
+from serving.gateway.errors import invalid
 from serving.gateway.items import no_side
 
 # The names that dialects give to one thing.
@@ -16,7 +16,11 @@ NORMALIZE = ("normalize", "normalized")
 ENCODINGS = ("encoding_format", "output_encoding")
 NUMBERS = ("embedding_type", "embedding_types", "encoding_type", "output_dtype")
 # What may stand in a header too, for bodies that have no room for an option.
-HEADERS = {"x-jepack-atypicality": "atypicality"}
+HEADERS = {
+    "x-jepack-atypicality": "atypicality",
+    "x-jepack-fingerprint": "fingerprint",
+    "x-user-id": "user",
+}
 OTHER_NUMBERS = ("int8", "uint8", "binary", "ubinary")
 
 
@@ -50,24 +54,15 @@ def options_of(fields: Mapping[str, Any], endpoint: Endpoint) -> Options:
 
 def output_of(fields: Mapping[str, Any], endpoint: Endpoint) -> str:
     """By `output`, by the model's name ("photos:projection"), else the one that search should use."""
-    model = fields.get("model") or ""
-    name, colon, named = str(model).rpartition(":")
-    if not colon or named not in endpoint.dimensions:
-        name, named = str(model), ""
-    if name not in ("", endpoint.bundle, endpoint.bundle.rpartition("/")[2]):
-        raise Refusal(
-            404,
-            "model_not_found",
-            f"no model {name!r:.100}; this endpoint serves {', '.join(model_names(endpoint))}",
-            param="model",
-        )
+    _, colon, named = str(fields.get("model") or "").rpartition(":")
+    named = named if colon and named in endpoint.dimensions else ""
     asked = choice(fields, "output", tuple(endpoint.dimensions))
     return asked or named or endpoint.default_output
 
 
-def model_names(endpoint: Endpoint) -> list[str]:
-    """The bundle, whose default output answers, and each output of it."""
-    return [endpoint.bundle, *(f"{endpoint.bundle}:{output}" for output in endpoint.dimensions)]
+def model_names(endpoint: Endpoint, label: str) -> list[str]:
+    """The name it is asked by, whose default output answers, and each output of it."""
+    return [label, *(f"{label}:{output}" for output in endpoint.dimensions)]
 
 
 def check_modality(value: Any) -> None:

@@ -31,6 +31,7 @@ class Received:
     content_type: str  # with its parameters
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    caller: str = ""  # who asks, where the request names no user: its key or its address
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,19 @@ Found = tuple[list[tuple[str, Any]], dict[str, Any]]
 Dialect = Callable[[Received, Limits], Found]
 
 
-def parsed(received: Received, dialect: Dialect, endpoint: Endpoint, limits: Limits) -> Asked:
-    """The one parser. Raises Refusal."""
+def read(received: Received, dialect: Dialect, limits: Limits) -> Found:
+    """What the dialect's function finds, and options of the headers. Raises Refusal."""
     values, fields = dialect(received, limits)
     by_header = {
         field: received.headers[name] for name, field in HEADERS.items() if name in received.headers
     }
-    options = options_of({**by_header, **fields}, endpoint)
+    return values, {**by_header, **fields}
+
+
+def parsed(found: Found, endpoint: Endpoint, limits: Limits) -> Asked:
+    """The one parser of what was read. Raises Refusal."""
+    values, fields = found
+    options = options_of(fields, endpoint)
     check_items(len(values), limits, "input")
     images, pixels = [], 0
     for param, value in values:

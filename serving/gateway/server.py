@@ -26,6 +26,7 @@ from serving.gateway.errors import Refusal, body_of
 from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
 from serving.gateway.limits import Limits
+from serving.gateway.shares import Shares
 from serving.gateway.watching import Watch
 
 DRAIN_S = 30.0  # for requests in flight when the gateway stops
@@ -40,7 +41,7 @@ class Gateway:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | Sequence[Engine],
         *,
         host: str = HOST,
         port: int = 8080,
@@ -48,6 +49,7 @@ class Gateway:
         limits: Limits | None = None,
         certificate: tuple[Path, Path] | None = None,
         watches: Sequence[Watch] = (),
+        shares: Shares | None = None,
     ) -> None:
         here = is_loopback(host)
         if not here and keys is None:
@@ -58,7 +60,12 @@ class Gateway:
         self.limits = limits or Limits()
         self.host, self.port, self.certificate = host, port, certificate
         app, self._place = build(
-            engine, limits=self.limits, keys=keys, only_here=here and keys is None, watches=watches
+            engine,
+            limits=self.limits,
+            keys=keys,
+            only_here=here and keys is None,
+            shares=shares,
+            watches=watches,
         )
         self._config = uvicorn.Config(
             app,

@@ -25,6 +25,8 @@ from jepack.machine import loopback, shared_memory
 
 VARIABLES = ("http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")
 
+ANY: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+
 
 @pytest.fixture
 def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -166,14 +168,20 @@ def test_each_service_needs_a_port_of_its_own_that_can_be(small_bundle: Bundle) 
 def test_too_little_shared_memory_is_told_before_anything_starts(
     exported_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from serving.models import RepositoryConfig
     from serving.server import TritonServer
 
     monkeypatch.setattr(shared_memory, "room", lambda: 1_500_000)
-    server = TritonServer(exported_bundle, http_port=0, grpc_port=0, metrics_port=0)
+    server = TritonServer(exported_bundle, **ANY)
     with pytest.raises(ServerError, match="1.5 MB are free in /dev/shm.*--shm-size=1g"):
         server.start()
     assert server.pid is None
     assert checks.check_shared_memory().state == "fail"
+    assert "emptyDir of medium Memory" in checks.check_shared_memory().mend
+    monkeypatch.setattr(shared_memory, "room", lambda: 9_000_000)
+    many = RepositoryConfig(decoders=32)  # each process takes its own
+    with pytest.raises(ServerError, match=r"9\.0 MB are free.*3\d\.\d MB to start"):
+        TritonServer(exported_bundle, **ANY, config=many).start()
     monkeypatch.setattr(shared_memory, "room", lambda: 64_000_000)  # a Docker container's own
     assert checks.check_shared_memory().state == "warn"
     assert "256 MB" in (shared_memory.tight() or "")

@@ -20,7 +20,8 @@ from jepack import bundle as bundles
 from jepack.bundle import Bundle, golden_file
 from jepack.decoding import Preprocessing, preprocess
 from jepack.errors import ArtifactError, ConfigError
-from serving.repository import RepositoryConfig, write_repository
+from serving.repository import SOURCES, Plan, RepositoryConfig, configs, write_repository
+from serving.served import Served
 
 CONFIGS = ["config.pbtxt", "configs/cpu.pbtxt"]
 
@@ -65,6 +66,7 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
     texts = {key: value.string_value for key, value in config.parameters.items()}
     assert texts == {
         "bundle": bundle.name,
+        "version": "1",
         **{f"fingerprint_{key}": value for key, value in bundle.fingerprints.items()},
         "default_output": "embedding",
         "promises": "",
@@ -72,6 +74,28 @@ def test_the_ensemble_takes_bytes_and_gives_both_outputs(repository: Path, bundl
         "crop": "1 center",
         "notes": "",
     }
+
+
+def test_the_configs_that_can_be_read_in_the_repository_are_those_that_are_written(
+    tmp_path: Path,
+) -> None:
+    """Where this fails after a change of serving/models.py, copy the written ones over the others."""
+    (tmp_path / "isotropy.json").write_text("{}")
+    look = Preprocessing(size=224, channels=3)
+    manifest = {
+        "name": "example", "preprocessing": look.to_json(), "default_output": "embedding",
+        "dimensions": {"embedding": 192, "projection": 64}, "promises": {"drift": True}, "files": {},
+        "fingerprints": {"embedding": "0123456789abcdef", "projection": "fedcba9876543210"},
+    }  # fmt: skip
+    plan = Plan([Served(Bundle(tmp_path, manifest))])
+    written = dict(configs(plan, RepositoryConfig(decoders=4)))
+    for name, text in written.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    committed = {
+        str(path.relative_to(SOURCES)): path.read_text() for path in SOURCES.rglob("*.pbtxt")
+    }
+    assert committed == written, f"cp -r {tmp_path}/* {SOURCES}"
 
 
 def test_the_endpoint_tells_what_search_should_use_and_what_is_promised(

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -202,6 +203,30 @@ def test_a_bad_image_fails_alone_while_others_are_answered(triton_server: Triton
     for bad in answers[::4]:
         assert bad.startswith("StatusCode.INVALID_ARGUMENT")
         assert "image: not an image of a known format" in bad
+
+
+def test_a_decoder_keeps_to_one_thread(triton_server: TritonServer, client: Client) -> None:
+    """AVIF's library would take one a core: two more of them on two cores."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "AVIF", speed=10, quality=30)
+    client.embed([png()])
+    stubs = [one for one in family(triton_server) if "stub" in one.name()]
+    before = [one.num_threads() for one in stubs]
+    most, over = list(before), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.002):
+            most[:] = [max(n, one.num_threads()) for n, one in zip(most, stubs, strict=True)]
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            assert client.embed([stream.getvalue()] * 4).good.all()
+        finally:
+            over.set()
+        looking.result()
+    assert most == before
 
 
 def test_the_server_keeps_to_loopback(triton_server: TritonServer) -> None:

@@ -1,14 +1,25 @@
-"""Triton Python model: image bytes -> the uint8 crop the encoder sees, by jepack's one decoder."""
+"""Triton Python model: image bytes -> the uint8 crop the encoder sees, by jepack's one decoder.
+
+One thread a process, and more processes instead: threads of several decoders fight over the same cores.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+# Read when the libraries are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["TIFFFILE_NUM_THREADS"] = "1"
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from PIL import features
 
 # serving/repository.py puts copies of jepack's decoder beside this file; they come
 # first, so that a jepack installed in the server's Python cannot change the pixels.
@@ -21,6 +32,7 @@ from jepack.errors import DecoderError  # noqa: E402
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, Any]) -> None:
+        one_thread()
         settings = json.loads((HERE / "preprocessing.json").read_text())
         self.preprocessing = Preprocessing.from_json(settings)
 
@@ -44,3 +56,15 @@ class TritonPythonModel:
                 bad = pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
                 return pb_utils.InferenceResponse(output_tensors=[], error=bad)
         return pb_utils.InferenceResponse([pb_utils.Tensor("pixel_values", np.stack(crops))])
+
+
+def one_thread() -> None:
+    """Tell the decoders that would take a thread a core, and read no variable for it."""
+    if features.check("avif"):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1

@@ -1,0 +1,102 @@
+"""What `jepack serve` tells a person, and a program, once it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.panel import Panel
+
+from jepack.bundle import origin, standing
+from jepack.names import marked, marked_lines
+from serving.served import ALONE, Served
+from serving.server import TritonServer
+
+
+def notes_of(served: Sequence[Served]) -> list[str]:
+    return [
+        note if one.model == ALONE else f"{one.told}: {note}"
+        for one in served
+        for note in standing.notes(one.bundle)
+    ]
+
+
+def identity(served: Sequence[Served]) -> dict[str, Any]:
+    """Who is served: a bundle's own facts, or a list of them under `models`."""
+    told = [
+        {
+            "model": one.model,
+            "version": one.version,
+            "bundle": one.bundle.name,
+            "fingerprints": one.bundle.fingerprints,
+            "dimensions": one.bundle.dimensions,
+            "default_output": one.bundle.default_output,
+            "promises": one.bundle.promises,
+            "source": origin.told(one.bundle.folder),
+            "notes": standing.notes(one.bundle),
+        }
+        for one in served
+    ]
+    return told[0] if served[0].model == ALONE else {"models": told}
+
+
+def facts(
+    served: Sequence[Served], server: TritonServer | None, gateway: str | None
+) -> dict[str, Any]:
+    """What a program may want to know: `url` and what follows it are Triton's, `gateway` is for HTTP."""
+    found: dict[str, Any] = {}
+    if server is not None:
+        found = {
+            "url": server.url,
+            "http": f"http://127.0.0.1:{server.ports['http']}",
+            "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
+            "log": str(server.log_file),
+        }
+    return found | {"gateway": gateway, **identity(served)}
+
+
+def welcome(served: Sequence[Served], server: TritonServer | None, gateway: str | None) -> Panel:
+    """Addresses, identity and a client to paste."""
+    told = facts(served, server, gateway)
+    spaces = "\n".join(
+        f"  {output:<11} {one.bundle.dimensions[output]:>5} dims   {fingerprint}"
+        + ("" if one.model == ALONE else f"   {one.told}")
+        for one in served
+        for output, fingerprint in one.bundle.fingerprints.items()
+    )
+    parts = []
+    if gateway is not None:
+        parts.append(
+            f"HTTP     {gateway}/v1/embeddings\nready    {gateway}/health/ready\n"
+            f"drift    {gateway}/v1/drift"
+        )
+    if server is not None:
+        parts.append(
+            f"gRPC     {told['url']}\nhealth   {told['http']}/v2/health/ready\n"
+            f"metrics  {told['metrics']}\nlog      {told['log']}"
+        )
+    parts.append(f"Fingerprints\n{spaces}")
+    parts += pasted(served, server, gateway)
+    text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
+    names = ", ".join(dict.fromkeys(one.told_name for one in served))
+    title = f"{marked(names)} {'is' if len(served) == 1 else 'are'} served"
+    return Panel(marked_lines(text), title=title, border_style="green", expand=False)
+
+
+def pasted(served: Sequence[Served], server: TritonServer | None, gateway: str | None) -> list[str]:
+    """Lines to paste that ask for the first bundle."""
+    first, parts, shell = served[0], [], []
+    model = "" if first.model == ALONE else f', model="{first.model}"'
+    asked = server.url if server is not None else gateway
+    parts.append(
+        "Python\n"
+        "  from jepack.client import Client\n"
+        f'  found = Client("{asked}"{model}).embed("photo.jpg")\n'
+        "  print(found.embedding.shape)"
+    )
+    if not model:
+        shell.append(f"  jepack embed photos/ --url {asked} --out photos.npz")
+    if gateway is not None:
+        form = f" -F model={first.told_name}" if len({one.name for one in served}) > 1 else ""
+        shell.append(f"  curl {gateway}/v1/embeddings -F file=@photo.jpg{form}")
+    return [*parts, "\n".join(["Shell", *shell])] if shell else parts
