@@ -97,6 +97,8 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
             f"{url}: overloaded, its queue stayed full for {limit_s:g} s. "
             "Send less at once, or add servers."
         )
+    if "timeout expired" in text.lower():
+        return BusyError(f"{url}: not begun within {limit_s:g} s, so the server dropped it")
     if "shared memory pool" in text:
         return ServerError(
             f"{url}: the server's shared memory is full. Send smaller requests (--batch-size 4), or "

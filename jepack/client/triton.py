@@ -216,16 +216,25 @@ class Client:
             endpoint.default_output,
         )
 
-    def infer(self, images: Sequence[bytes], *, timeout_s: float | None = None) -> dict[str, Rows]:
+    def infer(
+        self, images: Sequence[bytes], *, timeout_s: float | None = None, grace_s: float = 0.0
+    ) -> dict[str, Rows]:
         """One request: files' bytes -> {"embedding": [N, E], "projection": [N, D]}.
 
-        Raises DataError with the server's reason when it refuses an image, which fails the whole
-        request; ServerError otherwise.
+        What the server has not begun after `timeout_s` it drops. An answer is waited for `grace_s` longer,
+        because a request that is cancelled on its way can crash Triton 2.51. Raises DataError with the
+        server's reason when it refuses an image, which fails the whole request; ServerError otherwise.
         """
         tensor = self._triton.InferInput("image", [len(images), 1], "BYTES")
         tensor.set_data_from_numpy(np.array(images, dtype=np.object_).reshape(-1, 1))
         answer = self._call(
-            lambda left_s: self._grpc.infer(MODEL, [tensor], client_timeout=left_s), timeout_s
+            lambda left_s: self._grpc.infer(
+                MODEL,
+                [tensor],
+                client_timeout=left_s + grace_s,
+                timeout=max(int(left_s * 1e6), 1),  # microseconds; 0 is for ever
+            ),
+            timeout_s,
         )
         return {output: answer.as_numpy(output) for output in ("embedding", "projection")}
 

@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from jepack import __version__
 from jepack.client import BusyError, ImageError
 from jepack.errors import ServerError
 from serving.gateway import answers, describe, oip, parse
-from serving.gateway.engines import Embedded, Engine
+from serving.gateway.engines import Embedded, Engine, kept_by, limits_for
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.front import Front, refused
 from serving.gateway.health import Health
 from serving.gateway.keys import Keys
-from serving.gateway.limits import Limits, Queue
+from serving.gateway.limits import Limits, Queue, deadline_of
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
-from serving.gateway.options import model_names, truth
+from serving.gateway.options import Offer, model_names, truth
 from serving.gateway.watching import Watch, Watches
 
 # path: (how its requests are read, how they are answered)
@@ -42,6 +44,7 @@ class Place:
     """What the routes share."""
 
     engine: Engine
+    offer: Offer
     limits: Limits
     queue: Queue
     metrics: Metrics
@@ -53,7 +56,6 @@ class Place:
         self, request: Request, dialect: parse.Dialect, writer: answers.Writer
     ) -> Response:
         """The way of one request. Raises Refusal."""
-        self.queue.check()
         body = await self.queue.body(request)
         try:
             received = parse.Received(
@@ -65,13 +67,15 @@ class Place:
             request_id = request.state.request_id
 
             def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
-                asked = parse.parsed(received, dialect, self.engine.endpoint, self.limits)
+                asked = parse.parsed(received, dialect, self.offer, self.limits)
                 self.watch.check(asked.options.atypicality)
                 answered = self.embed(asked, request_id, left_s)
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
                 return writer(answered), told
 
-            (content, headers), told = await self.queue.run(work)
+            (content, headers), told = await self.queue.run(
+                work, deadline_of(request, self.limits), request.is_disconnected
+            )
         finally:
             self.queue.release(len(body))
         request.state.told = told
@@ -87,7 +91,7 @@ class Place:
             raise invalid("invalid_image", str(error), asked.params[error.number]) from error
         except BusyError as error:
             raise Refusal(
-                503, "overloaded", "the engine did not keep up", retry_after_s=1
+                504, "deadline", f"the engine did not keep up: no answer within {left_s:.3g} s"
             ) from error
         except ServerError as error:
             raise Refusal(
@@ -125,14 +129,15 @@ def build(
 ) -> tuple[ASGIApp, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
     from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint."""
-    limits = limits or Limits()
-    queue, every = Queue(limits), Watches(watches)
+    limits = limits or limits_for(engine)
+    queue, offer, every = Queue(limits), Offer(engine.endpoint, kept_by(engine)), Watches(watches)
     watch = every.of(engine.endpoint)
     metrics = Metrics(engine.endpoint, queue)
     metrics.registry.register(every)
-    place = Place(engine, limits, queue, metrics, Health(engine), watch, every)
-    # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
-    app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
+    place = Place(engine, offer, limits, queue, metrics, Health(engine), watch, every)
+    app = FastAPIOffline(
+        "/docs", None, title="jepack", version=__version__, static_url="/docs-static"
+    )
     for path, (dialect, writer) in DIALECTS.items():
         app.add_api_route(
             path,
@@ -145,7 +150,7 @@ def build(
     app.add_exception_handler(Refusal, told_refusal)
     app.add_exception_handler(HTTPException, told_http)
     app.add_exception_handler(Exception, told_failure)
-    return Front(app, keys, place.metrics, only_here=only_here), place
+    return Front(app, keys, place.metrics, queue, only_here=only_here), place
 
 
 def door(place: Place, dialect: parse.Dialect, writer: answers.Writer) -> Callable[..., Any]:
@@ -160,7 +165,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
     endpoint = place.engine.endpoint
 
     def described() -> list[dict[str, Any]]:
-        return [{**one, **place.watch.offers()} for one in describe.models(endpoint)]
+        return [{**one, **place.watch.offers()} for one in describe.models(place.offer)]
 
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": described()}
@@ -200,12 +205,15 @@ def add_pages(app: FastAPI, place: Place) -> None:
         return {"object": "list", "data": await asyncio.to_thread(place.watches.told, history)}
 
     for root in ("", "/v1", "/openai/v1"):
-        app.add_api_route(f"{root}/models", models, include_in_schema=root == "/v1")
-        app.add_api_route(f"{root}/models/{{name}}", model, include_in_schema=root == "/v1")
+        here, one = root == "/v1", f"{root}/models/{{name}}"
+        app.add_api_route(f"{root}/models", models, include_in_schema=here)
+        app.add_api_route(one, model, responses=describe.told(404), include_in_schema=here)
     for path in ("/health/live", "/v1/health/live"):
         app.add_api_route(path, live, include_in_schema=path == "/health/live")
     for path in ("/health/ready", "/health", "/v1/health/ready"):
-        app.add_api_route(path, ready, include_in_schema=path == "/health/ready")
+        app.add_api_route(
+            path, ready, include_in_schema=path == "/health/ready", responses=describe.told(503)
+        )
     app.add_api_route("/.well-known/live", weaviate_live, status_code=204, include_in_schema=False)
     app.add_api_route(
         "/.well-known/ready", weaviate_ready, status_code=204, include_in_schema=False
@@ -213,7 +221,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
     app.add_api_route("/meta", models, include_in_schema=False)
     app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"], include_in_schema=False)
     app.include_router(oip.routes(endpoint, ready))
-    app.add_api_route("/metrics", figures)
+    app.add_api_route("/metrics", figures, response_class=PlainTextResponse)
     app.add_api_route("/v1/drift", drift, **describe.drift())
 
 

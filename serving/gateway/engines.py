@@ -15,6 +15,9 @@ from jepack.bundle import ONNX_NAMES, Bundle, difference, golden_file
 from jepack.client import BusyError, Client, Endpoint, ImageError
 from jepack.errors import DataError, ServerError
 from jepack.inprocess import Embedded, InProcess, Rows, no_rows
+from jepack.machine.threads import cores
+from jepack.measures.codes import Kept
+from serving.gateway.limits import Limits
 
 GRACE_S = 60.0  # a request on its way to Triton is waited for beyond its deadline, not cancelled
 
@@ -61,7 +64,7 @@ class TritonEngine:
     """Triton's `embed` at `url` by gRPC; with its bundle at hand, golden images tell whether it works."""
 
     def __init__(self, url: str, bundle: Bundle | None = None) -> None:
-        self._client = Client(url)
+        self._client, self.bundle = Client(url), bundle
         self.endpoint = self._client.endpoint()
         self._probe = probe_of(bundle) if bundle is not None else None
 
@@ -70,7 +73,7 @@ class TritonEngine:
 
     def _chunk(self, images: Sequence[bytes], left_s: float, skip_bad: bool) -> Embedded:
         try:
-            return Embedded(self._client.infer(images, timeout_s=left_s + GRACE_S))
+            return Embedded(self._client.infer(images, timeout_s=left_s, grace_s=GRACE_S))
         except ImageError:
             if not skip_bad:
                 raise
@@ -79,7 +82,7 @@ class TritonEngine:
         rows = [no_rows(self.endpoint)]
         for number, image in enumerate(images):
             try:
-                rows.append(self._client.infer([image], timeout_s=left_s + GRACE_S))
+                rows.append(self._client.infer([image], timeout_s=left_s, grace_s=GRACE_S))
             except ImageError as error:
                 bad[number] = str(error)
         return Embedded({name: np.concatenate([r[name] for r in rows]) for name in ONNX_NAMES}, bad)
@@ -108,7 +111,7 @@ class EmbeddedEngine:
 
     def __init__(self, bundle: Bundle, *, max_batch_size: int = 16, threads: int = 2) -> None:
         self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads)
-        self.endpoint = self._encoder.endpoint()
+        self.bundle, self.endpoint = bundle, self._encoder.endpoint()
 
     def embed(self, images: Sequence[bytes], *, limit_s: float, skip_bad: bool = False) -> Embedded:
         return in_chunks(self, images, limit_s, skip_bad, self._chunk)
@@ -127,3 +130,21 @@ def probe_of(bundle: Bundle) -> tuple[bytes, dict[str, Any]]:
     """A golden image as a file, and what must come back."""
     golden = bundle.golden()
     return golden_file(golden["images"][0], bundle.preprocessing), golden
+
+
+def kept_by(engine: Engine) -> dict[str, Kept | None]:
+    """What the engine's bundle measured of shorter rows, of each output; {} where no bundle is at hand."""
+    bundle = engine.bundle if isinstance(engine, (TritonEngine, EmbeddedEngine)) else None
+    measured = bundle.isotropy() if bundle is not None else {}
+    return {output: Kept.of(measured, output) for output in (bundle.dimensions if bundle else {})}
+
+
+def limits_for(engine: Engine) -> Limits:
+    """How many requests it is given at once, and how many wait, by benchmarks/overload.py.
+
+    Triton gathers the images of several into a batch; in this process more than a request a core take turns
+    at the same core, while the caller who is to come again waits for it too.
+    """
+    if isinstance(engine, EmbeddedEngine):
+        return Limits(workers=cores(), waiting=4 * cores())
+    return Limits()
