@@ -26,6 +26,7 @@ from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits, Queue, deadline_of
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
 from serving.gateway.options import Offer, model_names, truth
+from serving.gateway.stream import Stream
 from serving.gateway.watching import Watch, Watches
 
 # path: (how its requests are read, how they are answered)
@@ -73,8 +74,9 @@ class Place:
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
                 return writer(answered), told
 
+            stream = Stream(request.receive)
             (content, headers), told = await self.queue.run(
-                work, deadline_of(request, self.limits), request.is_disconnected
+                work, deadline_of(request, self.limits), stream.left
             )
         finally:
             self.queue.release(len(body))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -76,8 +76,8 @@ def deadline_of(request: Request, limits: Limits) -> float:
     return limits.request_s
 
 
-async def stays() -> bool:
-    return False
+async def nobody_leaves() -> None:
+    await asyncio.Event().wait()
 
 
 class Queue:
@@ -162,38 +162,45 @@ class Queue:
     def release(self, size: int) -> None:
         self.held -= size
 
+    async def _turn(self, limit_s: float, leaving: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Return with a worker that is ours. Raises Refusal."""
+        self.waiting += 1
+        turn, left = asyncio.ensure_future(self._free.acquire()), asyncio.ensure_future(leaving())
+        ours = False
+        try:
+            await asyncio.wait({turn, left}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if left.done():
+                raise Refusal(400, "gone", "the client went away before its turn came")
+            if not turn.done():
+                raise Refusal(
+                    503,
+                    "deadline",
+                    f"no worker was free within {limit_s:g} s; the server is overloaded",
+                    retry_after_s=self.full_s(),
+                )
+            ours = True
+        finally:
+            self.waiting -= 1
+            left.cancel()
+            if turn.done() and not ours:
+                self._free.release()
+            turn.cancel()
+
     async def run(
         self,
         work: Callable[[float], T],
         limit_s: float,
-        gone: Callable[[], Awaitable[bool]] = stays,
+        leaving: Callable[[], Coroutine[Any, Any, None]] = nobody_leaves,
     ) -> T:
         """`work(seconds left)` on a thread, when its turn comes. Raises Refusal when it does not in time.
 
-        Nothing is begun for a caller who is `gone`. Work that has begun is never cancelled: Triton 2.51 can
-        crash when a cancellation meets an answer. It keeps its worker until it ends, which Triton's queue
-        makes soon, while its caller is told that it took too long.
+        `leaving` ends when the caller goes away; then its place is free and nothing is begun. Work that has
+        begun is never cancelled: Triton 2.51 can crash when a cancellation meets an answer. It keeps its
+        worker until it ends, which Triton's queue makes soon, while its caller is told that it took too long.
         """
         self.check()
         end = time.monotonic() + limit_s
-        self.waiting += 1
-        try:
-            await asyncio.wait_for(self._free.acquire(), limit_s)
-        except asyncio.TimeoutError:
-            raise Refusal(
-                503,
-                "deadline",
-                f"no worker was free within {limit_s:g} s; the server is overloaded",
-                retry_after_s=self.full_s(),
-            ) from None
-        finally:
-            self.waiting -= 1
-        try:
-            if await gone():
-                raise Refusal(400, "gone", "the client went away before its turn came")
-        except BaseException:
-            self._free.release()
-            raise
+        await self._turn(limit_s, leaving)
         self.working += 1
         began = time.monotonic()
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, end - began)

@@ -66,7 +66,7 @@ def test_nothing_is_begun_for_a_caller_who_left_while_waiting(slow: Slow) -> Non
         + body
     )
     with (
-        Gateway(slow, port=0, limits=Limits(workers=1)) as one,
+        Gateway(slow, port=0, limits=Limits(workers=1, waiting=5)) as one,
         ThreadPoolExecutor(1) as pool,
         client(one) as http,
     ):
@@ -78,9 +78,11 @@ def test_nothing_is_begun_for_a_caller_who_left_while_waiting(slow: Slow) -> Non
         wait_until(lambda: "jepack_waiting 5.0" in http.get("/metrics").text)
         for connection in leaving:
             connection.close()
+        wait_until(
+            lambda: "jepack_waiting 0.0" in http.get("/metrics").text
+        )  # their places are free
         slow.let.set()
         assert first.result().status_code == 200
-        wait_until(lambda: "jepack_waiting 0.0" in http.get("/metrics").text)
         wait_until(lambda: "jepack_working 0.0" in http.get("/metrics").text)
         assert not slow.begun.acquire(blocking=False)
         assert http.post("/v1/embeddings", json=BODY).status_code == 200
