@@ -18,7 +18,7 @@ from export.evaluation import Evaluation
 from jepack.bundle import OUTPUTS, cosine
 from jepack.encoder import Encoder, EncoderGraph
 from jepack.machine import threads
-from jepack.measures import isotropy, similarities
+from jepack.measures import codes, isotropy, similarities
 
 Floats = npt.NDArray[np.float32]
 Engine = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]
@@ -116,3 +116,28 @@ def recall_of_neighbours(a_ND: npt.NDArray[Any], b_ND: npt.NDArray[Any]) -> tupl
     nearest_b = np.argpartition(-similar_b, count - 1, axis=1)[:, :count]
     agree = np.take_along_axis(similar_a, nearest_b, axis=1) >= last[:, None] - 1e-6
     return float(agree.mean()), count
+
+
+def shorter(held: Outputs) -> dict[str, Any]:
+    """What cut rows, int8 and bits keep of the full rows' 10 nearest neighbours (cosine; for bits, Hamming
+    distance): a table for isotropy.json. {} on fewer than 40 held-out images, where 10 of them prove nothing.
+    """
+    images = len(held.embedding)
+    if images < 4 * NEIGHBOURS:
+        return {}
+    table: dict[str, Any] = {"floor": codes.FLOOR, "images": images, "neighbours": NEIGHBOURS}
+    for output in OUTPUTS:
+        x = np.asarray(getattr(held, output), np.float64)
+        if not np.isfinite(x).all():
+            continue
+        kept = {str(size): share_kept(x, codes.cut(x, size)) for size in codes.sizes(x.shape[1])}
+        table[output] = {
+            "dimensions": kept,
+            "int8": share_kept(x, codes.int8(x)),
+            "binary": share_kept(x, 2.0 * codes.signs(x) - 1),
+        }
+    return table
+
+
+def share_kept(x_ND: npt.NDArray[Any], short_NK: npt.NDArray[Any]) -> float:
+    return round(recall_of_neighbours(x_ND, np.asarray(short_NK, np.float64))[0], 4)

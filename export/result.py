@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -46,6 +46,9 @@ class ExportResult:
     gate: dict[str, Any]  # passed, forced, refusals, warnings, thresholds
     promises: dict[str, bool]
     null: Null | None = None  # to be written; None keeps what the bundle has
+    shorter: dict[str, Any] = field(
+        default_factory=dict
+    )  # what shorter rows keep; {}: too few images
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -105,6 +108,7 @@ def isotropy_json(bundle: Bundle, result: ExportResult) -> dict[str, Any]:
     return {
         "images": measured["images"],
         "outputs": measured["outputs"],
+        **({"shorter": result.shorter} if result.shorter else {}),
         "exports": {file: facts for file, facts in exports.items() if file in present},
         "left_out": {
             file: facts for file, facts in measured["exports"].items() if file in left_out

@@ -18,7 +18,7 @@ from export.extras import EXTRAS, WithExtras
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
 from export.making import DEFAULT_FORMATS, make_all, time_exports
-from export.measure import Outputs, measure_graph, run_engine, torch_engine
+from export.measure import Outputs, measure_graph, run_engine, shorter, torch_engine
 from export.result import ExportedFile, ExportResult, gate_record, write
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
@@ -186,6 +186,7 @@ def result_of(
         },
         promises=promises,
         null=null_of(bundle, judged, evaluation, gaussian=promises["drift"]),
+        shorter=shorter(judged.truth.held_out(evaluation)) if evaluation.held_out_count else {},
     )
 
 

@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "export": COMMAND - {"PIL"} | {"matplotlib", "onnx", "onnxruntime", "torch"},
     "serving": COMMAND | {
         "pyarrow",
-        "fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn",
+        "fastapi", "fastapi_offline", "h11", "prometheus_client", "python_multipart", "starlette",
+        "uvicorn",
     },
     "model_repository": {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
@@ -177,7 +178,8 @@ LIGHT = {
         f"{modules('serving')}\nimport onnxruntime, tritonclient.grpc",
         {
             "typer", "rich", "numpy", "pillow", "safetensors",
-            "fastapi", "onnxruntime", "prometheus-client", "python-multipart", "tritonclient", "grpcio",
+            "fastapi", "fastapi-offline", "onnxruntime", "prometheus-client", "python-multipart",
+            "tritonclient", "grpcio",
             "packaging", "protobuf", "uvicorn",
             "email-validator", "orjson", "sniffio",  # taken by FastAPI's where the page has brought them
         },

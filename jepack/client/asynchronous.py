@@ -115,7 +115,9 @@ class AsyncClient:
                 elif isinstance(step, Describe):
                     answer = await self._door.adescribe(step.limit_s)
                 else:
-                    answer = await self._door.asend(step.images, step.outputs, step.limit_s)
+                    answer = await self._door.asend(
+                        step.images, step.outputs, step.limit_s, step.grace_s
+                    )
             except Exception as error:
                 failure = error
 

@@ -41,6 +41,7 @@ class Send:
     images: Sequence[bytes]
     outputs: Sequence[str]
     limit_s: float
+    grace_s: float = 0.0  # an answer is waited for so much longer
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,17 @@ class Core:
                 )
 
     def infer(
-        self, images: Sequence[bytes], outputs: Sequence[str], limit: Limit, tries: float = 1
+        self,
+        images: Sequence[bytes],
+        outputs: Sequence[str],
+        limit: Limit,
+        tries: float = 1,
+        grace_s: float = 0.0,
     ) -> Steps[dict[str, Rows]]:
-        """One request; a full queue is waited for, and `tries` are made to reach who does not answer."""
+        """One request; a full queue is waited for, and `tries` are made to reach who does not answer.
+
+        An answer is waited for `grace_s` beyond the limit, which the server is told.
+        """
 
         def ask(left_s: float, lost: bool) -> Steps[dict[str, Rows]]:
             if lost:  # another server may stand there now
@@ -121,7 +130,7 @@ class Core:
                         f"{self.url}: answers again, too late for this request. Allow more: timeout_s"
                     )
             began = monotonic()
-            answer = yield Send(images, outputs, left_s)
+            answer = yield Send(images, outputs, left_s, grace_s)
             assert isinstance(answer, Answer)
             self.quickest_s = min(self.quickest_s, monotonic() - began)
             self._same(answer.fingerprints or {})

@@ -90,13 +90,16 @@ class GrpcDoor:
     async def adescribe(self, limit_s: float) -> Endpoint:
         return endpoint_of(await self._await(self._described(limit_s), limit_s))
 
-    def send(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Answer:
-        return self._rows(self._wait(self._sent(images, outputs, limit_s), limit_s))
+    def send(
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
+    ) -> Answer:
+        return self._rows(self._wait(self._sent(images, outputs, limit_s, grace_s), limit_s))
 
     async def asend(
-        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
     ) -> Answer:
-        return self._rows(await self._await(self._sent(images, outputs, limit_s), limit_s))
+        call = self._sent(images, outputs, limit_s, grace_s)
+        return self._rows(await self._await(call, limit_s))
 
     def close(self) -> None:
         """Waits a moment for requests that were left alone."""
@@ -112,13 +115,17 @@ class GrpcDoor:
         request = self._messages.ModelConfigRequest(name=self.model)
         return self._begun(self._stub.ModelConfig.future, request, limit_s)
 
-    def _sent(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Any:
+    def _sent(
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float
+    ) -> Any:
         request = self._messages.ModelInferRequest(model_name=self.model)
         request.inputs.add(name=INPUT, datatype="BYTES", shape=[len(images), 1])
         request.raw_input_contents.append(packed(images))
         for output in outputs:
             request.outputs.add(name=output)
-        return self._begun(self._stub.ModelInfer.future, request, limit_s)
+        # What waits longer in the server's queue is not computed. Microseconds; 0 is for ever.
+        request.parameters["timeout"].int64_param = max(int(limit_s * 1e6), 1)
+        return self._begun(self._stub.ModelInfer.future, request, limit_s + grace_s)
 
     def _begun(self, begin: Callable[..., Any], request: Any, limit_s: float) -> Any:
         """A call on its way. Raises ServerError where there can be none."""
@@ -209,6 +216,8 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
             "Send less at once, or add servers.",
             again=True,
         )
+    if "timeout expired" in text.lower():
+        return BusyError(f"{url}: not begun within {limit_s:g} s, so the server dropped it")
     if "shared memory pool" in text:
         return ServerError(
             f"{url}: the server's shared memory is full. Send smaller requests (--batch-size 4), or "

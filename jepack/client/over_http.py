@@ -92,12 +92,14 @@ class HttpDoor:
     async def adescribe(self, limit_s: float) -> Endpoint:
         return self._endpoint(await self._aask("GET", MODELS, {}, b"", limit_s))
 
-    def send(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Answer:
+    def send(
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
+    ) -> Answer:
         headers, body = request_of(images, outputs)
         return self._rows(self._ask("POST", infer_path(self._label), headers, body, limit_s))
 
     async def asend(
-        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
     ) -> Answer:
         headers, body = request_of(images, outputs)
         return self._rows(await self._aask("POST", infer_path(self._label), headers, body, limit_s))

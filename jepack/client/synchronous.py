@@ -113,14 +113,18 @@ class Client:
                     on_progress(call.done, len(call.items))
         return call.result()
 
-    def infer(self, images: Sequence[bytes], *, timeout_s: float | None = None) -> dict[str, Rows]:
+    def infer(
+        self, images: Sequence[bytes], *, timeout_s: float | None = None, grace_s: float = 0.0
+    ) -> dict[str, Rows]:
         """One request: files' bytes -> {"embedding": [N, E], "projection": [N, D]}.
 
-        A full queue is waited for; a server that does not answer is told at once. Raises DataError with the
+        What the server has not begun after `timeout_s` it drops. Over gRPC an answer is waited for `grace_s`
+        longer, because a request that is cancelled on its way can crash Triton 2.51. A full queue is waited
+        for; a server that does not answer is told at once. Raises DataError with the
         server's reason when it refuses an image, which fails the whole request; ServerError otherwise.
         """
         limit = Limit(self.timeout_s if timeout_s is None else timeout_s)
-        return self._drive(self._core.infer(images, OUTPUTS, limit))
+        return self._drive(self._core.infer(images, OUTPUTS, limit, grace_s=grace_s))
 
     def _drive(self, steps: Steps[T], stop: threading.Event | None = None) -> T:
         """Do what the steps ask for; `stop` ends them between two."""
@@ -140,7 +144,7 @@ class Client:
                 if isinstance(step, Describe):
                     answer = self._door.describe(step.limit_s)
                 elif not isinstance(step, Pause):
-                    answer = self._door.send(step.images, step.outputs, step.limit_s)
+                    answer = self._door.send(step.images, step.outputs, step.limit_s, step.grace_s)
             except Exception as error:
                 failure = error
 

@@ -29,17 +29,20 @@ class Door(Protocol):
     """A way to an endpoint; called from several threads and event loops.
 
     Each call raises BusyError, UnreachableError, RequestError or ImageError, and ServerError for what no
-    other request would change. A cancelled `asend` leaves the server's work alone.
+    other request would change. The server is told `limit_s`; over gRPC an answer is waited for `grace_s`
+    longer. A cancelled `asend` leaves the server's work alone.
     """
 
     def describe(self, limit_s: float) -> Endpoint: ...
 
-    def send(self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float) -> Answer: ...
+    def send(
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
+    ) -> Answer: ...
 
     async def adescribe(self, limit_s: float) -> Endpoint: ...
 
     async def asend(
-        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float
+        self, images: Sequence[bytes], outputs: Sequence[str], limit_s: float, grace_s: float = 0.0
     ) -> Answer: ...
 
     def close(self) -> None: ...

@@ -7,6 +7,7 @@ nodata and further channels mean the same in each. Pillow reads what it reads fa
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from contextlib import suppress
@@ -30,6 +31,9 @@ from jepack.decoding.tiff_tags import (
     resolve,
 )
 from jepack.errors import DataError, DependencyError, JepackError, TooLargeError
+
+# What is odd about a stranger's file it logs, to stderr where nobody set logging up: a flood, in a server.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def open_tiff(

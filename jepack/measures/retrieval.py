@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import ConfigError
+from jepack.measures.codes import int8
 
 CODES = ("float32", "int8", "binary")
 DEFAULT_OUTPUT = "embedding"  # where nothing was measured; benchmarks/retrieval.py says why
@@ -80,8 +81,7 @@ def encode(x_ND: npt.ArrayLike, codes: str, centre_D: npt.ArrayLike | None = Non
         centre = x.mean(axis=0) if centre_D is None else np.asarray(centre_D, np.float64)
         x = np.where(x >= centre, 1.0, -1.0)
     elif codes == "int8":
-        largest = np.abs(x).max(axis=1, keepdims=True)
-        x = np.round(127 * x / np.maximum(largest, 1e-300))
+        x = int8(x).astype(np.float64)
     elif codes != "float32":
         raise ConfigError(f"codes must be {', '.join(CODES)}; found {codes!r}")
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)).astype(np.float32)

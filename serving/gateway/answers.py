@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jepack.client import Endpoint
-from serving.gateway.options import Options
+from jepack.measures import codes
+from serving.gateway.options import COARSE, Options, numbers_of
 from serving.gateway.parse import Asked
 
 Rows = npt.NDArray[np.float32]
@@ -41,15 +42,28 @@ Writer = Callable[[Answered], Written]
 
 
 def written(rows_ND: Rows, options: Options) -> list[Any]:
-    """Each row as a list of numbers or as base64 of float32."""
+    """Each row as a list of numbers, or as base64 of their bytes."""
+    if options.numbers == "float":
+        values = rows_ND.astype(">f4" if options.big_endian else "<f4")
+    else:
+        values = coarse(rows_ND, options.numbers)
     if options.encoding == "float":
-        return list(rows_ND.tolist())
-    rows = rows_ND.astype(">f4" if options.big_endian else "<f4")
-    return [base64.b64encode(row.tobytes()).decode() for row in rows]
+        return list(values.tolist())
+    return [base64.b64encode(row.tobytes()).decode() for row in values]
+
+
+def coarse(rows_ND: Rows, numbers: str) -> npt.NDArray[Any]:
+    """int8, or eight signs a byte: as they are ("ubinary"), or 128 less, as signed bytes ("binary")."""
+    if numbers == "int8":
+        return codes.int8(rows_ND)
+    bits = codes.packed(rows_ND)
+    return bits if COARSE[numbers][1] else (bits.astype(np.int16) - 128).astype(np.int8)
 
 
 def shaped(rows_ND: Rows, options: Options) -> Rows:
-    """To unit length where asked; a row of zeros stays."""
+    """Cut, then to unit length, each where asked; a row of zeros stays."""
+    if options.dimensions:
+        rows_ND = codes.cut(rows_ND, options.dimensions)
     if not options.normalize:
         return rows_ND
     length_N1 = np.linalg.norm(rows_ND.astype(np.float64), axis=1, keepdims=True)
@@ -58,16 +72,18 @@ def shaped(rows_ND: Rows, options: Options) -> Rows:
 
 def beside(answered: Answered) -> dict[str, Any]:
     """What is ours, beside the dialect's own fields and never instead of them."""
-    output = answered.asked.options.output
+    options, output = answered.asked.options, answered.asked.options.output
+    space = answered.endpoint.fingerprints[output]
     told: dict[str, Any] = {
-        "fingerprint": answered.endpoint.fingerprints[output],
+        # Cut rows are a space of their own, which never mixes with another.
+        "fingerprint": f"{space}/{options.dimensions}" if options.dimensions else space,
         "version": answered.endpoint.version,
         "output": output,
         "request_id": answered.request_id,
     }
     if answered.atypicality is not None:
         told["atypicality"] = answered.atypicality
-    if answered.asked.options.skip_bad:
+    if options.skip_bad:
         told["errors"] = [
             {"index": number, "param": answered.asked.params[number], "message": reason}
             for number, reason in answered.bad.items()
@@ -99,12 +115,14 @@ def openai(answered: Answered) -> Written:
 
 
 def cohere(answered: Answered) -> Written:
-    kinds = answered.asked.fields.get("embedding_types") or ["float"]
+    asked = {"embedding_types": answered.asked.fields.get("embedding_types")}
+    kinds = [kind for _, kind in numbers_of(asked)] or ["float"]
     options = answered.asked.options
-    by_kind = {
-        kind: written(answered.rows_ND, Options(output=options.output, encoding=kind))
-        for kind in dict.fromkeys(kinds if isinstance(kinds, list) else [kinds])
-    }
+    by_kind = {}
+    for kind in dict.fromkeys(kinds):
+        numbers, encoding = (kind, "float") if kind in COARSE else ("float", kind)
+        as_kind = replace(options, numbers=numbers, encoding=encoding.replace("32", ""))
+        by_kind[kind] = written(answered.rows_ND, as_kind)
     return as_json({
         "id": answered.request_id,
         "response_type": "embeddings_by_type",

@@ -9,23 +9,26 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from jepack import __version__
 from jepack.client import BusyError, ImageError
 from jepack.errors import ServerError
 from serving.gateway import answers, describe, oip, parse
-from serving.gateway.engines import Embedded, Engine
+from serving.gateway.engines import Embedded, Engine, kept_by, limits_for
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.fleet import Fleet, check_fingerprint
 from serving.gateway.front import Front, refused
 from serving.gateway.health import Health
 from serving.gateway.keys import Keys
-from serving.gateway.limits import Limits, Queue
+from serving.gateway.limits import Limits, Queue, deadline_of
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
-from serving.gateway.options import truth
+from serving.gateway.options import Offer, truth
 from serving.gateway.shares import Shares
+from serving.gateway.stream import Stream
 from serving.gateway.watching import Watch, Watches
 
 # path: (how its requests are read, how they are answered)
@@ -45,6 +48,7 @@ class Place:
 
     engine: Engine
     fleet: Fleet[Place]  # that it is one of
+    offer: Offer
     limits: Limits
     queue: Queue
     metrics: Metrics
@@ -56,7 +60,6 @@ class Place:
         self, request: Request, dialect: parse.Dialect, writer: answers.Writer
     ) -> Response:
         """The way of one request. Raises Refusal."""
-        self.queue.check()
         body = await self.queue.body(request)
         try:
             received = parse.Received(
@@ -71,14 +74,17 @@ class Place:
             def work(left_s: float) -> tuple[answers.Written, dict[str, int]]:
                 found = parse.read(received, dialect, self.limits)
                 place = self.fleet.choose(found[1], received.caller)
-                asked = parse.parsed(found, place.engine.endpoint, self.limits)
+                asked = parse.parsed(found, place.offer, self.limits)
                 check_fingerprint(place.engine.endpoint, asked)
                 place.watch.check(asked.options.atypicality)
                 answered = place.embed(asked, request_id, left_s)
                 told = {"images": len(answered.good), "refused": len(answered.bad)}
                 return writer(answered), told
 
-            (content, headers), told = await self.queue.run(work)
+            stream = Stream(request.receive)
+            (content, headers), told = await self.queue.run(
+                work, deadline_of(request, self.limits), stream.left
+            )
         finally:
             self.queue.release(len(body))
         request.state.told = told
@@ -94,7 +100,7 @@ class Place:
             raise invalid("invalid_image", str(error), asked.params[error.number]) from error
         except BusyError as error:
             raise Refusal(
-                503, "overloaded", "the engine did not keep up", retry_after_s=1
+                504, "deadline", f"the engine did not keep up: no answer within {left_s:.3g} s"
             ) from error
         except ServerError as error:
             raise Refusal(
@@ -133,15 +139,18 @@ def build(
 ) -> tuple[ASGIApp, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
     from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint."""
-    limits = limits or Limits()
-    queue, fleet, every = Queue(limits), Fleet[Place](shares), Watches(watches)
+    every = listed(engines)
+    limits = limits or limits_for(every[0])
+    queue, fleet, all_watches = Queue(limits), Fleet[Place](shares), Watches(watches)
     metrics, health = Metrics(fleet, queue), Health(fleet)
-    for engine in engines if isinstance(engines, Sequence) else [engines]:
-        watch = every.of(engine.endpoint)
-        fleet.add(place := Place(engine, fleet, limits, queue, metrics, health, watch, every))
-    metrics.registry.register(every)
-    # Its documentation pages load scripts from elsewhere; /openapi.json is read by any tool offline.
-    app = FastAPI(title="jepack", version=__version__, docs_url=None, redoc_url=None)
+    for engine in every:
+        watch, offer = all_watches.of(engine.endpoint), Offer(engine.endpoint, kept_by(engine))
+        place = Place(engine, fleet, offer, limits, queue, metrics, health, watch, all_watches)
+        fleet.add(place)
+    metrics.registry.register(all_watches)
+    app = FastAPIOffline(
+        "/docs", None, title="jepack", version=__version__, static_url="/docs-static"
+    )
     for path, (dialect, writer) in DIALECTS.items():
         app.add_api_route(
             path,
@@ -154,7 +163,11 @@ def build(
     app.add_exception_handler(Refusal, told_refusal)
     app.add_exception_handler(HTTPException, told_http)
     app.add_exception_handler(Exception, told_failure)
-    return Front(app, keys, place.metrics, only_here=only_here), place
+    return Front(app, keys, place.metrics, queue, only_here=only_here), place
+
+
+def listed(engines: Engine | Sequence[Engine]) -> list[Engine]:
+    return list(engines) if isinstance(engines, Sequence) else [engines]
 
 
 def caller_of(request: Request) -> str:
@@ -180,7 +193,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
         return [
             {**one, **place.watch.offers()}
             for label, place, share in fleet.told()
-            for one in describe.models(place.engine.endpoint, place.limits, label, share)
+            for one in describe.models(place.offer, place.limits, label, share)
         ]
 
     async def models() -> dict[str, Any]:
@@ -220,12 +233,15 @@ def add_pages(app: FastAPI, place: Place) -> None:
         return {"object": "list", "data": await asyncio.to_thread(place.watches.told, history)}
 
     for root in ("", "/v1", "/openai/v1"):
-        app.add_api_route(f"{root}/models", models, include_in_schema=root == "/v1")
-        app.add_api_route(f"{root}/models/{{name}}", model, include_in_schema=root == "/v1")
+        here, one = root == "/v1", f"{root}/models/{{name}}"
+        app.add_api_route(f"{root}/models", models, include_in_schema=here)
+        app.add_api_route(one, model, responses=describe.told(404), include_in_schema=here)
     for path in ("/health/live", "/v1/health/live"):
         app.add_api_route(path, live, include_in_schema=path == "/health/live")
     for path in ("/health/ready", "/health", "/v1/health/ready"):
-        app.add_api_route(path, ready, include_in_schema=path == "/health/ready")
+        app.add_api_route(
+            path, ready, include_in_schema=path == "/health/ready", responses=describe.told(503)
+        )
     app.add_api_route("/.well-known/live", weaviate_live, status_code=204, include_in_schema=False)
     app.add_api_route(
         "/.well-known/ready", weaviate_ready, status_code=204, include_in_schema=False
@@ -235,7 +251,7 @@ def add_pages(app: FastAPI, place: Place) -> None:
         path = f"/v2/models/{{name}}{path}/infer"
         app.add_api_route(path, infer, methods=["POST"], include_in_schema=False)
     app.include_router(oip.routes(fleet, ready))
-    app.add_api_route("/metrics", figures)
+    app.add_api_route("/metrics", figures, response_class=PlainTextResponse)
     app.add_api_route("/v1/drift", drift, **describe.drift())
 
 

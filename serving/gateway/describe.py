@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jepack.client import Endpoint
+from jepack.measures.codes import Kept
 from serving.gateway.limits import Limits
-from serving.gateway.options import model_names
+from serving.gateway.options import COARSE, FLOATS, Offer, model_names
 
 IMAGE = {"type": "string", "description": "A data URL (data:image/png;base64,...) or base64."}
 ITEM = {"anyOf": [IMAGE, {"type": "object", "description": "An object with one image in it."}]}
@@ -14,6 +14,8 @@ ITEMS = {"anyOf": [ITEM, {"type": "array", "items": ITEM, "minItems": 1}]}
 COMMON: dict[str, Any] = {
     "model": {"type": "string"},
     "encoding_format": {"enum": ["float", "base64"]},
+    "embedding_type": {"enum": [*FLOATS, *COARSE]},
+    "dimensions": {"type": "integer", "minimum": 0},
     "normalize": {"type": "boolean"},
     "output": {"enum": ["embedding", "projection"]},
     "on_error": {"enum": ["fail", "skip"]},
@@ -24,6 +26,7 @@ COMMON: dict[str, Any] = {
     },
     "fingerprint": {"type": "string", "description": "Of the space that the rows must lie in."},
 }
+ERROR = "`error` says what was wrong, and with which item."
 # path: (one line, the field of its images, its schema)
 ROUTES: dict[str, tuple[str, str, Any]] = {
     "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS),
@@ -35,12 +38,12 @@ ROUTES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def models(endpoint: Endpoint, limits: Limits, label: str, share: float) -> list[dict[str, Any]]:
+def models(offer: Offer, limits: Limits, label: str, share: float) -> list[dict[str, Any]]:
     """A model for the bundle and one for each of its outputs; jepack.client reads these.
 
     `share` of those who name no version get it.
     """
-    found = []
+    endpoint, found = offer.endpoint, []
     for name in model_names(endpoint, label):
         output = name.rpartition(":")[2]
         output = output if output in endpoint.dimensions else endpoint.default_output
@@ -55,6 +58,7 @@ def models(endpoint: Endpoint, limits: Limits, label: str, share: float) -> list
             "modality": "image",
             "output": output,
             "dimensions": endpoint.dimensions[output],
+            **shorter(offer.kept.get(output)),
             "fingerprint": endpoint.fingerprints[output],
             "promises": list(endpoint.promises),
             "notes": list(endpoint.notes),
@@ -67,10 +71,22 @@ def models(endpoint: Endpoint, limits: Limits, label: str, share: float) -> list
     return found
 
 
+def shorter(kept: Kept | None) -> dict[str, Any]:
+    """Which shorter rows may be asked for, and what each keeps of the nearest neighbours."""
+    if kept is None:
+        return {"shortest": None, "embedding_types": ["float"], "kept": None}
+    good = [name for name, share in kept.numbers.items() if share >= kept.floor]
+    shares = {**{str(size): share for size, share in kept.dimensions.items()}, **kept.numbers}
+    return {"shortest": kept.shortest, "embedding_types": ["float", *good], "kept": shares}
+
+
 def route(path: str) -> dict[str, Any]:
     """FastAPI's keywords: the handler reads the body itself, so the document is told here."""
     line, field, schema = ROUTES[path]
-    body = {"type": "object", "properties": {field: schema, **COMMON}}
+    needed: dict[str, Any] = {"required": [field]}
+    if field == "input":
+        needed = {"anyOf": [needed, {"required": ["messages"]}]}
+    body = {"type": "object", "properties": {field: schema, **COMMON}, **needed}
     content = {
         "application/json": {"schema": body},
         "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -81,11 +97,17 @@ def route(path: str) -> dict[str, Any]:
             }
         },
     }
-    error = {"description": "`error` says what was wrong, and with which item."}
     return {
         "summary": line,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": dict.fromkeys((400, 401, 404, 408, 409, 413, 415, 429, 500, 503, 504), error),
+        "responses": told(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504),
+    }
+
+
+def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's `responses`: every refusal has the same body."""
+    return {
+        status: {"description": ERROR, "content": {"application/json": {}}} for status in statuses
     }
 
 

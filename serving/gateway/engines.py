@@ -16,6 +16,9 @@ from jepack.bundle import ONNX_NAMES, Bundle, difference, golden_file
 from jepack.client import BusyError, Client, Endpoint, ImageError
 from jepack.errors import DataError, ServerError
 from jepack.inprocess import Embedded, InProcess, Rows, no_rows
+from jepack.machine.threads import cores
+from jepack.measures.codes import Kept
+from serving.gateway.limits import Limits
 from serving.served import ALONE
 
 GRACE_S = 60.0  # a request on its way to Triton is waited for beyond its deadline, not cancelled
@@ -68,7 +71,7 @@ class TritonEngine:
     def __init__(
         self, url: str, bundle: Bundle | None = None, *, model: str = ALONE, name: str = ""
     ) -> None:
-        self._client = Client(url, model=model)
+        self._client, self.bundle = Client(url, model=model), bundle
         told = self._client.endpoint()
         self.endpoint = replace(told, bundle=name or told.bundle)
         self._probe = probe_of(bundle) if bundle is not None else None
@@ -78,7 +81,7 @@ class TritonEngine:
 
     def _chunk(self, images: Sequence[bytes], left_s: float, skip_bad: bool) -> Embedded:
         try:
-            return Embedded(self._client.infer(images, timeout_s=left_s + GRACE_S))
+            return Embedded(self._client.infer(images, timeout_s=left_s, grace_s=GRACE_S))
         except ImageError:
             if not skip_bad:
                 raise
@@ -87,7 +90,7 @@ class TritonEngine:
         rows = [no_rows(self.endpoint)]
         for number, image in enumerate(images):
             try:
-                rows.append(self._client.infer([image], timeout_s=left_s + GRACE_S))
+                rows.append(self._client.infer([image], timeout_s=left_s, grace_s=GRACE_S))
             except ImageError as error:
                 bad[number] = str(error)
         return Embedded({name: np.concatenate([r[name] for r in rows]) for name in ONNX_NAMES}, bad)
@@ -125,7 +128,10 @@ class EmbeddedEngine:
     ) -> None:
         self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads)
         told = self._encoder.endpoint()
-        self.endpoint = replace(told, bundle=name or told.bundle, version=version)
+        self.bundle, self.endpoint = (
+            bundle,
+            replace(told, bundle=name or told.bundle, version=version),
+        )
 
     def embed(self, images: Sequence[bytes], *, limit_s: float, skip_bad: bool = False) -> Embedded:
         return in_chunks(self, images, limit_s, skip_bad, self._chunk)
@@ -144,3 +150,21 @@ def probe_of(bundle: Bundle) -> tuple[bytes, dict[str, Any]]:
     """A golden image as a file, and what must come back."""
     golden = bundle.golden()
     return golden_file(golden["images"][0], bundle.preprocessing), golden
+
+
+def kept_by(engine: Engine) -> dict[str, Kept | None]:
+    """What the engine's bundle measured of shorter rows, of each output; {} where no bundle is at hand."""
+    bundle = engine.bundle if isinstance(engine, (TritonEngine, EmbeddedEngine)) else None
+    measured = bundle.isotropy() if bundle is not None else {}
+    return {output: Kept.of(measured, output) for output in (bundle.dimensions if bundle else {})}
+
+
+def limits_for(engine: Engine) -> Limits:
+    """How many requests it is given at once, and how many wait, by benchmarks/overload.py.
+
+    Triton gathers the images of several into a batch; in this process more than a request a core take turns
+    at the same core, while the caller who is to come again waits for it too.
+    """
+    if isinstance(engine, EmbeddedEngine):
+        return Limits(workers=cores(), waiting=4 * cores())
+    return Limits()

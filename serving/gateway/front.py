@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jepack.machine import is_loopback
 from serving.gateway.errors import Refusal, body_of
 from serving.gateway.keys import Keys
+from serving.gateway.limits import Queue
 from serving.gateway.metrics import Metrics
 from serving.gateway.stream import Stream
 
@@ -32,9 +33,10 @@ class Front:
     """ASGI, around the application. `only_here`: only this machine is meant to ask, see `check_here`."""
 
     def __init__(
-        self, app: ASGIApp, keys: Keys | None, metrics: Metrics, *, only_here: bool
+        self, app: ASGIApp, keys: Keys | None, metrics: Metrics, queue: Queue, *, only_here: bool
     ) -> None:
         self.app, self.keys, self.metrics, self.only_here = app, keys, metrics, only_here
+        self.queue = queue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,9 +56,16 @@ class Front:
 
         try:
             self.check(scope["path"], headers)
+            if (
+                scope["method"] == "POST"
+            ):  # here it costs a third of what it costs behind the routes
+                self.queue.check()
             await self.app(scope, receive, tell)
         except Refusal as refusal:
-            await Stream(receive).drain(DRAINED)
+            if (
+                refusal.status != 429
+            ):  # who is to come again keeps the connection, and sends it all anyway
+                await Stream(receive).drain(DRAINED)
             await refused(refusal, request_id)(scope, receive, tell)
         except Exception:  # answered by the application already; it must not end the connection
             LOG.exception("request %s failed", request_id)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -17,9 +17,10 @@ from serving.gateway.errors import Refusal, invalid
 from serving.gateway.stream import Stream
 
 T = TypeVar("T")
-DRAINED_S = (
-    2.0  # of a body that is too large: an answer sent sooner may be lost with the connection
-)
+DEADLINES = (
+    "x-request-timeout",
+    "x-stainless-read-timeout",
+)  # in seconds; OpenAI's clients send the second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,9 @@ class Limits:
     header_s: float = 10.0  # until the headers are there
     body_s: float = 30.0  # until the body is there
     request_s: float = 30.0  # from the body to the answer
-    workers: int = 8  # requests that the engine sees at once
-    waiting: int = 32  # requests that wait for one of them; more are told to come again
+    unread_s: float = 30.0  # that a client takes nothing of its answer
+    workers: int = 4  # requests that the engine sees at once
+    waiting: int = 16  # requests that wait for one of them; more are told to come again
     connections: int = 512
 
 
@@ -56,6 +58,28 @@ def check_image(size: int, limits: Limits, param: str) -> None:
         )
 
 
+def deadline_of(request: Request, limits: Limits) -> float:
+    """Seconds: the caller's own where a header tells less than the limit. Raises Refusal."""
+    for name in DEADLINES:
+        text = request.headers.get(name)
+        if text is None:
+            continue
+        try:
+            told = float(text)
+        except ValueError:
+            told = 0.0
+        if not 0 < told < math.inf:
+            if name != DEADLINES[0]:  # not ours to judge
+                continue
+            raise invalid("invalid_header", f"{text!r:.40}; a number of seconds above 0", name)
+        return min(told, limits.request_s)
+    return limits.request_s
+
+
+async def nobody_leaves() -> None:
+    await asyncio.Event().wait()
+
+
 class Queue:
     """Requests on their way: bytes of their bodies, those that wait, those that the engine works on."""
 
@@ -71,14 +95,17 @@ class Queue:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def full(self) -> Refusal:
-        """Come again when about half of those that wait have been answered."""
+    def full_s(self) -> int:
+        """Whole seconds until about half of those that wait will have been answered, at the rate of late."""
         wait_s = math.ceil(self.usual_s * (1 + self.waiting / 2) / self.limits.workers)
+        return min(max(wait_s, 1), 60)
+
+    def full(self) -> Refusal:
         return Refusal(
             429,
             "overloaded",
             "as many requests are on their way as are held. Send less at once, or add servers",
-            retry_after_s=min(max(wait_s, 1), 60),
+            retry_after_s=self.full_s(),
         )
 
     def check(self) -> None:
@@ -135,26 +162,45 @@ class Queue:
     def release(self, size: int) -> None:
         self.held -= size
 
-    async def run(self, work: Callable[[float], T]) -> T:
-        """`work(seconds left)` on a thread, when its turn comes. Raises Refusal when it does not in time.
-
-        Work that has begun is never cancelled: Triton 2.51 can crash when a cancellation meets an answer. It
-        keeps its worker until it ends, while its caller is told that it took too long.
-        """
-        self.check()
-        end = time.monotonic() + self.limits.request_s
+    async def _turn(self, limit_s: float, leaving: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Return with a worker that is ours. Raises Refusal."""
         self.waiting += 1
+        turn, left = asyncio.ensure_future(self._free.acquire()), asyncio.ensure_future(leaving())
+        ours = False
         try:
-            await asyncio.wait_for(self._free.acquire(), self.limits.request_s)
-        except asyncio.TimeoutError:
-            raise Refusal(
-                503,
-                "deadline",
-                f"no worker was free within {self.limits.request_s:g} s; the server is overloaded",
-                retry_after_s=5,
-            ) from None
+            await asyncio.wait({turn, left}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if left.done():
+                raise Refusal(400, "gone", "the client went away before its turn came")
+            if not turn.done():
+                raise Refusal(
+                    503,
+                    "deadline",
+                    f"no worker was free within {limit_s:g} s; the server is overloaded",
+                    retry_after_s=self.full_s(),
+                )
+            ours = True
         finally:
             self.waiting -= 1
+            left.cancel()
+            if turn.done() and not ours:
+                self._free.release()
+            turn.cancel()
+
+    async def run(
+        self,
+        work: Callable[[float], T],
+        limit_s: float,
+        leaving: Callable[[], Coroutine[Any, Any, None]] = nobody_leaves,
+    ) -> T:
+        """`work(seconds left)` on a thread, when its turn comes. Raises Refusal when it does not in time.
+
+        `leaving` ends when the caller goes away; then its place is free and nothing is begun. Work that has
+        begun is never cancelled: Triton 2.51 can crash when a cancellation meets an answer. It keeps its
+        worker until it ends, which Triton's queue makes soon, while its caller is told that it took too long.
+        """
+        self.check()
+        end = time.monotonic() + limit_s
+        await self._turn(limit_s, leaving)
         self.working += 1
         began = time.monotonic()
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, end - began)
@@ -169,7 +215,7 @@ class Queue:
         future.add_done_callback(ended)
         await asyncio.wait({future}, timeout=max(end - time.monotonic(), 0.001))
         if not future.done():
-            raise Refusal(504, "deadline", f"no answer within {self.limits.request_s:g} s")
+            raise Refusal(504, "deadline", f"no answer within {limit_s:g} s")
         return future.result()
 
 

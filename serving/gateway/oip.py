@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -134,11 +135,12 @@ def wanted(body: dict[str, Any]) -> list[tuple[str, bool]]:
 def answer(answered: Answered) -> Written:
     """JSON, followed by the outputs that were asked for in binary."""
     asked, outputs, blobs = answered.asked, [], []
+    whole = replace(asked.options, dimensions=None)  # the metadata tells the shape
     for name, binary in wanted(asked.fields):
         rows_ND = (
             np.array(answered.atypicality, np.float32).reshape(-1, 1)
             if name == STRANGE
-            else shaped(answered.rows[name], asked.options)
+            else shaped(answered.rows[name], whole)
         )
         told: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(rows_ND.shape)}
         if binary:

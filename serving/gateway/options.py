@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jepack.client import Endpoint
-from serving.gateway.errors import invalid
+from jepack.measures.codes import Kept
+from serving.gateway.errors import Refusal, invalid
 from serving.gateway.items import no_side
 
 # The names that dialects give to one thing.
@@ -21,7 +22,9 @@ HEADERS = {
     "x-jepack-fingerprint": "fingerprint",
     "x-user-id": "user",
 }
-OTHER_NUMBERS = ("int8", "uint8", "binary", "ubinary")
+FLOATS = ("float", "float32", "base64")
+# As clients name them: (what it is, whether its bytes are told without a sign).
+COARSE = {"int8": ("int8", False), "binary": ("binary", False), "ubinary": ("binary", True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +32,40 @@ class Options:
     """How the rows are written."""
 
     output: str  # "embedding" or "projection"
-    encoding: str = "float"  # or "base64": little-endian float32, unless `big_endian`
+    encoding: str = (
+        "float"  # or "base64": of little-endian float32, unless `big_endian`, or of bytes
+    )
+    numbers: str = "float"  # or "int8", "binary", "ubinary"
+    dimensions: int | None = None  # the first so many; None for all
     normalize: bool = False  # to unit length
     big_endian: bool = False
     skip_bad: bool = False  # leave bad images out instead of refusing the request
     atypicality: bool = False  # tell how ordinary each image is, beside its row
 
 
-def options_of(fields: Mapping[str, Any], endpoint: Endpoint) -> Options:
+@dataclass(frozen=True)
+class Offer:
+    """What may be asked for: the endpoint, and what was measured of shorter rows of its outputs."""
+
+    endpoint: Endpoint
+    kept: Mapping[str, Kept | None]  # None: nobody measured it
+
+
+def options_of(fields: Mapping[str, Any], offer: Offer) -> Options:
     """Raises Refusal for what this endpoint cannot do; fields it does not know are passed over."""
     check_modality(fields.get("modality"))
+    endpoint = offer.endpoint
     output = output_of(fields, endpoint)
-    check_dimensions(fields, endpoint.dimensions[output], endpoint.bundle)
+    kept = offer.kept.get(output)
+    asked = numbers_of(fields)
+    for name, one in asked:
+        check_numbers(one, name, kept, output)
     normalize = [truth(fields, name) for name in NORMALIZE]
     return Options(
         output=output,
-        encoding=encoding_of(fields),
+        encoding=encoding_of(fields, [one for _, one in asked]),
+        numbers=next((one for _, one in asked if one in COARSE), "float"),
+        dimensions=dimensions_of(fields, endpoint.dimensions[output], kept, output),
         normalize=any(normalize),
         big_endian=choice(fields, "endianness", ("native", "little", "big")) == "big",
         skip_bad=choice(fields, "on_error", ("fail", "skip")) == "skip",
@@ -72,37 +93,78 @@ def check_modality(value: Any) -> None:
             raise no_side(f"{one!s:.40}", param)
 
 
-def check_dimensions(fields: Mapping[str, Any], width: int, bundle: str) -> None:
+def dimensions_of(
+    fields: Mapping[str, Any], width: int, kept: Kept | None, output: str
+) -> int | None:
     """0 and null mean all. A cut that nobody measured would be a promise without ground."""
+    found = None
     for name in DIMENSIONS:
         value = fields.get(name)
         if value in (None, "", 0, "0", width, str(width)) and not isinstance(value, bool):
             continue
-        raise invalid(
-            "unsupported_dimensions",
-            f"{value!r:.40}, and {bundle} gives {width}: no shorter embedding of it was measured. "
-            "Leave it out",
-            name,
-        )
+        text = str(value) if type(value) in (int, str) else ""
+        if not (text.isascii() and text.isdigit() and len(text) < 9 and 0 < int(text) <= width):
+            raise unsupported(f"{value!r:.40}; a whole number from 1 to {width}", name)
+        share = kept.share_of(int(text)) if kept else None
+        if kept is None or share is None:
+            raise unsupported(
+                f"{text}, and {output} gives {width}: no row so short was measured. {UNMEASURED}",
+                name,
+            )
+        if kept.shortest is None or int(text) < kept.shortest:
+            least = f"{kept.shortest} are the fewest" if kept.shortest else "no shorter row does"
+            raise unsupported(f"{told(text, share, kept, output)}; {least}", name)
+        found = int(text)
+    return found
 
 
-def encoding_of(fields: Mapping[str, Any]) -> str:
-    found = ""
-    for name in ENCODINGS:
-        found = choice(fields, name, ("float", "base64")) or found
+UNMEASURED = "jepack export measures it on 40 or more held-out images; leave it out"
+
+
+def unsupported(message: str, name: str) -> Refusal:
+    return invalid("unsupported_dimensions", message, name)
+
+
+def told(what: str, share: float, kept: Kept, output: str) -> str:
+    """The figure that speaks against it."""
+    return (
+        f"{what} of {output} keeps {share:.0%} of the {kept.neighbours} nearest neighbours on {kept.images} "
+        f"held-out images, {kept.floor:.0%} are needed"
+    )
+
+
+def numbers_of(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(field, what it asks for), empty values left out."""
+    found = []
     for name in NUMBERS:
         value = fields.get(name)
         for one in value if isinstance(value, list) else [value]:
-            if one in OTHER_NUMBERS:
-                raise invalid(
-                    "unsupported_embedding_type",
-                    f"{one}, which this bundle has not measured; ask for float or base64",
-                    name,
-                )
-            if one not in (None, "", "float", "float32", "base64"):
-                raise invalid("unsupported_embedding_type", f"{one!r:.40}; float or base64", name)
-            found = found or ("base64" if one == "base64" else "")
-    return found or "float"
+            if one not in (None, ""):
+                found.append((name, one))
+    return found
+
+
+def check_numbers(one: Any, name: str, kept: Kept | None, output: str) -> None:
+    """Raises Refusal unless rows may be written so."""
+    code = "unsupported_embedding_type"
+    if one in FLOATS:
+        return
+    if one == "uint8":
+        raise invalid(code, "uint8 moves the zero, after which no cosine holds; ask for int8", name)
+    if not isinstance(one, str) or one not in COARSE:
+        raise invalid(code, f"{one!r:.40}; one of {', '.join((*FLOATS, *COARSE))}", name)
+    share = kept.numbers.get(COARSE[one][0]) if kept else None
+    if kept is None or share is None:
+        raise invalid(code, f"{one} of {output} was not measured. {UNMEASURED}", name)
+    if share < kept.floor:
+        raise invalid(code, f"{told(one, share, kept, output)}; ask for float or base64", name)
+
+
+def encoding_of(fields: Mapping[str, Any], numbers: list[str]) -> str:
+    found = ""
+    for name in ENCODINGS:
+        found = choice(fields, name, ("float", "base64")) or found
+    return found or ("base64" if "base64" in numbers else "float")
 
 
 def choice(fields: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:

@@ -13,11 +13,10 @@ from PIL import Image
 from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 
-from jepack.client import Endpoint
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.items import MEDIA, image_of, no_side
 from serving.gateway.limits import Limits, check_image, check_items, too_many_items
-from serving.gateway.options import HEADERS, Options, options_of
+from serving.gateway.options import HEADERS, Offer, Options, options_of
 
 MOST_VALUES = 100_000  # base64 holds no comma and no bracket
 MOST_FIELDS = 100  # of a form, beside its files
@@ -59,10 +58,10 @@ def read(received: Received, dialect: Dialect, limits: Limits) -> Found:
     return values, {**by_header, **fields}
 
 
-def parsed(found: Found, endpoint: Endpoint, limits: Limits) -> Asked:
+def parsed(found: Found, offer: Offer, limits: Limits) -> Asked:
     """The one parser of what was read. Raises Refusal."""
     values, fields = found
-    options = options_of(fields, endpoint)
+    options = options_of(fields, offer)
     check_items(len(values), limits, "input")
     images, pixels = [], 0
     for param, value in values:

@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, is_loopback, loopback
-from serving.gateway.app import build
-from serving.gateway.engines import Engine
+from serving.gateway.app import build, listed
+from serving.gateway.engines import Engine, limits_for
 from serving.gateway.errors import Refusal, body_of
 from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
@@ -57,7 +57,7 @@ class Gateway:
                 f"--http {host}:{port} lets other machines ask, so it needs keys: --key-file FILE, or "
                 f"{VARIABLE} in the environment"
             )
-        self.limits = limits or Limits()
+        self.limits = limits or limits_for(listed(engine)[0])
         self.host, self.port, self.certificate = host, port, certificate
         app, self._place = build(
             engine,
@@ -167,11 +167,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def protocol_with(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 by h11, with a time for headers and for bodies that nobody reads, a number of
-    connections, and JSON for what is no request."""
+    """uvicorn's HTTP/1.1 by h11, with a time for headers, for bodies that nobody reads and for answers that
+    no client takes, a number of connections, and JSON for what is no request."""
 
     class Protocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -188,7 +189,22 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
             super().on_response_complete()
             self._watch()
 
+        def pause_writing(self) -> None:
+            """More is written than the client has taken."""
+            super().pause_writing()
+            self._unread = self.loop.call_later(limits.unread_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._taken()
+            super().resume_writing()
+
+        def _taken(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
+
         def connection_lost(self, exc: Exception | None) -> None:
+            self._taken()
             self._forget()
             super().connection_lost(exc)
 

@@ -35,3 +35,8 @@ class Stream:
     async def _skip(self, most: int) -> None:
         while not self.ended and most > 0:
             most -= len(await self.next())
+
+    async def left(self) -> None:
+        """Return when the client has gone; for a request whose body is read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass

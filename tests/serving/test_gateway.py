@@ -116,15 +116,10 @@ def test_rows_of_unit_length_are_given_when_asked(http: httpx.Client, name: str)
     np.testing.assert_allclose(unit, raw / np.linalg.norm(raw), atol=1e-6)
 
 
-def test_all_dimensions_may_be_asked_for_and_no_others(http: httpx.Client) -> None:
+def test_all_dimensions_may_be_asked_for(http: httpx.Client) -> None:
     for value in (0, None, 512):
         body = {"input": data_url(ONE), "dimensions": value}
         assert rows(http.post("/v1/embeddings", json=body)).shape == (1, 512)
-    refused = http.post("/v1/embeddings", json={"input": data_url(ONE), "dimensions": 128})
-    error = refused.json()["error"]
-    assert (refused.status_code, error["code"], error["param"]) == (
-        400, "unsupported_dimensions", "dimensions",
-    )  # fmt: skip
 
 
 def strip(size: tuple[int, int]) -> bytes:
@@ -246,8 +241,8 @@ BODIES: dict[str, tuple[bytes, str, int, str]] = {
     "an unknown encoding": (
         b'{"input": "a", "encoding_format": "hex"}', "application/json", 400, "invalid_option",
     ),
-    "int8": (
-        b'{"input": "a", "embedding_type": "int8"}', "application/json", 400,
+    "an embedding of another type": (
+        b'{"input": "a", "embedding_type": "float16"}', "application/json", 400,
         "unsupported_embedding_type",
     ),
     "text asked for": (
@@ -343,7 +338,6 @@ def test_the_openapi_document_needs_no_other_machine(http: httpx.Client) -> None
     document = http.get("/openapi.json").json()
     body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "image/*", "multipart/form-data"}
-    assert http.get("/docs").status_code == 404
 
 
 def test_figures_count_what_was_asked(http: httpx.Client) -> None:

@@ -31,7 +31,13 @@ OPENAI = """
 from openai import OpenAI
 client = OpenAI(base_url=url + "/v1", api_key="unused")
 """
-LITELLM = "import litellm\nlitellm.telemetry = False\n"
+# Of its own accord it asks for a list of prices when it is imported.
+LITELLM = """
+import os
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import litellm
+litellm.telemetry = False
+"""
 # client: (modules it needs, what its user writes)
 CLIENTS = {
     "openai, as it is": (
@@ -118,6 +124,16 @@ found = OpenAIEmbeddings(
         """
 from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
 found = NVIDIAEmbeddings(model=name, base_url=url + "/v1", api_key="unused").embed_documents([one, two])
+""",
+    ),
+    "geventhttpclient": (
+        ["geventhttpclient"],
+        """
+from geventhttpclient import HTTPClient
+client = HTTPClient.from_url(url)
+body = json.dumps({"model": name, "input": [one, two]})
+answer = client.post("/v1/embeddings", body=body, headers={"content-type": "application/json"})
+found = [row["embedding"] for row in json.loads(answer.read())["data"]]
 """,
     ),
     "tritonclient, binary": (

@@ -6,8 +6,6 @@ import json
 import logging
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pictures import data_url, png
+from slow_engine import Slow, wait_until
 
 from jepack.errors import ConfigError, ServerError
 from serving.gateway import Gateway, Keys, Limits
@@ -38,24 +37,6 @@ KEY, OTHER, THIRD = (
 
 def client(gateway: Gateway, **options: Any) -> httpx.Client:
     return httpx.Client(base_url=gateway.url, trust_env=False, timeout=30, **options)
-
-
-class Slow:
-    """An engine that answers when it is let."""
-
-    def __init__(self, engine: Any) -> None:
-        self.endpoint, self.engine = engine.endpoint, engine
-        self.let, self.begun = threading.Event(), threading.Semaphore(0)
-
-    def embed(self, images: Any, *, limit_s: float, skip_bad: bool = False) -> Any:
-        self.begun.release()
-        assert self.let.wait(60)
-        return self.engine.embed(images, limit_s=60, skip_bad=skip_bad)
-
-    def problem(self) -> str | None:
-        return None
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture
@@ -149,6 +130,28 @@ def test_a_client_that_goes_on_after_its_answer_is_given_up(small: httpx.Client)
     assert raw(small, head).startswith(b"HTTP/1.1 404")
 
 
+def test_a_client_that_takes_nothing_of_its_answer_is_given_up(embedded: Any) -> None:
+    """More of it than the system holds for a connection."""
+    ask = b"GET /docs-static/swagger-ui-bundle.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with (
+        Gateway(embedded, port=0, limits=Limits(unread_s=0.3)) as one,
+        socket.create_connection(("127.0.0.1", one.port), timeout=60) as unread,
+        client(one) as http,
+    ):
+        unread.sendall(ask * 20)
+        wait_until(lambda: cannot_send(unread, b"\r\n"))
+        assert http.get("/health/live").status_code == 200
+
+
+def cannot_send(connection: socket.socket, data: bytes) -> bool:
+    """Whether the other side has ended it."""
+    try:
+        connection.sendall(data)
+    except ConnectionError:
+        return True
+    return False
+
+
 def test_connections_beyond_the_limit_are_told_so(embedded: Any) -> None:
     with Gateway(embedded, port=0, limits=Limits(connections=1)) as one, client(one) as http:
         assert http.get("/health/live").status_code == 200
@@ -190,13 +193,6 @@ def test_requests_beyond_the_queue_are_told_when_to_come_again(slow: Slow) -> No
         slow.let.set()
         assert (first.result().status_code, second.result().status_code) == (200, 200)
         assert http.post("/v1/embeddings", json=BODY).status_code == 200
-
-
-def wait_until(fact: Any) -> None:
-    end = time.monotonic() + 30
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_bodies_together_have_a_limit(slow: Slow) -> None:
@@ -254,7 +250,7 @@ def test_clients_that_vanish_harm_nobody(gateway: Gateway, http: httpx.Client) -
         with socket.create_connection(("127.0.0.1", gateway.port)) as one:
             sent = head + f"content-length: {len(body)}\r\n\r\n".encode() + body
             one.sendall(sent if number % 2 else sent[: len(sent) // 2])
-    assert http.post("/v1/embeddings", json=BODY).status_code == 200
+    wait_until(lambda: http.post("/v1/embeddings", json=BODY).status_code == 200)
 
 
 @pytest.fixture
