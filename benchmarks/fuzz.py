@@ -46,7 +46,7 @@ def parser() -> Callable[[bytes], None]:
         binary = {oip.HEAD_SIZE: str(data[2])} if data[1] & 64 else {}
         received = parse.Received(data[2:], media[data[1] % 4], {}, binary)
         try:
-            parse.parsed(received, dialects[data[0] % 5], offer, limits)
+            parse.parsed(parse.read(received, dialects[data[0] % 5], limits), offer, limits)
         except Refusal as refusal:
             if not 400 <= refusal.status < 500:
                 raise

@@ -131,4 +131,4 @@ def test_a_manifest_is_embedded_and_indexed_by_its_names(
     told = json.loads(done.stdout)
     assert (told["count"], told["skipped"], told["name"]) == (6, {}, "m")
     found = json.loads(jepack("search", index, "stack.tif#page=1", "--k", 2, "--json").stdout)
-    assert Path(found["neighbours"][1]["path"]).resolve() == tmp_path / "above.png"
+    assert Path(found["neighbours"][0]["path"]).resolve() == tmp_path / "above.png"

@@ -71,7 +71,9 @@ def refusal_of(ask: Callable[[], Any]) -> Refusal | None:
 def holds(received: parse.Received, dialect: parse.Dialect) -> None:
     """Images within the limits, or a refusal that can be written as an answer."""
     found: list[parse.Asked] = []
-    refusal = refusal_of(lambda: found.append(parse.parsed(received, dialect, OFFER, LIMITS)))
+    refusal = refusal_of(
+        lambda: found.append(parse.parsed(parse.read(received, dialect, LIMITS), OFFER, LIMITS))
+    )
     if refusal is not None:
         assert 400 <= refusal.status < 500
         assert refusal.code
