@@ -17,8 +17,8 @@ from rich.table import Table
 from app.store import VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL
+from jepack.disk import check_writable
 from jepack.errors import ConfigError, DataError, listed
-from jepack.files import check_writable
 from jepack.names import kept, marked, marked_lines, original, tell, valid
 from jepack.sources import Source, find_images
 from jepack.terminal import SIDE, options

@@ -29,8 +29,9 @@ from app.store import (
     read_info,
     write_info,
 )
+from jepack.disk import UNKNOWN_CALL, disk_error, system_error
 from jepack.errors import ArtifactError, ConfigError, DependencyError
-from jepack.files import UNKNOWN_CALL, disk_error, new_folder, system_error
+from jepack.files import new_folder
 from jepack.names import valid
 
 TABLE = "images"

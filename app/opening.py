@@ -13,8 +13,8 @@ from app.engine import Engine, check_same_space, engine_for, in_process
 from app.library import Library
 from app.store import METADATA, IndexInfo, read_info
 from jepack.bundle import MANIFEST
+from jepack.disk import check_writable
 from jepack.errors import ArtifactError, ConfigError, JepackError
-from jepack.files import check_writable
 from jepack.names import marked, tell
 from jepack.sources import Source, find_images
 

@@ -22,10 +22,10 @@ from export.measure import Outputs, measure_graph, run_engine, shorter, torch_en
 from export.result import ExportedFile, ExportResult, gate_record, write
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.disk import check_writable
 from jepack.encoder import EncoderGraph, load_encoder
 from jepack.errors import ConfigError, GateError
 from jepack.faults import FAULT_IMAGES, faults
-from jepack.files import check_writable
 from jepack.measures import MINIMUM, Null, isotropy, null_where_possible
 from jepack.sources import source as sources
 

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 
 from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.disk import check_writable
 from jepack.errors import ConfigError, DataError, DependencyError, listed
-from jepack.files import check_writable, write_bytes
+from jepack.files import write_bytes
 from jepack.names import marked, marked_lines, tell
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import SIDE, options

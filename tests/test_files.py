@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from jepack import files
+from jepack import disk, files
 from jepack.errors import ArtifactError
 
 
@@ -90,12 +90,12 @@ def test_a_reader_finds_the_folder_at_every_instant(tmp_path: Path) -> None:
 def test_a_place_is_judged_before_the_work_as_it_is_after(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("")
-    files.check_writable(tmp_path / "a" / "b")
-    files.check_writable(taken)  # a file is replaced
-    files.check_writable(tmp_path, replaced=True)
+    disk.check_writable(tmp_path / "a" / "b")
+    disk.check_writable(taken)  # a file is replaced
+    disk.check_writable(tmp_path, replaced=True)
     for work in (
-        lambda: files.check_writable(taken / "a"),
-        lambda: files.check_writable(taken / "a", replaced=True),
+        lambda: disk.check_writable(taken / "a"),
+        lambda: disk.check_writable(taken / "a", replaced=True),
         lambda: files.write_bytes(taken / "a", b""),
         lambda: fill(taken / "a", "one"),
     ):
@@ -107,7 +107,7 @@ def test_a_place_is_judged_before_the_work_as_it_is_after(tmp_path: Path) -> Non
 def test_a_folder_without_the_right_to_write_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ArtifactError, match="does not allow it"):
-        files.check_writable(tmp_path / "a")
+        disk.check_writable(tmp_path / "a")
 
 
 @pytest.mark.parametrize("full", [True, False])

@@ -11,9 +11,10 @@ import torch
 
 from jepack.bundle import Bundle
 from jepack.decoding import elongation
+from jepack.disk import check_writable
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
-from jepack.files import check_writable, write_json
+from jepack.files import write_json
 from jepack.machine import threads
 from jepack.names import marked, valid
 from jepack.sources import ImageFile, Source, classes_of

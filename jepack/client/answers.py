@@ -31,7 +31,9 @@ class Endpoint:
     window: Window = None  # the values it shows as 0..255; None where it has none, or does not tell
     crop_pct: float = 1.0  # side of the seen square over the shorter side, see Preprocessing
     crop_mode: str = "center"
-    notes: tuple[str, ...] = ()  # what its user must know, a sentence each; see jepack.standing
+    notes: tuple[
+        str, ...
+    ] = ()  # what its user must know, a sentence each; see jepack.bundle.standing
     version: int = 1  # of the name it is served by
     max_bytes: int = REQUEST_BYTES  # of the image files of one request
 

@@ -17,8 +17,8 @@ from jepack import bundle as bundles
 from jepack.client import DEFAULT_URL, Client, Saved, read_saved
 from jepack.commands import drift_live, drift_page, drift_picture
 from jepack.decoding import Preprocessing
+from jepack.disk import check_writable
 from jepack.errors import ArtifactError, ConfigError, DataError, listed
-from jepack.files import check_writable
 from jepack.measures import Comparison, Null, compare, fit_null
 from jepack.measures.null import ATYPICAL
 from jepack.names import kept, marked, marked_lines, tell

@@ -27,8 +27,9 @@ from jepack.bundle import (
     signing,
     source_of,
 )
+from jepack.disk import existing_parent
 from jepack.errors import ArtifactError, ConfigError
-from jepack.files import existing_parent, new_folder, sha256_of, write_json
+from jepack.files import new_folder, sha256_of, write_json
 from jepack.hub.patience import Patience, Say, persist
 from jepack.hub.publishing import listing
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jepack.disk import UNKNOWN_CALL
 from jepack.errors import ArtifactError
-from jepack.files import UNKNOWN_CALL
 
 
 class NoLocksError(ArtifactError):

@@ -18,11 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jepack.measures.isotropy import KNOTS, T_MAX
 from jepack.sigreg import tiles
 from jepack.sigreg.sharing import alone
 
-KNOTS = 17
-T_MAX = 3.0
 NULL_MEAN = (
     1.0525  # the statistic's expectation at N(0, I), any N (jepack.measures.isotropy.null_moments)
 )

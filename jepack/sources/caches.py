@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from jepack.disk import telling
 from jepack.errors import ConfigError
-from jepack.files import cache_root, telling
+from jepack.files import cache_root
 from jepack.machine import NoLocksError, is_locked, locks
 from jepack.names import kept
 

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from jepack.client import check_address
-from jepack.files import obstacle
+from jepack.disk import obstacle
 from jepack.terminal.drawing import PICTURES
 
 SIDE = 65_536  # px, of a picture or a window; no decoder makes larger ones

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jepack import files
+from jepack import disk, files
 from jepack.cli import COMMANDS, app
 from jepack.client import address_of, check_address
 from jepack.errors import ArtifactError, ConfigError
@@ -139,8 +139,8 @@ def test_a_folder_of_somebody_else_is_told_before(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     told = f"{tmp_path} may not be written into"
-    assert files.obstacle(tmp_path / "new" / "x.npz", folder=False) == told
-    assert files.obstacle(tmp_path / "x", folder=True) == told
+    assert disk.obstacle(tmp_path / "new" / "x.npz", folder=False) == told
+    assert disk.obstacle(tmp_path / "x", folder=True) == told
 
 
 @pytest.mark.parametrize("name", ["file/x.npz", "folder", f"{'x' * 300}"])

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from jepack.bundle import refuse_other_folder
-from jepack.files import check_writable
+from jepack.disk import check_writable
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.terminal import SEED, options

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from jepack.decoding import Window
+from jepack.disk import disk_error, existing_parent
 from jepack.errors import DataError, SourceError, listed
-from jepack.files import disk_error, existing_parent, fsync_file, fsync_folder, write_json
+from jepack.files import fsync_file, fsync_folder, write_json
 from jepack.sources import ENDED, ImageFile, caches, in_blocks
 from training.data.content import WHOLE, Grids
 from training.data.decoded import decode_file

@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path
 
+from jepack.disk import disk_error
 from jepack.errors import ConfigError
-from jepack.files import disk_error
 
 # What a run writes. Anything else in its folder (an index, notes) is somebody's own, and stays.
 OWNED = (

@@ -19,7 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from jepack.files import disk_error, write_bytes
+from jepack.disk import disk_error
+from jepack.files import write_bytes
 from jepack.names import marked_lines
 from jepack.sigreg import NULL_MEAN
 from training.watch.curves import read_log

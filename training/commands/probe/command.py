@@ -15,9 +15,9 @@ from rich.console import Console
 from jepack import bundle as bundles
 from jepack.bundle.card import PROBES
 from jepack.decoding import Pixels, Preprocessing
+from jepack.disk import check_writable
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
-from jepack.files import check_writable
 from jepack.names import kept, marked
 from jepack.sources import ImageFile, Source
 from jepack.terminal import SEED, Limit, options
