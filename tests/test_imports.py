@@ -49,7 +49,9 @@ MAY_IMPORT = {
     "model_repository": {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
     },
-    "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
+    "app": COMMAND | {
+        "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette", "umap",
+    },
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
 OF_TORCH = {"encoder", "network", "sharing", "statistic", "tiles", "kernels", "tracing", "checks"}
@@ -218,7 +220,10 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium"} | {"app", "pydantic", "safetensors"} | HUB | PAGE,
+        MAY_IMPORT["app"] - {"selenium", "sklearn", "umap"}
+        | {"app", "pydantic", "safetensors"}
+        | HUB
+        | PAGE,
     ),
 }
 HEAVY = {"transformers", "sentence_transformers", "tensorflow", "jax", "sklearn", "scipy"}
