@@ -48,7 +48,6 @@
       } catch (error) {
         state.still = true;
         canvas.hidden = true;
-        one('still').hidden = false;
         one('tools').hidden = true;
       }
     };
@@ -90,6 +89,12 @@
     };
     const drawStill = async view => {
       const side = Math.round(Math.min(2000, Math.max(300, Math.min(frame.clientWidth, frame.clientHeight) * devicePixelRatio)));
+      if (!one('still')) {
+        const picture = document.createElement('img');
+        picture.className = 'jp-map-still';
+        picture.alt = 'Map of all images, a still picture';
+        canvas.after(picture);
+      }
       one('still').src = address('still.png', {layout: view.layout, by: view.by, side, made: view.made});
       say('This browser draws no WebGL: a still picture of the map. Choose images by a name or a group beside it.');
       state.view = view;

@@ -17,9 +17,8 @@ MOST_GROUPS = 24  # with a picture
 TEMPLATE = """
 <div class="jp-map-frame">
   <canvas class="jp-map-canvas" tabindex="0" role="application"
-    aria-label="Map of all images. Arrow keys move, plus and minus zoom, Enter looks at the image in the middle, V chooses what is in view, L draws a line
- around images, Escape shows all again."></canvas>
-  <img class="jp-map-still" alt="Map of all images, a still picture" hidden>
+    aria-label="Map of all images. Arrow keys move, plus and minus zoom, Enter looks at the image in the
+ middle, V chooses what is in view, L draws a line around images, Escape shows all again."></canvas>
   <i class="jp-map-mark" hidden></i><i class="jp-map-cross" hidden></i>
   <div class="jp-map-card" role="status" hidden></div>
   <p class="jp-map-said" role="status">Reading the places of the images…</p>
@@ -77,7 +76,7 @@ def groups(rows: Sequence[Row], sizes: Sequence[int], seen: Seen, colours: Seque
         f'<button type="button" class="jp-map-group" data-id="{at}" '
         f'title="Choose the {sizes[at]:,} images of group {at + 1}">'
         f'<span class="jp-frame">{picture(row, seen)}</span>'
-        f'<span><i style="background:{colours[at]}"></i>Group {at + 1} · {sizes[at]:,}</span></button>'
+        f'<span><i style="background:{colours[at]}"></i>Group {at + 1}<b>{sizes[at]:,}</b></span></button>'
         for at, row in enumerate(rows)
     )
     more = f"<em>and {len(sizes) - len(rows):,} smaller ones</em>" if len(sizes) > len(rows) else ""
