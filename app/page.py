@@ -126,10 +126,10 @@ def build_page(desk: Desk) -> gr.Blocks:
                 cards.status("asking", "Asking who embeds", desk.engine.place), elem_id="jp-status"
             )
         quality = gr.HTML(desk.quality(), elem_id="jp-quality")
-        wanted, selection = gr.State(None), gr.State(Selection())
+        wanted, selection, query = gr.State(None), gr.State(Selection()), gr.State(None)
         chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)
         with gr.Tabs(elem_id="jp-tabs") as tabs:
-            shared = Shared(demo, tabs, wanted, selection)
+            shared = Shared(demo, tabs, wanted, selection, query)
             for name, tab in find_tabs(desk).items():
                 with gr.Tab(tab.title, id=name, elem_id=f"jp-tab-{name}"):
                     tab.lay_out(desk, shared)

@@ -46,6 +46,7 @@ class Shared:
     tabs: gr.Tabs  # gr.Tabs(selected="search") as an answer opens a tab
     wanted: gr.State  # Wanted | None; `look_at` fills it
     selection: gr.State  # Selection
+    query: gr.State  # what Search looks at, its Query | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from app.layout import Clusters, Layout
 from app.library import Library
 from app.screenshot import wait_for
 from app.shell import Selection
+from app.store import Row
 from app.tabs.map import still
 from app.tabs.map.answer import Answers, bits
 from app.tabs.map.atlas import atlas_of
 from app.tabs.map.routes import routes
+from app.tabs.search.answer import Query
 from jepack.errors import DataError
 
 
@@ -147,14 +150,19 @@ def test_a_category_chooses_its_images(desk: Desk) -> None:
     assert answers.choose_category(99, "label") == Selection()
 
 
-def test_a_vector_of_the_index_is_placed_near_its_own_point(desk: Desk) -> None:
+def test_what_search_looks_at_is_marked_at_its_point_or_amid_its_nearest(desk: Desk) -> None:
     answers, store = Answers(desk), desk.library.store
     [row] = store.get([ids_of(desk)[5]])
     assert row.vector is not None
-    x, y = answers.place(row.vector, store.info.fingerprint, "pca")
-    places = atlas_of(desk).shown("pca").xy_N2
-    far = np.linalg.norm(places - [x, y], axis=1)
-    assert far[5] <= np.median(far)
+    places = atlas_of(desk).shown("umap").xy_N2
+    stored = Query(row.vector, store.info.fingerprint, row, True)
+    assert answers.mark(stored, "umap") == pytest.approx(places[5].tolist())
+    new = replace(stored, row=Row(id="new.png"), stored=False)
+    [hits] = store.search(row.vector[None], 5, fingerprint=store.info.fingerprint)
+    nearest = [ids_of(desk).index(hit.row.id) for hit in hits]
+    assert answers.mark(new, "umap") == pytest.approx(np.median(places[nearest], axis=0).tolist())
+    assert answers.mark(replace(new, fingerprint="0" * 16), "umap") == []
+    assert answers.mark(None, "umap") == []
 
 
 def test_work_that_is_stopped_leaves_no_process_and_no_file(
@@ -257,6 +265,9 @@ def test_hover_lasso_and_click_on_the_map(driver: Any, map_page: str) -> None:
     name = wait_for(driver, ".jp-map-card:not([hidden]) b")[0].text
     canvas.send_keys(Keys.ENTER)
     wait_until(driver, f"document.querySelector('#jp-strip strong')?.textContent === '{name}'")
+    [tab] = [one for one in wait_for(driver, "button[role=tab]") if one.text == "Map"]
+    tab.click()
+    wait_for(driver, ".jp-map-mark:not([hidden])")
 
 
 @pytest.mark.browser

@@ -16,9 +16,9 @@ from app.colouring import Colouring
 from app.desk import Desk, note_of, noted
 from app.layout import Layout, place_beside
 from app.shell import Selection, look_at
-from app.store import Vectors
 from app.tabs.map import pieces
 from app.tabs.map.atlas import AUTO, atlas_of
+from app.tabs.search.answer import Query
 from app.toolkit import gr
 from jepack.errors import DataError
 
@@ -108,11 +108,22 @@ class Answers:
                 marks[row] = True
         return base64.b64encode(np.packbits(marks, bitorder="little").tobytes()).decode()
 
-    def place(self, vector: Vectors, fingerprint: str, kind: str) -> list[float]:
-        """Where a vector [D] lies on the layout: amid its nearest."""
-        layout = self.atlas.shown(kind)
-        [hits] = self.desk.library.store.search(vector[None], BESIDE, fingerprint=fingerprint)
-        rows = [row for hit in hits if (row := self.atlas.row_of(hit.row.id)) is not None]
+    def mark(self, query: Query | None, kind: str) -> list[float]:
+        """Where what Search looks at lies, [x, y]: its own point, amid the nearest of a new image, or [].
+
+
+        A new image that another encoder embedded has no place.
+        """
+        if query is None:
+            return []
+        layout, row = self.atlas.shown(kind), self.atlas.row_of(query.row.id)
+        if query.stored and row is not None:
+            return layout.xy_N2[row].tolist()
+        store = self.desk.library.store
+        if query.fingerprint != store.info.fingerprint:
+            return []
+        [hits] = store.search(query.vector[None], BESIDE, fingerprint=query.fingerprint)
+        rows = [at for hit in hits if (at := self.atlas.row_of(hit.row.id)) is not None]
         return list(place_beside(layout, rows)) if rows else []
 
     def _selection(self, rows: npt.NDArray[np.int64], said: str) -> Selection:

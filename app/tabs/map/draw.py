@@ -10,6 +10,7 @@ from app.desk import Desk
 from app.shell import Selection, Shared
 from app.tabs.map import pieces
 from app.tabs.map.answer import NOTHING, Answers, Board
+from app.tabs.search.answer import Query
 from app.toolkit import QUIET, gr
 
 EVERY_S = 1.0  # between looks at the work
@@ -95,6 +96,15 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     tab.plot.choose(choose, None, shared.selection, **QUIET)
     tab.legend.click(choose_category, tab.by, shared.selection, **QUIET)
     tab.groups.click(choose_group, None, shared.selection, **QUIET)
+
+    def mark(query: Query | None, layout: str) -> Any:
+        return gr.HTML(mark=answers.mark(query, layout))
+
+    def mark_again(query: Query | None, event: gr.EventData) -> Any:
+        return mark(query, str(event.layout))
+
+    shared.query.change(mark, [shared.query, tab.kind], tab.plot, **QUIET)
+    tab.plot.drawn(mark_again, shared.query, tab.plot, **QUIET)  # a place belongs to a layout
     shared.selection.change(
         lambda now: gr.HTML(chosen=answers.chosen(now)), shared.selection, tab.plot, **QUIET
     )

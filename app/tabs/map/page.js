@@ -33,7 +33,7 @@
     const one = name => element.querySelector(`.jp-map-${name}`);
     const frame = one('frame'), canvas = one('canvas'), card = one('card'), said = one('said');
     const state = {plot: null, points: null, key: '', view: null, hovered: -1, chosen: [], query: 0};
-    element.jpMap = state;  // for whoever measures
+    frame.jpMap = state;  // for whoever measures
     const say = text => { said.textContent = text; };
 
     const begin = async () => {
@@ -84,6 +84,7 @@
         highlight();
         place();
         say('');
+        if (moved) tell.drawn(view.layout);
         frame.dataset.drawn = `${view.layout} ${view.by} ${count}`;
       } catch (error) { if (number === state.query) say(`The map cannot be drawn: ${error.message}`); }
     };

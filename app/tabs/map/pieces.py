@@ -19,7 +19,7 @@ TEMPLATE = """
   <canvas class="jp-map-canvas" tabindex="0" role="application"
     aria-label="Map of all images. Arrow keys move, plus and minus zoom, Enter looks at the image in the
  middle, V chooses what is in view, L draws a line around images, Escape shows all again."></canvas>
-  <i class="jp-map-mark" hidden></i><i class="jp-map-cross" hidden></i>
+  <i class="jp-map-mark" title="What Search looks at" hidden></i><i class="jp-map-cross" hidden></i>
   <div class="jp-map-card" role="status" hidden></div>
   <p class="jp-map-said" role="status">Reading the places of the images…</p>
   <div class="jp-map-tools" role="toolbar" aria-label="Map">
@@ -36,6 +36,7 @@ jpMap.mount(element, props, watch, {
   open: () => trigger('open'),
   pick: row => trigger('pick', {row}),
   choose: mask => trigger('choose', {mask}),
+  drawn: layout => trigger('drawn', {layout}),
 });
 """
 

@@ -25,7 +25,7 @@ PER_PAGE = 24
 K, MOST = 10, 50  # neighbours at first, and at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no hash, by which Gradio tells that a state changed
 class Query:
     """What the page is looking at; kept so that another k needs no second embedding."""
 

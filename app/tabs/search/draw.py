@@ -34,12 +34,12 @@ class Components:
 
 def lay_out(desk: Desk, shared: Shared) -> None:
     """Inside its gr.Tab."""
-    connect(Answers(desk), components(desk), shared)
+    connect(Answers(desk), components(desk, shared), shared)
 
 
-def components(desk: Desk) -> Components:
+def components(desk: Desk, shared: Shared) -> Components:
     labels = desk.library.labels()
-    query, number, seed = gr.State(None), gr.State(0), gr.State(0)
+    query, number, seed = shared.query, gr.State(0), gr.State(0)
     with gr.Row(elem_id="jp-desk"):
         with gr.Column(scale=4, min_width=330, elem_id="jp-left"):
             upload = with_names(
