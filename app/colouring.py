@@ -93,7 +93,7 @@ def by_unusualness(
         "usual: half of all have no nearer neighbour",
         f"rarer: {FAR:.0%} to 50% lie as far from their nearest",
         f"only distant likenesses: at most {FAR:.0%}",
-        f"nothing else looks like this: at most {scale.unusual:.1%}",
+        f"nothing else looks like this: at most {100 * scale.unusual:.2g}%",
     )
     return Colouring(
         np.asarray(codes, np.uint16), names, STEPS,

@@ -111,7 +111,6 @@ class Answers:
     def mark(self, query: Query | None, kind: str) -> list[float]:
         """Where what Search looks at lies, [x, y]: its own point, amid the nearest of a new image, or [].
 
-
         A new image that another encoder embedded has no place.
         """
         if query is None:

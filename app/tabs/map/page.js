@@ -40,7 +40,7 @@
       const {default: createScatterplot, checkSupport} = await import(address('regl-scatterplot.js', {}));
       try {
         if (!document.createElement('canvas').getContext('webgl')) throw new Error('no WebGL');
-        state.plot = createScatterplot({canvas, ...size(), backgroundColor: style(frame, '--jp-card'),
+        state.plot = createScatterplot({canvas, ...size(), cameraDistance: whole(), backgroundColor: style(frame, '--jp-card'),
           pointSizeSelected: 1, opacityInactiveMax: 0.12, pointOutlineWidth: 0, lassoColor: style(frame, '--jp-accent'),
           deselectOnDblClick: false, deselectOnEscape: false, pointColorHover: style(frame, '--jp-ink'),
           actionKeyMap: {lasso: 'shift', merge: 'ctrl', remove: 'alt'}});
@@ -51,6 +51,8 @@
         one('tools').hidden = true;
       }
     };
+    // The camera sees a square as high as the frame: from farther away where the frame is narrow.
+    const whole = () => Math.max(1, frame.clientHeight / frame.clientWidth);
     const size = () => ({width: frame.clientWidth, height: frame.clientHeight});
 
     const draw = async view => {
@@ -163,8 +165,7 @@
       frame.classList.toggle('jp-lassoing', on);
       one('tools').querySelector('[data-do=lasso]').setAttribute('aria-pressed', on);
     };
-    const look = (target, distance) => state.plot.lookAt
-      ? state.plot.lookAt(target, distance) : state.plot.set({cameraTarget: target, cameraDistance: distance});
+    const look = (target, distance) => state.plot.set({cameraTarget: target, cameraDistance: distance});
     const move = (right, up) => {
       const [x, y] = state.plot.get('cameraTarget'), distance = state.plot.get('cameraDistance');
       look([x + right * distance, y + up * distance], distance);
@@ -173,7 +174,7 @@
     const actions = {
       lasso: () => lasso(!frame.classList.contains('jp-lassoing')),
       in: () => zoom(0.7), out: () => zoom(1 / 0.7),
-      all: () => state.plot.reset(),
+      all: () => look([0, 0], whole()),
     };
     const keys = {
       ArrowLeft: () => move(-0.15, 0), ArrowRight: () => move(0.15, 0), ArrowUp: () => move(0, 0.15), ArrowDown: () => move(0, -0.15),
