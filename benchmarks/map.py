@@ -137,6 +137,7 @@ def measure(index: Path) -> dict[str, float]:
         "frames_per_s": frames,
         "drawn_per_s": drawn,
         "lasso_s": lasso,
+        "load": os.getloadavg()[0],
         "chosen": float(text.split()[0].replace(",", "")),
     }
 
@@ -155,8 +156,7 @@ def main() -> None:
     for images, row in found.items():
         table.add_row(f"{int(images):,}", *(f"{value:,.2f}" for value in row.values()))
     Console().print(table)
-    cores, load = os.cpu_count(), os.getloadavg()[0]
-    write_json(asked.out, {"dimension": DIMENSION, "cores": cores, "load": load, "measured": found})
+    write_json(asked.out, {"dimension": DIMENSION, "cores": os.cpu_count(), "measured": found})
 
 
 if __name__ == "__main__":

@@ -268,6 +268,11 @@ def test_hover_lasso_and_click_on_the_map(driver: Any, map_page: str) -> None:
     [tab] = [one for one in wait_for(driver, "button[role=tab]") if one.text == "Map"]
     tab.click()
     wait_for(driver, ".jp-map-mark:not([hidden])")
+    loaded = driver.execute_script(
+        "return performance.getEntriesByType('resource').map(one => one.name)"
+    )
+    assert any(one.endswith("/jepack/map/regl-scatterplot.js") for one in loaded)
+    assert [one for one in loaded if not one.startswith((map_page, "data:", "blob:"))] == []
 
 
 @pytest.mark.browser

@@ -131,13 +131,13 @@ class Answers:
     def _board(self, kind: str, by: str | None) -> Board:
         shown = self.atlas.shown(kind)
         offered = self._offered()
-        by = by if by in offered.values() else next(iter(offered.values()), "")
-        coloured = self.atlas.coloured(self.desk, by)
+        name = by if by in offered.values() else next(iter(offered.values()), "")
+        coloured = self.atlas.coloured(self.desk, name or "")
         work = self.atlas.work
         return Board(
-            view=self._view(shown, by, coloured),
+            view=self._view(shown, name or "", coloured),
             kind=kind,
-            by=gr.Dropdown(choices=list(offered.items()) or [(NOTHING, "")], value=by),
+            by=gr.Dropdown(choices=list(offered.items()) or [(NOTHING, "")], value=name),
             legend=pieces.legend(coloured),
             groups=noted(self._groups, "The groups"),
             state=self._state(shown),

@@ -21,6 +21,7 @@ from app.colouring import Colouring
 from app.desk import Desk
 from app.layout import Layout
 from app.work import Work
+from jepack import stages
 from jepack.errors import ArtifactError, DependencyError, JepackError
 
 AUTO = 100_000  # images up to which the arrangement begins by itself
@@ -131,7 +132,7 @@ class Atlas:
         """In a thread of its own; the work itself is in a process of its own."""
         with tempfile.TemporaryDirectory(prefix="jepack-map-") as place:
             out = Path(place) / "layout.npz"
-            run([sys.executable, "-m", WORKER, str(store.folder), str(out)], work)
+            run([sys.executable, "-m", WORKER, str(store.folder.absolute()), str(out)], work)
             made = layout.unpacked(out.read_bytes())
         with self._lock:
             if store is not self._store:
@@ -161,6 +162,7 @@ def run(command: list[str], work: Work) -> None:
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends
             stdout=subprocess.PIPE,
             stderr=told,
+            cwd=stages.home(),  # the folder a person works in may hold an `app` of its own
             env={**os.environ, "PYTHONPATH": path},
         ) as process,
     ):

@@ -22,7 +22,7 @@ BYTES = "application/octet-stream"
 
 def routes(desk: Desk) -> list[BaseRoute]:
     atlas = atlas_of(desk)
-    answers = {
+    answers: dict[str, Callable[[Request], Response]] = {
         "points": partial(points, atlas),
         "colours": partial(colours, atlas, desk),
         "about": partial(about, atlas, desk),
