@@ -81,6 +81,10 @@ class Library:
         """What the index last said about itself, also when it has gone since."""
         return self._store.info
 
+    def catalogue(self) -> list[tuple[str, str | None]]:
+        """(id, label) of every image, in stored order."""
+        return list(self._catalogue)
+
     def labels(self) -> dict[str, int]:
         """Images per label, by name; empty when the images have none."""
         counts = Counter(label for _, label in self._catalogue if label is not None)
