@@ -64,6 +64,7 @@ class Board:
     view: View
     bench: str | None  # None: as it is
     verdict: str | None
+    table: str | None  # of mix-ups
     working: bool
 
 
@@ -75,8 +76,11 @@ class Answers:
         self.work = Bench(desk)
 
     def first(self) -> View:
-        """From nothing where the folders say nothing."""
-        return View(Question(len(self.desk.library.labels()) < 2, ""))
+        """From nothing where the folders say nothing; what is doubtful where they say everything."""
+        labels = self.desk.library.labels()
+        whole = sum(labels.values()) == len(self.desk.library.catalogue())
+        mine = len(labels) < 2
+        return View(Question(mine, ""), what=DOUBT if whole and not mine else ASK)
 
     def show(self, view: View, *, again: bool = False) -> Board:
         """Everything, as far as it is known; `again`: the images only where more is known of them."""
@@ -90,14 +94,16 @@ class Answers:
                 raise JepackError(f"Probing failed: {work.problem}")
             if found is None:
                 bench = None if again else view.note + pieces.empty("Reading the vectors …")
-                return Board(view, bench, None if again else "", True)
+                return Board(view, bench, *(2 * [None if again else ""]), True)
             view = self._asked(view, found)
             drawn = (found.standing.version, found.head is None, view.what == DOUBT and running)
             bench = None if again and drawn == view.drawn else self._bench(view, found)
             verdict = self._verdict(view, found, work.share if running else None)
-            return Board(replace(view, drawn=drawn), bench, verdict, running)
+            colours = self._colours(list(found.classes))
+            table = pieces.confusion(found.judgement, colours) if found.judgement else ""
+            return Board(replace(view, drawn=drawn), bench, verdict, table, running)
         except Exception as error:
-            return Board(view, note_of(error, "The probe"), "", False)
+            return Board(view, note_of(error, "The probe"), "", "", False)
 
     def tick(self, view: View) -> Board:
         return self.show(view, again=True)
@@ -250,6 +256,7 @@ class Answers:
         part = every[page * PER_PAGE : (page + 1) * PER_PAGE]
         rows = self.desk.library.store.get(part)
         place = {name: at for at, name in enumerate(found.ids)} if part else {}
+        judged = {} if found.judgement is None else {row: at for at, row in enumerate(found.rows)}
         most = threshold(found.scores, view.rate)
         shown = []
         for row in rows:
@@ -258,6 +265,8 @@ class Answers:
             guess, share, doubt = None, 0.0, False
             if found.shares_NC is not None:
                 shares = found.shares_NC[at]
+                if own >= 0 and found.judgement is not None and at in judged:
+                    shares = found.judgement.shares[judged[at]]  # of a head that did not see it
                 guess, share = found.classes[int(shares.argmax())], float(shares.max())
                 doubt = bool(named(shares[None], most)[0] == UNSURE)
             shown.append(
@@ -316,17 +325,11 @@ class Answers:
                     "One is learnt from, the other asked. Where images are kept together, of two groups.",
                 )
             return waiting + (promise if len(free) else "")
-        colours = self._colours(list(found.classes))
         return (
             waiting
             + pieces.verdict(judged, view.question.group, found.unjudged)
             + (promise if len(free) else "")
-            + (
-                ""
-                if share is not None and not judged.curve
-                else pieces.curve(judged.curve, judged.gain)
-            )
-            + pieces.confusion(judged, colours)
+            + ("" if share and not judged.curve else pieces.curve(judged.curve, judged.gain))
         )
 
 
@@ -359,7 +362,8 @@ def said_of(view: View, found: Found, count: int) -> str:
         return "The probe would learn most from these: it wavers, and they are unlike each other."
     if view.what == DOUBT:
         if not count:
-            return "The probe agrees with every label, or there is none to judge yet."
+            waiting = found.judgement is None
+            return "Being judged …" if waiting else "The probe agrees with every label."
         return f"{images} that a probe which never saw them names differently, the surest first."
     if view.what == MINE:
         return f"{images}, the newest first." if count else "You have labelled none yet."

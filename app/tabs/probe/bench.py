@@ -6,6 +6,7 @@ What is computed belongs to the index and its journal, not to a visitor: two who
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -121,6 +122,15 @@ class Bench:
             name for name, own in sorted(values.items()) if 2 <= len(own) <= max(2, len(images) / 2)
         ]
         return found + ([FILE] if any(image.part for image in images) else [])
+
+    def trained_by(self) -> str:
+        """The column that the bundle's training kept together, where the images have it; else ""."""
+        bundle = self.desk.engine.bundle
+        recipe = None if bundle is None else bundle.folder / "recipe.json"
+        if recipe is None or not recipe.is_file():
+            return ""
+        found = json.loads(recipe.read_text()).get("group_by")
+        return found if found in self.columns() else ""
 
     def _run(
         self, work: Work, key: tuple[object, ...], store: LanceStore, standing: Standing,

@@ -29,6 +29,7 @@ class Components:
     add: gr.Button
     on_chosen: gr.Button
     verdict: gr.HTML
+    table: gr.HTML
     name: gr.Textbox
     keep: gr.Button
     write: gr.Button
@@ -82,8 +83,9 @@ def components(answers: Answers) -> Components:
                     scale=0,
                     visible=False,
                 )
+            table = gr.HTML(js_on_load=pieces.ON_CELL, elem_id="jp-probe-mix-ups")
         with gr.Column(scale=5, min_width=320, elem_id="jp-probe-right"):
-            verdict = gr.HTML(js_on_load=pieces.ON_CELL, elem_id="jp-probe-told")
+            verdict = gr.HTML(elem_id="jp-probe-told")
             with gr.Row(elem_id="jp-probe-keep"):
                 name = gr.Textbox(
                     placeholder="Name of the probe, such as cracks",
@@ -97,13 +99,13 @@ def components(answers: Answers) -> Components:
             kept = gr.HTML(elem_id="jp-probe-kept")
     timer = gr.Timer(EVERY_S, active=False)
     return Components(
-        view, start, group, rate, bench, label, add, on_chosen, verdict, name, keep, write, kept, timer
+        view, start, group, rate, bench, label, add, on_chosen, verdict, table, name, keep, write, kept, timer
     )  # fmt: skip
 
 
 def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     """Inside a gr.Blocks."""
-    out = [tab.view, tab.bench, tab.verdict, tab.timer]
+    out = [tab.view, tab.bench, tab.verdict, tab.table, tab.timer]
 
     def on(event: Callable[..., Any], answer: Callable[..., Board], *more: Any) -> None:
         event(lambda *given: shown(answer(*given)), [tab.view, *more], out, **QUIET)
@@ -127,7 +129,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     def choose(view: View, selection: Selection) -> tuple[Any, ...]:
         if not view.opened:
             waiting = replace(view, chosen=selection, what=CHOSEN if selection.ids else "ask")
-            return waiting, *[gr.skip()] * 3, gr.Button(visible=bool(selection.ids))
+            return waiting, *[gr.skip()] * 4, gr.Button(visible=bool(selection.ids))
         what = view.what
         if selection.ids and what != "cell":
             what = CHOSEN
@@ -139,7 +141,9 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     def opened(view: View) -> tuple[Any, ...]:
         columns = answers.work.columns()
         choices = [(APART, ""), *((f"Images with the same {name}", name) for name in columns)]
-        return *shown(answers.show(replace(view, opened=True))), gr.Dropdown(choices)
+        group = answers.work.trained_by()  # what training kept together
+        view = replace(view, opened=True, question=Question(view.question.mine, group))
+        return *shown(answers.show(view)), gr.Dropdown(choices, value=group)
 
     tab.bench.open(opened, tab.view, [*out, tab.group], **QUIET)
     tab.bench.put(put, tab.view, out, **QUIET)
@@ -147,7 +151,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     tab.bench.turn(turn, tab.view, out, **QUIET)
     tab.bench.look(look, None, [shared.wanted, shared.tabs], **QUIET)
     tab.bench.undo(lambda view: shown(answers.undo(view)), tab.view, out, **QUIET)
-    tab.verdict.cell(cell, tab.view, [*out, shared.selection], **QUIET)
+    tab.table.cell(cell, tab.view, [*out, shared.selection], **QUIET)
     shared.selection.change(choose, [tab.view, shared.selection], [*out, tab.on_chosen], **QUIET)
     on(
         tab.start.input,
@@ -187,5 +191,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
 
 def shown(board: Board) -> tuple[Any, ...]:
     """A board for the tab's outputs."""
-    parts = (gr.skip() if part is None else part for part in (board.bench, board.verdict))
+    parts = (
+        gr.skip() if part is None else part for part in (board.bench, board.verdict, board.table)
+    )
     return board.view, *parts, gr.Timer(active=board.working)

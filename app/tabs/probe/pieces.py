@@ -176,6 +176,8 @@ def thumb(one: Shown, colours: dict[str, str], seen: Seen) -> str:
         told = '<span class="jp-probe-guess">left out</span>'
     elif one.label is not None:
         told = f'<span class="jp-probe-own">{"✓ " if one.own else ""}{label_chip(one.label, colours)}</span>'
+        if one.guess is not None and one.guess != one.label:
+            told += f'<span class="jp-probe-guess">{safe(one.guess)}? {one.share:.0%}</span>'
     elif one.guess is None:
         told = '<span class="jp-probe-guess">no label</span>'
     elif one.unsure:
