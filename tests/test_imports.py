@@ -47,7 +47,9 @@ MAY_IMPORT = {
         "fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn",
     },
     "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
-    "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
+    "app": COMMAND | {
+        "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette",
+    },
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
 OF_TORCH = {"encoder", "network", "sharing", "statistic", "tiles", "kernels", "tracing", "checks"}
@@ -212,7 +214,7 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium"} | {"app", "pydantic", "safetensors"} | HUB | PAGE,
+        MAY_IMPORT["app"] - {"selenium"} | {"app", "pydantic", "safetensors", "scipy"} | HUB | PAGE,
     ),
 }
 HEAVY = {"transformers", "sentence_transformers", "tensorflow", "jax", "sklearn", "scipy"}

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 LINEAR, PROTOTYPES = "linear", "prototypes"
-FEWEST = 5  # labels of the rarest class from which a linear head is fitted
+FEWEST = 5  # labels of the median class from which a linear head is fitted
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 MOST_TO_CHOOSE = 900  # images that the strength is chosen on
 
@@ -49,7 +49,7 @@ def fit(x_ND: Floats, y_N: Ints, classes: Sequence[str], seed: int = 0) -> Head:
     scale = np.where(scale > 1e-6 * max(1e-12, float(scale.max())), scale, np.inf)
     z = ((x_ND - mean) / scale).astype(np.float32)
     present, counts = np.unique(y_N, return_counts=True)
-    kind = LINEAR if counts.min() >= FEWEST else PROTOTYPES
+    kind = LINEAR if np.median(counts) >= FEWEST else PROTOTYPES
     own, offset = linear(z, y_N, seed) if kind == LINEAR else prototypes(z, y_N)
     weight = np.zeros((len(classes), x_ND.shape[1]), np.float32)
     bias = np.full(len(classes), -1e4, np.float32)

@@ -76,11 +76,11 @@ class Answers:
         self.work = Bench(desk)
 
     def first(self) -> View:
-        """From nothing where the folders say nothing; what is doubtful where they say everything."""
+        """From nothing where the folders say nothing; nobody is asked where they say everything."""
         labels = self.desk.library.labels()
         whole = sum(labels.values()) == len(self.desk.library.catalogue())
         mine = len(labels) < 2
-        return View(Question(mine, ""), what=DOUBT if whole and not mine else ASK)
+        return View(Question(mine, ""), what=ALL if whole and not mine else ASK)
 
     def show(self, view: View, *, again: bool = False) -> Board:
         """Everything, as far as it is known; `again`: the images only where more is known of them."""

@@ -156,7 +156,14 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     on(
         tab.start.input,
         lambda view, mine: answers.show(
-            replace(view, question=Question(mine, view.question.group), asked=(), page=0)
+            replace(
+                view,
+                question=Question(mine, view.question.group),
+                what="ask" if mine else view.what,
+                asked=(),
+                page=0,
+                note="",
+            )
         ),
         tab.start,
     )

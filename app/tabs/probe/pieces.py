@@ -202,7 +202,7 @@ def verdict(found: Judgement, groups: str, unjudged: Sequence[str]) -> str:
     if not beats:
         headline = "These classes cannot be told apart yet"
     elif against is not None and against.low <= 0:
-        headline = "The classes can be told apart, but no better than by raw pixels"
+        headline = "The classes can be told apart, but not surely better than by raw pixels"
     elif found.accuracy.low >= 0.9:
         headline = "The encoder tells these classes apart well"
     elif found.accuracy.low >= 0.6:
@@ -223,7 +223,7 @@ def verdict(found: Judgement, groups: str, unjudged: Sequence[str]) -> str:
         )
     if found.kind == "prototypes":
         lines.append(
-            "Each class is its mean image, because a class has fewer than 5 labels to learn from."
+            "Each class is told by its mean, because half of the classes have fewer than 5 labels."
         )
     if unjudged:
         names = ", ".join(unjudged[:5])
