@@ -220,8 +220,8 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium", "sklearn", "umap"}
-        | {"app", "pydantic", "safetensors"}
+        MAY_IMPORT["app"] - {"selenium", "umap"}
+        | {"app", "pydantic", "safetensors", "scipy"}
         | HUB
         | PAGE,
     ),

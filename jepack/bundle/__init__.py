@@ -24,6 +24,7 @@ from jepack.bundle.making import (
 )
 from jepack.bundle.ordinary import NULL, write_null
 from jepack.bundle.origin import REVISION, SOURCE, Source, edited, source_of
+from jepack.bundle.probes import Probe, write_probe
 from jepack.bundle.rules import PRETRAINED_CFG, argument_problems, config_problems, table_problems
 from jepack.bundle.verifying import printable, read_manifest, verify
 
@@ -41,6 +42,7 @@ __all__ = [
     "SOURCE",
     "SUFFIXES",
     "Bundle",
+    "Probe",
     "Source",
     "argument_problems",
     "config_problems",
@@ -65,5 +67,6 @@ __all__ = [
     "write_loader_files",
     "write_manifest",
     "write_null",
+    "write_probe",
     "writing",
 ]

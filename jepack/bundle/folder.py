@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from jepack.bundle import origin
 from jepack.bundle.contents import OUTPUTS
 from jepack.bundle.ordinary import read_null
+from jepack.bundle.probes import Probe, names_of, read_probe
 from jepack.bundle.verifying import read_manifest, verify
 from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError
@@ -70,6 +71,15 @@ class Bundle:
     def null(self) -> Null | None:
         """What held-out images look like to the projection; None where nobody measured it."""
         return read_null(self.folder)
+
+    @property
+    def probes(self) -> list[str]:
+        """Names of the probes kept in it."""
+        return names_of(self.manifest["files"])
+
+    def probe(self, name: str) -> Probe:
+        """A head that was kept. Raises ArtifactError where there is none of that name."""
+        return read_probe(self.folder, self.manifest, name)
 
     def config(self) -> dict[str, Any]:
         """timm's config.json, with our block under "jepack"."""

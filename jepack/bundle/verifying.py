@@ -27,6 +27,7 @@ from jepack.bundle.hardening import (
     safetensors_problems,
 )
 from jepack.bundle.ordinary import NULL, null_problems
+from jepack.bundle.probes import probes_problems
 from jepack.decoding import Preprocessing
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import sha256_of
@@ -113,6 +114,7 @@ def content_problems(folder: Path, manifest: dict[str, Any]) -> list[str]:
     )
     if NULL in manifest["files"]:
         problems += null_problems(folder / NULL, manifest)
+    problems += probes_problems(folder, manifest)
     return problems + golden_problems(folder / "golden.safetensors", manifest, OUTPUTS)
 
 
