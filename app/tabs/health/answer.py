@@ -1,4 +1,4 @@
-"""What the Health tab answers. What is measured belongs to the index; what a visitor brings, to the visitor."""
+"""What the Health tab answers. What is measured is the index's; what a visitor brings stays theirs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ class Answers:
     def begin(self) -> None:
         """Measure, unless that is done: on the first look at the tab, not with every page."""
         try:
-            self.job.begin(id(self.desk.library.store))
+            self.job.begin(self.desk.library.store)
         except JepackError:  # the index has gone; `shown` says so
             return
 
     def shown(self) -> tuple[str, str, bool]:
         """HTML of the verdict, HTML of the pictures, whether it is still being measured."""
         try:
+            _ = self.desk.library.store  # raises when the index has gone
             found = self.job.found
             measured = found if isinstance(found, Measured) else None
             told = verdict.sentences(self.desk, measured)
@@ -78,9 +79,9 @@ class Answers:
                 return told or pieces.empty(no_null(self.desk))
             if brought is None or not (brought.projections or brought.refused):
                 return told or pieces.empty(
-                    "Drop images of today above, as many as you have: the page says whether they are still "
-                    "like those the encoder was judged by. The files are deleted when they are read; what the "
-                    "encoder says of them is kept until you leave the page."
+                    "Drop images of today above, as many as you have: the page says whether they are "
+                    "still like those the encoder was judged by. The files are deleted when they are "
+                    "read; what the encoder says of them is kept until you leave the page."
                 )
             return told + self._of(brought)
         except Exception as error:

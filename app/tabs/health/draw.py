@@ -28,7 +28,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     upload = with_names(
         gr.File(
             label="Images of today",
-            height=90,
+            height=140,
             file_count="multiple",
             visible=desk.engine.null is not None,
             elem_id="jp-health-upload",

@@ -80,9 +80,13 @@ def until_half(values: tuple[float, ...]) -> Any:
 def beside_chance(found: Measured) -> str:
     ratio = found.report.statistic / found.report.floor
     return (
-        f"The departure from it is {ratio:.1f} times what chance gives {found.images:,} truly Gaussian "
+        f"The departure from it is {times(ratio)} times what chance gives {found.images:,} truly Gaussian "
         "points (1 is none)."
     )
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def scaled(output: str) -> str:
@@ -104,8 +108,9 @@ def worst(found: Measured, seen: Seen) -> str:
     return pictures.figure(
         "Worst direction",
         f"{drawn}{ends}",
-        f"Of the 256 the one least like a bell: {found.worst_statistic:.1f} times chance. The images at its "
-        "two ends show what it tells apart; if that is dust, borders or a camera, the encoder has learnt it.",
+        f"Of the 256 the one least like a bell: {times(found.worst_statistic)} times chance. The images at "
+        "its two ends show what it tells apart; if that is dust, borders or a camera, the encoder "
+        "has learnt it.",
     )
 
 
@@ -127,8 +132,8 @@ def of_labels(found: Measured) -> str:
         pictures.labels(found.labels, found.chance),
         "The share of an image's ten nearest that have its label (precision at 10), the weakest label first; "
         "the thin bar is its 95 % interval, in brackets with the images that asked. The upright line is "
-        f"chance ({found.chance:.0%}). Training may have seen these images: the held-out figure, where there is "
-        "one, stands in the verdict.",
+        f"chance ({found.chance:.0%}). Training may have seen these images: the held-out figure, where there "
+        "is one, stands in the verdict.",
     )
 
 
