@@ -99,8 +99,13 @@ class Answers:
             return gr.skip(), note_of(error, "The comparison")
 
 
-def neighbours(title: str, store: VectorStore, name: str, own: dict[str, str]) -> Found:
-    """The K nearest of the matched images to the image that this index calls `name`."""
+def neighbours(
+    title: str, store: VectorStore, name: str, own: dict[str, str], labels: dict[str, str]
+) -> Found:
+    """The K nearest of the matched images to the image that this index calls `name`.
+
+    `labels` of the first index's ids are told in every row: another index may know none.
+    """
     back = {theirs: first for first, theirs in own.items()}
     vector = store.get([name])[0].vector
     assert vector is not None

@@ -135,7 +135,8 @@ def facts(desks: Sequence[Desk], names: Sequence[str], found: Compared | None) -
     )
     return (
         f'<div class="jp-compare-scroll" tabindex="0"><table class="jp-compare-facts">'
-        f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><p class="jp-compare-meaning">{safe(meaning)}</p>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="jp-compare-meaning">{safe(meaning)}</p>'
     )
 
 
