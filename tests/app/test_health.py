@@ -12,16 +12,20 @@ import pytest
 from pixel_embedder import NobodyThere, page_of, running
 
 from app.desk import Desk
-from app.engine import Engine, at_endpoint
+from app.engine import Engine, at_endpoint, in_process
 from app.library import Library
 from app.screenshot import WAIT_S, wait_for
 from app.tabs.health.answer import Answers
 from app.tabs.health.measuring import measure, of_label, standard
 from app.tabs.health.verdict import Sentence, headline, of_bundle, of_directions, sentences
 from app.tabs.health.watching import is_gateway, of_images, tail
+from app.toolkit import Upload
 from app.work import Work
+from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.client import Endpoint
 from jepack.measures import fit_null
+from serving.gateway import Gateway, Watch
 
 LONG = 100  # s, on a machine however busy
 
@@ -33,6 +37,18 @@ def measured(digits_index: Path) -> Any:
     work.wait(LONG)
     assert work.problem is None
     return found[0]
+
+
+@pytest.fixture(scope="module")
+def watched_bundle(tmp_path_factory: pytest.TempPathFactory, exported_bundle: Bundle) -> Bundle:
+    """With a null of ordinary images."""
+    folder = tmp_path_factory.mktemp("watched") / "bundle"
+    shutil.copytree(exported_bundle.folder, folder)
+    width = exported_bundle.dimensions["projection"]
+    ordinary = np.random.default_rng(0).standard_normal((400, width))
+    with bundles.editing(bundles.load(folder)) as stage:
+        bundles.write_null(stage, fit_null(ordinary, runs=24))
+    return bundles.load(folder)
 
 
 def test_each_label_is_told_with_its_interval_the_weakest_first(
@@ -109,24 +125,50 @@ def test_an_index_that_went_away_is_a_note(digits_index: Path, tmp_path: Path) -
     assert not busy
 
 
+NULL = fit_null(np.random.default_rng(0).standard_normal((400, 8)), runs=24)
+
+
+def normal(count: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, 8))
+
+
 def test_ordinary_images_do_not_drift_and_shifted_ones_do() -> None:
-    rng = np.random.default_rng(0)
-    null = fit_null(rng.standard_normal((600, 8)))
-    ordinary, strange = rng.standard_normal((200, 8)), rng.standard_normal((200, 8)) + 1.5
-    assert of_images(null, ordinary)[0] == "good"
-    assert of_images(null, strange)[0] == "bad"
+    assert of_images(NULL, normal(200))[0] == "good"
+    assert of_images(NULL, normal(200) + 1.5)[0] == "bad"
 
 
 def test_of_few_images_only_the_atypical_are_counted() -> None:
-    rng = np.random.default_rng(0)
-    null = fit_null(rng.standard_normal((600, 8)))
-    kind, _words, told = of_images(null, rng.standard_normal((1, 8)) * 0.5)
+    kind, _, told = of_images(NULL, normal(1) * 0.5)
     assert kind == "unknown"
     assert told[0].startswith("0 of 1 image ")
     assert "from 64 images" in told[-1]
-    assert of_images(null, rng.standard_normal((5, 8)) * 9)[0] == "bad"
+    assert of_images(NULL, normal(5) * 9)[0] == "bad"
     assert tail(5, 0) == 1
     assert tail(2, 2) == pytest.approx(0.05**2)
+
+
+def test_a_visitors_images_are_judged_together_and_their_files_deleted(
+    watched_bundle: Bundle, digits_index: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    answers = Answers(Desk(Library(digits_index), in_process(watched_bundle.folder)))
+
+    def brought(name: str, data: bytes) -> Upload:
+        (tmp_path / name).write_bytes(data)
+        return Upload(tmp_path / name, name)
+
+    images = sorted(digits_folder.rglob("*.png"))[:3]
+    first, kept = answers.bring(
+        [brought(f"{n}.png", one.read_bytes()) for n, one in enumerate(images)], None
+    )
+    assert "of 3 images" in first
+    second, kept = answers.bring(
+        [brought("more.png", images[0].read_bytes()), brought("broken.png", b"no image")], kept
+    )
+    assert "of 4 images" in second
+    assert "broken.png: " in second
+    assert sum(map(len, kept.projections)) == 4
+    assert not any(tmp_path.iterdir())
+    assert "No file arrived" in answers.bring([], kept)[0]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +179,35 @@ def test_only_a_web_address_is_asked_for_its_drift(place: str, is_one: bool) -> 
     assert is_gateway(place) is is_one
 
 
+class Numbers:
+    """An engine of a gateway, of which only the name is asked here."""
+
+    endpoint = Endpoint("<numbers>", {"embedding": "0" * 16, "projection": "1" * 16},
+                        {"embedding": 4, "projection": 8}, 16)  # fmt: skip
+
+    def embed(self, images: Any, *, limit_s: float, skip_bad: bool = False) -> Any:
+        raise AssertionError
+
+    def problem(self) -> str | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+def test_a_gateway_that_watches_is_asked_and_told_in_its_words(digits_index: Path) -> None:
+    watch = Watch(Numbers.endpoint, NULL)
+    with Gateway(Numbers(), port=0, watches=[watch]) as one:
+        answers = Answers(Desk(Library(digits_index), Engine(one.url, NobodyThere)))
+        for rows, kind in ((normal(128), "good"), (normal(2048) + 3, "bad")):
+            watch.see(rows.astype(np.float32))
+            told = answers.watch(None)
+            assert f'data-kind="{kind}"' in told
+            assert "&lt;numbers&gt;" in told
+            assert "images watched since" in told
+
+
 def test_a_gateway_that_does_not_answer_is_a_note(digits_index: Path) -> None:
-    engine = Engine("http://127.0.0.1:9", lambda: NobodyThere())
+    engine = Engine("http://127.0.0.1:9", NobodyThere)
     told = Answers(Desk(Library(digits_index), engine)).watch(None)
     assert "jp-note" in told
     assert "no answer" in told
@@ -152,12 +221,12 @@ def test_a_single_image_of_a_label_says_little() -> None:
 
 @pytest.mark.browser
 def test_the_tab_says_the_verdict_measures_and_judges_images(
-    driver: Any, digits_index: Path, exported_bundle: Bundle, digits_folder: Path, tmp_path: Path
+    driver: Any, watched_bundle: Bundle, digits_folder: Path, tmp_path: Path
 ) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     bundle = tmp_path / "bundle"
-    shutil.copytree(exported_bundle.folder, bundle)
+    shutil.copytree(watched_bundle.folder, bundle)
     command = [sys.executable, "-m", "jepack", "app", str(bundle), "--port", "0"]
     with running([*command, "--data", str(digits_folder)]) as url:
         driver.get(url)
@@ -166,14 +235,10 @@ def test_the_tab_says_the_verdict_measures_and_judges_images(
         rows = wait_for(driver, ".jp-health-labels li", count=10)
         assert all(0 <= float(row.get_attribute("data-share")) <= 1 for row in rows)
         assert len(driver.find_elements("css selector", ".jp-health-svg")) == 3
-        has_null = (bundle / "null.safetensors").is_file()
-        if has_null:
-            images = [str(path) for path in sorted(digits_folder.rglob("*.png"))[:3]]
-            upload = wait_for(driver, "#jp-health-upload input[type=file]")[0]
-            upload.send_keys("\n".join(images))
-            assert "3 images" in wait_for(driver, ".jp-health-drift")[0].text
-        else:
-            assert "holds no null" in wait_for(driver, "#jp-health-watched")[0].text
+        images = [str(path) for path in sorted(digits_folder.rglob("*.png"))[:3]]
+        upload = wait_for(driver, "#jp-health-upload input[type=file]")[0]
+        upload.send_keys("\n".join(images))
+        assert "of 3 images" in wait_for(driver, ".jp-health-drift")[0].text
         end = wait_for(driver, ".jp-health-end [data-id]")[0]
         name = end.get_attribute("data-id")
         driver.execute_script("arguments[0].click()", end)
