@@ -219,7 +219,8 @@ def app(
     """Open the page over an index, or over a bundle and a folder: click or upload an image.
 
     A bundle embeds uploads in this process; several bundles or indexes of the same images get a tab that
-    compares them. Only this machine can reach the page (127.0.0.1); from another: ssh -L 7860:127.0.0.1:7860 HOST
+    compares them. Only this machine can reach the page (127.0.0.1); from another:
+    ssh -L 7860:127.0.0.1:7860 HOST
 
     Example: jepack app runs/photos/bundle --data photos/
     """

@@ -8,6 +8,7 @@ from app import cards
 from app.desk import Desk
 from app.shell import Shared, look_at
 from app.tabs.health.answer import Answers
+from app.tabs.health.watching import Brought
 from app.toolkit import QUIET, gr, with_names
 
 EVERY_S = 1.0  # while it is being measured
@@ -64,11 +65,15 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         answers.job.wait(5)
         return shown()
 
+    def watch(kept: Brought | None, event: gr.SelectData) -> Any:
+        """A gateway is asked anew with every look at the tab."""
+        return answers.watch(kept) if event.value == TITLE else gr.skip()
+
     def look(event: gr.EventData) -> tuple[Any, ...]:
         return look_at(str(event.id))
 
     shared.page.load(shown, None, outputs, **QUIET)
-    shared.page.load(answers.watch, brought, watched, **QUIET)
+    shared.tabs.select(watch, brought, watched, **QUIET)
     shared.tabs.select(opened, None, outputs, **QUIET)
     again.click(begun, None, outputs, **QUIET)
     stop.click(stopped, None, outputs, **QUIET)
