@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pixel_embedder import NobodyThere, page_of, running
+from pixel_embedder import PIXELS, NobodyThere, PixelEmbedder, page_of, running
 
 from app.desk import Desk
 from app.engine import Engine, at_endpoint, in_process
@@ -17,13 +19,14 @@ from app.library import Library
 from app.screenshot import WAIT_S, wait_for
 from app.tabs.health.answer import Answers
 from app.tabs.health.measuring import measure, of_label, standard
+from app.tabs.health.occlusion import Occlusion, occlude
 from app.tabs.health.verdict import Sentence, headline, of_bundle, of_directions, sentences
 from app.tabs.health.watching import is_gateway, of_images, tail
 from app.toolkit import Upload
 from app.work import Work
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
-from jepack.client import Endpoint
+from jepack.client import Embeddings, Endpoint
 from jepack.measures import fit_null
 from serving.gateway import Gateway, Watch
 
@@ -219,6 +222,52 @@ def test_a_single_image_of_a_label_says_little() -> None:
     assert one.high == 1
 
 
+class Corner(PixelEmbedder):
+    """Sees the upper left quarter of the pixels alone; they become 49 of them at 7 x 7."""
+
+    def embed(self, items: Sequence[Path | bytes], *, skip_bad: bool = False) -> Embeddings:
+        found = super().embed(items, skip_bad=skip_bad)
+        seen = np.zeros((8, 8), np.float32)
+        seen[:4, :4] = 1
+        rows = (found.embedding * seen.reshape(-1)).astype(np.float32)
+        return Embeddings(rows, rows[:, :8], found.fingerprints, found.errors)
+
+
+def test_covering_matters_only_where_the_encoder_looks(
+    digits_index: Path, exported_bundle: Bundle
+) -> None:
+    manifest = {**exported_bundle.manifest, "preprocessing": PIXELS.to_json()}
+    bundle = Bundle(exported_bundle.folder, manifest)
+    desk = Desk(Library(digits_index), Engine(str(bundle.folder), Corner, bundle))
+    name = next(row.id for part in desk.library.store.scan() for row in part)
+    *shares, found = occlude(desk, name)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert isinstance(found, Occlusion)
+    assert found.covered.shape == (7, 7)
+    unseen = np.ones((7, 7), bool)
+    unseen[:4, :4] = False
+    assert found.covered[unseen] == pytest.approx(found.distance, abs=1e-6)
+    assert np.abs(found.covered[~unseen] - found.distance).max() > 1e-3
+    assert "data-change" in pieces.occlusion(found, desk.library.scale, desk.seen)
+
+
+def test_what_cannot_be_covered_says_why(
+    digits_index: Path, exported_bundle: Bundle, tmp_path: Path
+) -> None:
+    remote = Answers(Desk(Library(digits_index), at_endpoint("127.0.0.1:9")))
+    assert remote.gallery(0) == ""
+    assert "--bundle BUNDLE" in "".join(remote.cover("any.png"))
+    moved = tmp_path / "moved"
+    shutil.copytree(digits_index, moved)
+    told = json.loads((moved / "index.json").read_text())
+    (moved / "index.json").write_text(json.dumps({**told, "data": str(tmp_path)}))
+    engine = Engine(str(exported_bundle.folder), Corner, exported_bundle)
+    here = Answers(Desk(Library(moved), engine))
+    name = next(row.id for part in here.desk.library.store.scan() for row in part)
+    assert "own file is not there" in "".join(here.cover(name))
+
+
 @pytest.mark.browser
 def test_the_tab_says_the_verdict_measures_and_judges_images(
     driver: Any, watched_bundle: Bundle, digits_folder: Path, tmp_path: Path
@@ -239,6 +288,10 @@ def test_the_tab_says_the_verdict_measures_and_judges_images(
         upload = wait_for(driver, "#jp-health-upload input[type=file]")[0]
         upload.send_keys("\n".join(images))
         assert "of 3 images" in wait_for(driver, ".jp-health-drift")[0].text
+        driver.execute_script(
+            "arguments[0].click()", wait_for(driver, "#jp-health-gallery [data-id]")[0]
+        )
+        assert len(wait_for(driver, ".jp-health-covered rect", count=49)) == 49
         end = wait_for(driver, ".jp-health-end [data-id]")[0]
         name = end.get_attribute("data-id")
         driver.execute_script("arguments[0].click()", end)

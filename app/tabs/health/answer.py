@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -14,11 +14,14 @@ from app.indexing import fingerprint_of
 from app.job import Job
 from app.tabs.health import pieces, verdict, watching
 from app.tabs.health.measuring import Measured, measure
+from app.tabs.health.occlusion import Occlusion, occlude
 from app.tabs.health.watching import Brought
 from app.toolkit import Upload
 from app.work import Work
 from jepack.commands import drift_live
 from jepack.errors import DataError, JepackError
+
+SOME = 12  # images to choose from
 
 
 class Answers:
@@ -124,6 +127,27 @@ class Answers:
         refused = {names[at]: reason for at, reason in found.errors.items()}
         kept = (*before.projections, good) if len(good) else before.projections
         return Brought(kept, own, refused)
+
+    def gallery(self, seed: int) -> str:
+        """Some images to choose from; "" where parts of them cannot be covered."""
+        if self.desk.engine.bundle is None or self.desk.engine.remote:
+            return ""
+        try:
+            rows, _ = self.desk.library.page(0, SOME, seed=seed)
+            return cards.browse(rows, self.desk.seen)
+        except Exception as error:
+            return note_of(error, "Reading the index")
+
+    def cover(self, name: str) -> Iterator[str]:
+        """Progress, and then what the likeness of an image to its nearest rests on, as HTML."""
+        try:
+            for found in occlude(self.desk, name):
+                if isinstance(found, Occlusion):
+                    yield pieces.occlusion(found, self.desk.library.scale, self.desk.seen)
+                else:
+                    yield pieces.progress("Covering one part after the other", found)
+        except Exception as error:
+            yield note_of(error, "Covering parts of the image")
 
 
 def take(files: Sequence[Upload] | None) -> dict[str, bytes]:

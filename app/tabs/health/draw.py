@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from app import cards
@@ -36,6 +37,8 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         )
     )
     watched = gr.HTML(elem_id="jp-health-watched")
+    with gr.Column(visible=desk.engine.bundle is not None and not desk.engine.remote):
+        connect_covering(answers, shared)
     brought, every = gr.State(None), gr.Timer(EVERY_S, active=False)
     outputs = [told, drawn, again, stop, every]
 
@@ -84,4 +87,27 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         [upload, brought],
         [watched, brought, upload],
         **QUIET,
+    )
+
+
+def connect_covering(answers: Answers, shared: Shared) -> None:
+    """What a likeness rests on: a click covers the parts of an image. Each visitor has a run of their own."""
+    gr.HTML(
+        '<h2 class="jp-health-title">What does a likeness rest on?</h2>'
+        '<p class="jp-health-empty">Choose an image: its parts are '
+        "covered one after the other, and its distance to its nearest is measured again.</p>"
+    )
+    gallery = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-health-gallery")
+    stop = gr.Button("Stop", size="sm", min_width=90, scale=0, visible=False)
+    covered = gr.HTML(elem_id="jp-health-covered")
+
+    def cover(event: gr.EventData) -> Iterator[tuple[str, Any]]:
+        for html in answers.cover(str(event.id)):
+            yield html, gr.Button(visible=True)
+        yield html, gr.Button(visible=False)
+
+    shared.page.load(lambda: answers.gallery(0), None, gallery, **QUIET)
+    running = gallery.click(cover, None, [covered, stop], trigger_mode="always_last", **QUIET)
+    stop.click(
+        lambda: ("", gr.Button(visible=False)), None, [covered, stop], cancels=[running], **QUIET
     )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from app import cards
-from app.cards import Seen, picture, safe
+from app.cards import Seen, file_name, picture, safe
+from app.scale import Scale
 from app.store import Row
 from app.tabs.health import pictures
 from app.tabs.health.measuring import Measured
+from app.tabs.health.occlusion import Occlusion
 from app.tabs.health.verdict import Sentence
+from jepack.decoding import Pixels
 
 SIGNS = {"good": "✓", "limit": "~", "bad": "!", "unknown": "?"}
 STATES = {"calm": "good", "alarm": "bad", "unknown": "unknown"}  # of a gateway
@@ -167,3 +175,53 @@ def gateway(told: dict[str, Any]) -> str:
 def refused(names: dict[str, str]) -> str:
     """The files that were no images, and why."""
     return "".join(cards.note(f"{name}: {reason}") for name, reason in list(names.items())[:5])
+
+
+def occlusion(found: Occlusion, scale: Scale | None, seen: Seen) -> str:
+    """The image with the parts that matter marked, beside its neighbour."""
+    change = found.covered - found.distance
+    strongest = max(float(np.abs(change).max()), 1e-12)
+    side = 100 / len(change)
+    marks = "".join(
+        f'<rect class="jp-health-{"rests" if value > 0 else "against"}" x="{side * x:.2f}" '
+        f'y="{side * y:.2f}" width="{side:.2f}" height="{side:.2f}" '
+        f'fill-opacity="{0.75 * abs(value) / strongest:.3f}" data-change="{value:.6g}"/>'
+        for (y, x), value in np.ndenumerate(change)
+    )
+    return (
+        '<div class="jp-health-occlusion"><div class="jp-health-covered">'
+        f'<img src="data:image/png;base64,{png(found.crop)}" alt="{safe(file_name(found.image))}">'
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{marks}</svg></div>'
+        f'<div class="jp-frame">{picture(found.neighbour, seen)}</div>'
+        f"<p>{safe(occlusion_told(found, scale))}</p></div>"
+    )
+
+
+def occlusion_told(found: Occlusion, scale: Scale | None) -> str:
+    """Where the likeness lies, in words."""
+    y, x = np.unravel_index(int(found.covered.argmax()), found.covered.shape)
+    most = float(found.covered.max())
+    parts = len(found.covered)
+    place = f"row {y + 1}, column {x + 1} of {parts} by {parts}"
+    name = f"“{file_name(found.neighbour)}”"
+    if most <= found.distance:
+        return (
+            f"Covering any one part makes it no less like its nearest, {name}: all of it is alike."
+        )
+    told = (
+        f"Left the image, right its nearest, {name}. Where it is marked in orange, covering that part makes "
+        f"the two less alike; in blue, more. The strongest is {place}: the distance goes from "
+        f"{found.distance:.3g} to {most:.3g}"
+    )
+    if scale is None:
+        return f"{told}."
+    before, after = scale.nearer_than(found.distance), scale.nearer_than(most)
+    return f"{told}, from nearer than {before:.1%} of all pairs here to nearer than {after:.1%}."
+
+
+def png(crop: Pixels) -> str:
+    """What the encoder sees, as base64; of other channels than grey or colour the first."""
+    pixels = crop if crop.shape[-1] == 3 else crop[..., 0]
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
