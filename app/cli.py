@@ -199,8 +199,12 @@ def stored_id(store: VectorStore, name: str) -> str | None:
 
 
 def app(
-    path: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|INDEX", help="Index folder, or a bundle with --data.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE|INDEX",
+            help="Index folder, or a bundle with --data; several are compared on the same images.",
+        ),
     ],
     data: Annotated[
         str | None, typer.Option(help="Images to look at with a bundle; indexed beside it.")
@@ -214,20 +218,20 @@ def app(
 ) -> None:
     """Open the page over an index, or over a bundle and a folder: click or upload an image.
 
-    A bundle embeds uploads in this process. Only this machine can reach the page (127.0.0.1); from
-    another: ssh -L 7860:127.0.0.1:7860 HOST
+    A bundle embeds uploads in this process; several bundles or indexes of the same images get a tab that
+    compares them. Only this machine can reach the page (127.0.0.1); from another:
+    ssh -L 7860:127.0.0.1:7860 HOST
 
     Example: jepack app runs/photos/bundle --data photos/
     """
-    from app.desk import Desk
-    from app.opening import open_path
+    from app.opening import open_paths
     from app.page import open_page
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its folder goes, too
     console = Console(stderr=True)
-    library, engine = open_path(path, data, url, bundle, console)
+    desk = open_paths(paths, data, url, bundle, console)
     with console.status("Starting the page"):
-        page = open_page(Desk(library, engine), port)
+        page = open_page(desk, port)
     print(f"{page.url}  (Ctrl-C stops it)", flush=True)
     if browser:
         typer.launch(page.url)

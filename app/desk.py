@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from app import cards
@@ -19,12 +19,16 @@ from jepack.errors import JepackError
 
 
 class Desk:
-    """A library and an engine; `answer.py` of a tab is made with one."""
+    """A library and an engine; `answer.py` of a tab is made with one.
 
-    def __init__(self, library: Library, engine: Engine) -> None:
+    `beside`: desks of other encoders over the same images, to compare with; all else is of this one.
+    """
+
+    def __init__(self, library: Library, engine: Engine, beside: Sequence[Desk] = ()) -> None:
         self.library = library
         self.engine = engine
         self.journal = Journal(library.folder)  # what people added
+        self.beside = tuple(beside)
 
     @cached_property
     def colours(self) -> dict[str, str]:

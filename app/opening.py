@@ -1,14 +1,16 @@
-"""What `jepack app PATH` opens: an index, or a bundle and the images it shall look at."""
+"""What `jepack app PATH ...` opens: an index, or a bundle and the images it shall look at; or several."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from app.building import Plan, build, name_of
+from app.desk import Desk
 from app.engine import Engine, check_same_space, engine_for, in_process
 from app.library import Library
 from app.store import METADATA, IndexInfo, read_info
@@ -17,6 +19,34 @@ from jepack.disk import check_writable
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.names import marked, tell
 from jepack.sources import Source, find_images
+
+
+def open_paths(
+    paths: Sequence[Path], data: str | None, url: str | None, bundle: Path | None, console: Console
+) -> Desk:
+    """The desk of the first path, with those of the others beside it. Raises as `open_path` does, and
+    ConfigError for what belongs to a single one."""
+    if len(paths) == 1:
+        return Desk(*open_path(paths[0], data, url, bundle, console))
+    if url is not None or bundle is not None:
+        raise ConfigError(
+            f"{'--url' if url is not None else '--bundle'} names one encoder, and {len(paths)} paths are "
+            "compared. Leave it out: each embeds with its own bundle, where that is at hand"
+        )
+    folders = [path.resolve() for path in paths]
+    twice = next((path for path in paths if folders.count(path.resolve()) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"{twice}: named twice. Name the bundles or indexes that shall be compared"
+        )
+    bundles = [(path / MANIFEST).is_file() for path in paths]
+    if data is not None and not any(bundles):
+        raise ConfigError("--data goes with a bundle, and all of these are indexes. Leave it out")
+    desks = [
+        Desk(*open_path(path, data if own else None, None, None, console))
+        for path, own in zip(paths, bundles, strict=True)
+    ]
+    return Desk(desks[0].library, desks[0].engine, desks[1:])
 
 
 def open_path(

@@ -10,7 +10,7 @@ S sampled images, B rows of a batch, D dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def measure(store: VectorStore, on_progress: Progress = lambda share: None) -> S
         nearest=rounded(np.sort(np.maximum(0, 1 - best.similar[:, 0]))),
         pairs=rounded(np.quantile(apart, np.linspace(0, 1, KNOTS))),
         same=same_label(apart, labels),
-        precision=found_by_label(labels, best.labels),
+        precision=found_by_label(labels, best.marks),
     )
 
 
@@ -137,20 +137,23 @@ def sampled(store: VectorStore, picked: npt.NDArray[np.int64]) -> tuple[Any, lis
 
 
 class Nearest:
-    """The K most similar rows of each sampled image so far, nearest first, and their labels."""
+    """The K most similar rows of each sampled image so far, nearest first, and what is told of them.
+
+    `marks`: their labels, or their ids.
+    """
 
     def __init__(self, count: int) -> None:
         self.similar = np.full((count, 0), -np.inf, np.float32)
-        self.labels = np.empty((count, 0), object)
+        self.marks = np.empty((count, 0), object)
 
-    def add(self, similar_SB: npt.NDArray[Any], labels: list[str | None]) -> None:
+    def add(self, similar_SB: npt.NDArray[Any], marks: Sequence[str | None]) -> None:
         k = min(K, similar_SB.shape[1])
         at = np.argpartition(-similar_SB, k - 1, axis=1)[:, :k]
         similar = np.concatenate([self.similar, np.take_along_axis(similar_SB, at, axis=1)], axis=1)
-        named = np.concatenate([self.labels, np.array(labels, object)[at]], axis=1)
+        named = np.concatenate([self.marks, np.array(marks, object)[at]], axis=1)
         order = np.argsort(-similar, axis=1, kind="stable")[:, :K]
         self.similar = np.take_along_axis(similar, order, axis=1)
-        self.labels = np.take_along_axis(named, order, axis=1)
+        self.marks = np.take_along_axis(named, order, axis=1)
 
 
 def same_label(apart: npt.NDArray[Any], labels: list[str | None]) -> float | None:
