@@ -12,6 +12,7 @@ from functools import cached_property
 
 from app import cards
 from app.engine import Engine, state_of
+from app.journal import Journal
 from app.library import Library
 from app.quality import of_encoder, of_index
 from jepack.errors import JepackError
@@ -23,6 +24,7 @@ class Desk:
     def __init__(self, library: Library, engine: Engine) -> None:
         self.library = library
         self.engine = engine
+        self.journal = Journal(library.folder)  # what people added
 
     @cached_property
     def colours(self) -> dict[str, str]:
