@@ -46,7 +46,9 @@ MAY_IMPORT = {
         "fastapi", "h11", "prometheus_client", "python_multipart", "starlette", "uvicorn",
     },
     "model_repository": {"jepack", "numpy", "onnxruntime", "triton_python_backend_utils"},
-    "app": COMMAND | {"gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "starlette"},
+    "app": COMMAND | {
+        "cleanlab", "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette",
+    },
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
 OF_TORCH = {"encoder", "network", "sharing", "statistic", "tiles", "kernels", "tracing", "checks"}
