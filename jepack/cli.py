@@ -71,6 +71,11 @@ COMMANDS = {
     ),
     "index": ("app.cli", "index", "Build a vector index of a folder of images."),
     "search": ("app.cli", "search", "Find the nearest images of an index."),
+    "check": (
+        "app.checking.cli",
+        "check",
+        "Find copies, leaks, wrong labels, bad pictures.",
+    ),
     "app": ("app.cli", "app", "Open the Gradio page over an index."),
     "cache": ("jepack.commands.small", "cache", "Show what old caches take, and remove them."),
 }

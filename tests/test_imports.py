@@ -50,7 +50,8 @@ MAY_IMPORT = {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
     },
     "app": COMMAND | {
-        "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette", "umap",
+        "cleanlab", "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette",
+        "umap",
     },
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.
@@ -220,7 +221,7 @@ MAY_LOAD = {
     "export": (modules("export", {"picture"}), COMMAND | TORCH | {"export", "onnx", "onnxruntime"}),
     "app": (
         f"{modules('app')}\nimport lancedb",
-        MAY_IMPORT["app"] - {"selenium", "umap"}
+        MAY_IMPORT["app"] - {"cleanlab", "selenium", "umap"}
         | {"app", "pydantic", "safetensors", "scipy"}
         | HUB
         | PAGE,

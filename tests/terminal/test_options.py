@@ -30,6 +30,7 @@ WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only", "html")
 FILES = {
     ("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
     ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("drift", "html"): ".html",
+    ("check", "html"): ".html",
     ("serve", "log_file"): "",
 }  # fmt: skip
 FOLDERS = {

@@ -1,0 +1,169 @@
+"""Near-duplicates, by a null measured on the same index.
+
+Each image is laid beside its four nearest in the encoder's space and its four nearest in pixels. What
+counts is the part of the one picture that the other leaves unexplained (overlay.py, a square root) times
+their distance, in units of how far apart neighbours are about there.
+
+The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
+group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer
+by the factor that neighbours nine to sixteen need to look like five to eight: one more doubling of the
+density. Beyond the smallest percent of the null its power law goes on (Hill's estimate). Benjamini and
+Hochberg's rule then keeps the share of false pairs among those told at RATE, as far as the null is right;
+benchmarks.planting shows how far.
+
+N images, L neighbours, P pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from app.checking import overlay
+from app.checking.material import Floats, Material, Progress, Whole, ladder
+from app.checking.pictures import Pictures
+from app.checking.report import Case, Finding, named
+
+RATE = 0.05  # of false discoveries
+SAME = 1e-6  # cosine distance of the same pixels; float32 leaves 1e-7
+RANKS = (slice(0, 4), slice(4, 8), slice(8, 16))  # may be copies; are none; the same, half as dense
+LEAST = 64  # images; among fewer only the same pixels are told
+TAIL = 0.01  # share of the null that its power law is fitted to
+FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
+
+
+def find(material: Material, pictures: Pictures, on_progress: Progress) -> tuple[Finding, Whole]:
+    """(the groups of copies, [N] the number of each image's group; alone it is its own)."""
+    pairs_P2, q_P = pairs_of(material, pictures, on_progress)
+    group_N = groups_of(len(material.ids), pairs_P2)
+    cases = []
+    for number in np.unique(group_N[pairs_P2[:, 0]]) if len(pairs_P2) else ():
+        members = np.flatnonzero(group_N == number)
+        inside = np.flatnonzero(group_N[pairs_P2[:, 0]] == number)
+        at = inside[np.argmin(q_P[inside])]
+        ids = tuple(material.ids[one] for one in members)
+        cases.append(
+            Case(
+                ids=ids,
+                why=why_of(material, pairs_P2[inside], members),
+                figure=float(q_P[at]),
+                extra=ids[1:],
+            )
+        )
+    small = len(material.ids) < LEAST
+    return (
+        Finding(
+            kind="copies",
+            title="Copies",
+            method=SMALL_METHOD if small else METHOD,
+            measure="q-value: the share of false pairs among all that are as alike",
+            cases=tuple(sorted(cases, key=lambda case: (case.figure, case.ids))),
+        ),
+        group_N,
+    )
+
+
+METHOD = (
+    f"Pairs that are more alike, in the encoder's space and laid over each other, than images here "
+    f"are that cannot "
+    f"all be copies (each one's fifth to eighth neighbour); at most about {RATE:.0%} of them should "
+    f"be chance. "
+    "Larger groups of copies hide one another from this, and a series of pictures of one thing is "
+    "told as copies."
+)
+SMALL_METHOD = f"Among fewer than {LEAST} images only those with the same pixels are told."
+
+
+def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> tuple[Whole, Floats]:
+    """([P, 2] pairs told as copies, [P] their q-values)."""
+    count = len(material.ids)
+    same = np.argwhere(material.far_NL[:, : RANKS[0].stop] <= SAME)
+    same_P2 = np.stack([same[:, 0], material.at_NL[same[:, 0], same[:, 1]]], axis=1)
+    if count < LEAST:
+        return same_P2, np.zeros(len(same_P2))
+    whole = overlay.normal(overlay.crops(pictures.grey_NSS, whole_only=True)[:, 0])
+    by_pixels, _ = ladder(whole, lambda share: on_progress(share / 4))
+    figures, tested = [], np.zeros((0, 2), np.int64)
+    for number, ranks in enumerate(RANKS):
+        second = np.concatenate([material.at_NL[:, ranks], by_pixels[:, ranks]], axis=1)
+        pairs_P2 = np.stack([np.repeat(np.arange(count), second.shape[1]), second.ravel()], axis=1)
+        figures.append(unlikeness(material, pictures, pairs_P2))
+        tested = pairs_P2 if number == 0 else tested
+        on_progress((2 + number) / 4)
+    own, null, thinner = figures
+    nearer = np.quantile(null, TAIL) / np.quantile(thinner, TAIL)
+    q = discoveries(p_values(own, null * min(1.0, nearer)))
+    q = np.where(is_same(material, tested), 0, q)
+    told = q <= RATE
+    return np.concatenate([tested[told], same_P2]), np.concatenate(
+        [q[told], np.zeros(len(same_P2))]
+    )
+
+
+def unlikeness(material: Material, pictures: Pictures, pairs_P2: Whole) -> Floats:
+    """[P]: 0 for the same picture; about 1 for neighbours with nothing in common in their pixels."""
+    first, second = pairs_P2.T
+    left = overlay.remainder(pictures.grey_NSS, first, second)
+    here = np.maximum(material.far_NL[:, RANKS[1].stop - 1], SAME)
+    apart = np.maximum(distances(material, pairs_P2), SAME / 10)
+    return np.asarray(
+        np.sqrt(np.maximum(left, FLOOR)) * apart / np.sqrt(here[first] * here[second])
+    )
+
+
+def distances(material: Material, pairs_P2: Whole) -> Floats:
+    first, second = pairs_P2.T
+    return np.asarray(1 - (material.vectors_ND[first] * material.vectors_ND[second]).sum(axis=1))
+
+
+def is_same(material: Material, pairs_P2: Whole) -> npt.NDArray[np.bool_]:
+    return np.asarray(distances(material, pairs_P2) <= SAME)
+
+
+def p_values(values: Floats, null: Floats) -> Floats:
+    """The share of the null that is as small, the value counted with it; below its smallest TAIL by a power
+    law, whose exponent is Hill's estimate."""
+    ordered = np.sort(null)
+    counted = (1 + np.searchsorted(ordered, values, side="right")) / (1 + len(ordered))
+    cut = max(20, round(TAIL * len(ordered)))
+    edge = float(np.log(ordered[cut]))
+    exponent = cut / max(float(np.sum(edge - np.log(ordered[:cut]))), 1e-9)
+    law = cut / len(ordered) * np.exp(np.minimum(0, exponent * (np.log(values) - edge)))
+    return np.asarray(np.where(values < ordered[cut], law, counted))
+
+
+def discoveries(p: Floats) -> Floats:
+    """q-values: telling all up to q has a rate of false discoveries of q. Benjamini and Hochberg (1995)."""
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    q = np.empty(len(p))
+    q[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    return q
+
+
+def groups_of(count: int, pairs_P2: Whole) -> Whole:
+    """[N]: the lowest number that each image hangs together with."""
+    group = np.arange(count)
+
+    def root(at: int) -> int:
+        while group[at] != at:
+            group[at] = group[group[at]]
+            at = int(group[at])
+        return at
+
+    for first, second in pairs_P2:
+        one, other = root(int(first)), root(int(second))
+        group[max(one, other)] = min(one, other)
+    return np.array([root(at) for at in range(count)], np.int64)
+
+
+def why_of(material: Material, pairs_P2: Whole, members: Whole) -> str:
+    """What the pictures have in common."""
+    if (distances(material, pairs_P2) <= SAME).all():
+        told = "The encoder cannot tell them apart"
+    else:
+        told = "More alike than two different images here"
+    labels = {material.labels[at] for at in members if material.labels[at]}
+    if len(labels) > 1:
+        told += f", and yet with the labels {named(sorted(labels))}"
+    return f"{told}."

@@ -1,0 +1,88 @@
+"""Images that are unlike the others.
+
+By the tenth nearest, so that a handful of strangers of one kind do not vouch for each other; along the
+DIMENSIONS widest directions, each at the same width, because what makes a stranger strange may lie along a
+direction that the rest hardly uses (benchmarks.planting: found half of what was foreign, where plain
+distances found none). Where the index holds projections and the bundle's null is at hand, its p-values are
+told too; they do not decide, because some hundred held-out images can be beaten by one image in a hundred
+of any large index.
+
+N images, D dimensions, K directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.checking.material import BLOCK, Floats, Material, Progress
+from app.checking.report import Case, Finding
+from jepack.measures import Null
+
+DIMENSIONS = 64
+NEIGHBOUR = 10
+FENCE = 1.5  # interquartile ranges beyond the upper quartile, of the distance's logarithm (Tukey)
+
+
+def find(material: Material, null: Null | None, on_progress: Progress) -> Finding:
+    finding = Finding(kind="strange", title="Unusual images", method=METHOD, measure=MEASURE)
+    if len(material.ids) <= 2 * NEIGHBOUR:
+        return Finding(
+            **{**vars(finding), "skipped": f"It needs more than {2 * NEIGHBOUR} images."}
+        )
+    far = np.log(np.maximum(tenth(widened(material.raw_ND), on_progress), 1e-12))
+    low, high = np.quantile(far, [0.25, 0.75])
+    alone = far > high + FENCE * (high - low)
+    p = p_among(far)
+    under = None
+    if null is not None and null.dimensions == material.raw_ND.shape[1]:
+        under = null.p_values(material.raw_ND)
+    cases = [
+        Case(ids=(material.ids[at],), why=why_of(p, under, at), figure=float(p[at]))
+        for at in np.flatnonzero(alone)
+    ]
+    return Finding(
+        **{**vars(finding), "cases": tuple(sorted(cases, key=lambda case: (case.figure, case.ids)))}
+    )
+
+
+METHOD = (
+    f"Those whose tenth nearest lies beyond this index's own distances (its upper quartile and "
+    f"{FENCE:g} times the "
+    "range between the quartiles, in logarithms). An encoder can place a strange image among "
+    "ordinary ones: not "
+    "being told is no proof."
+)
+MEASURE = "p-value: the share of the images here that lie as far from their tenth nearest"
+
+
+def why_of(p: Floats, under: Floats | None, at: int) -> str:
+    told = f"Lies far from all others, its tenth nearest as well (p = {p[at]:.2g} among the images here)."
+    if under is not None:
+        told += f" Of the images its encoder was judged by, {under[at]:.1%} are as strange to it."
+    return told
+
+
+def p_among(far: Floats) -> Floats:
+    """The share of all that are as far, oneself among them."""
+    ordered = np.sort(far)
+    return np.asarray((len(far) - np.searchsorted(ordered, far, side="left")) / len(far))
+
+
+def widened(x_ND: Floats) -> Floats:
+    """[N, K] along the widest directions, each with standard deviation 1."""
+    x = x_ND.astype(np.float64) - x_ND.mean(axis=0)
+    spread, directions = np.linalg.eigh(x.T @ x / len(x))
+    kept = np.flatnonzero(spread > 1e-6 * spread[-1])[-DIMENSIONS:]
+    return np.asarray(x @ (directions[:, kept] / np.sqrt(spread[kept])))
+
+
+def tenth(x_NK: Floats, on_progress: Progress) -> Floats:
+    """[N]: squared distance to the NEIGHBOUR-th nearest."""
+    squares = (x_NK**2).sum(axis=1)
+    found = np.empty(len(x_NK))
+    for start in range(0, len(x_NK), BLOCK):
+        here = slice(start, start + BLOCK)
+        apart = squares[here, None] + squares - 2 * x_NK[here] @ x_NK.T
+        found[here] = np.partition(apart, NEIGHBOUR, axis=1)[:, NEIGHBOUR]  # the 0th is itself
+        on_progress(min(1.0, (start + BLOCK) / len(x_NK)))
+    return found
