@@ -17,6 +17,7 @@ from app.desk import Desk
 from app.engine import Engine, at_endpoint, in_process
 from app.library import Library
 from app.screenshot import WAIT_S, wait_for
+from app.tabs.health import pieces
 from app.tabs.health.answer import Answers
 from app.tabs.health.measuring import measure, of_label, standard
 from app.tabs.health.occlusion import Occlusion, occlude
