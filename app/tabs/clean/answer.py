@@ -108,8 +108,8 @@ class Answers:
     def act(self, view: View, told: str) -> View:
         """What a click means: another finding or page, or an action over the images of a case.
 
-        `told`: "show KIND", "page NUMBER", "undo", or "VERB KIND NUMBER" of pieces.VERBS. Every word comes from
-        a browser and is looked up in the report; an image is never taken from it. Raises ConfigError.
+        `told`: "show KIND", "page NUMBER", "undo", or "VERB KIND NUMBER" of pieces.VERBS. Every word comes
+        from a browser and is looked up in the report; an image is never taken from it. Raises ConfigError.
         """
         verb, *words = told.split(" ")
         report = self.report()
