@@ -5,16 +5,18 @@ counts is the part of the one picture that the other leaves unexplained (overlay
 their distance, in units of how far apart neighbours are about there.
 
 The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
-group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer
-by the factor that neighbours nine to sixteen need to look like five to eight: one more doubling of the
-density. Beyond the smallest percent of the null its power law goes on (Hill's estimate). Benjamini and
-Hochberg's rule then keeps the share of false pairs among those told at RATE, as far as the null is right;
-benchmarks.planting shows how far.
+group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer:
+by the factor between neighbours nine to sixteen and five to eight, as a power of the rank (from the ninth to
+the fifth, and on to the first). Beyond the smallest percent of the null its power law goes on (Hill's
+estimate). Benjamini and Hochberg's rule then keeps the share of false pairs among those told at RATE, as far
+as the null is right; benchmarks.planting shows how far.
 
 N images, L neighbours, P pairs.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +26,12 @@ from app.checking.material import Floats, Material, Progress, Whole, ladder
 from app.checking.pictures import Pictures
 from app.checking.report import Case, Finding, named
 
-RATE = 0.05  # of false discoveries
+RATE = 0.1  # of false discoveries
 SAME = 1e-6  # cosine distance of the same pixels; float32 leaves 1e-7
-RANKS = (slice(0, 4), slice(4, 8), slice(8, 16))  # may be copies; are none; the same, half as dense
+RANKS = (slice(0, 4), slice(4, 8), slice(8, 16))  # may be copies; are none; are none, farther
+ONWARD = math.log(5 / 1) / math.log(
+    9 / 5
+)  # from the fifth to the first, in steps from the ninth to the fifth
 LEAST = 64  # images; among fewer only the same pixels are told
 TAIL = 0.01  # share of the null that its power law is fitted to
 FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
@@ -90,9 +95,9 @@ def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> t
         figures.append(unlikeness(material, pictures, pairs_P2))
         tested = pairs_P2 if number == 0 else tested
         on_progress((2 + number) / 4)
-    own, null, thinner = figures
-    nearer = np.quantile(null, TAIL) / np.quantile(thinner, TAIL)
-    q = discoveries(p_values(own, null * min(1.0, nearer)))
+    own, null, farther = figures
+    nearer = min(1.0, float(np.quantile(null, TAIL) / np.quantile(farther, TAIL))) ** ONWARD
+    q = discoveries(p_values(own, null * nearer))
     q = np.where(is_same(material, tested), 0, q)
     told = q <= RATE
     return np.concatenate([tested[told], same_P2]), np.concatenate(

@@ -29,7 +29,7 @@ ODDS = 5  # times as likely as the given label must the other be, to both witnes
 
 def find(material: Material, group_N: Whole, on_progress: Progress) -> Finding:
     codes = material.codes_N
-    counts = np.bincount(codes[codes >= 0], minlength=len(material.classes))
+    counts = np.bincount(codes[codes >= 0], minlength=len(material.classes) + 1)
     kept = np.flatnonzero((codes >= 0) & (counts[codes] >= LEAST))
     classes = np.unique(codes[kept])
     finding = Finding(kind="labels", title="Suspect labels", method=METHOD, measure=MEASURE)

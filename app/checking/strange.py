@@ -37,7 +37,7 @@ def find(material: Material, null: Null | None, on_progress: Progress) -> Findin
     if null is not None and null.dimensions == material.raw_ND.shape[1]:
         under = null.p_values(material.raw_ND)
     cases = [
-        Case(ids=(material.ids[at],), why=why_of(p, under, at), figure=float(p[at]))
+        Case(ids=(material.ids[at],), why=why_of(p, under, int(at)), figure=float(p[at]))
         for at in np.flatnonzero(alone)
     ]
     return Finding(

@@ -7,6 +7,7 @@ from typing import Any
 from app import cards
 from app.desk import Desk, note_of
 from app.shell import Shared, look_at
+from app.tabs.clean import pieces
 from app.tabs.clean.answer import Answers, View
 from app.toolkit import QUIET, gr
 
@@ -19,7 +20,11 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     view = gr.State(View())
     with gr.Row(elem_id="jp-clean-desk"):
         with gr.Column(scale=3, min_width=270, elem_id="jp-clean-left"):
-            overview = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-clean-overview")
+            overview = gr.HTML(
+                pieces.welcome(desk.library.store.count()),
+                js_on_load=cards.ON_CLICK,
+                elem_id="jp-clean-overview",
+            )
             with gr.Row(elem_id="jp-clean-start"):
                 start = gr.Button("Check these images", size="sm", elem_id="jp-clean-go")
                 stop = gr.Button("Stop", size="sm", visible=False, elem_id="jp-clean-stop")

@@ -15,14 +15,11 @@ SIDE = 48  # px
 
 
 def pattern(rng: np.random.Generator, upright: bool) -> np.ndarray:
-    """Stripes, upright or lying, with blotches that make each picture one of its own."""
-    across = np.linspace(0, 1, SIDE)
-    stripes = np.cos(2 * np.pi * (4 * across + rng.uniform(0, 0.08)))
-    picture = np.tile(stripes, (SIDE, 1)) if upright else np.tile(stripes[:, None], (1, SIDE))
-    coarse = np.asarray(
-        Image.fromarray(rng.normal(size=(6, 6)).astype(np.float32)).resize((SIDE, SIDE))
-    )
-    return np.clip(128 + 45 * picture + 22 * coarse, 10, 245).astype(np.uint8)
+    """A step, upright or lying, under blotches that make each picture one of its own."""
+    step = np.where(np.arange(SIDE) < SIDE // 2, -40.0, 40.0)
+    coarse = Image.fromarray(rng.normal(size=(7, 7)).astype(np.float32)).resize((SIDE, SIDE))
+    base = np.tile(step, (SIDE, 1)) if upright else np.tile(step[:, None], (1, SIDE))
+    return np.clip(128 + base + 28 * np.asarray(coarse), 10, 245).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
