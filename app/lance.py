@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from app import scale
 from app.store import (
     METADATA,
+    Condition,
     Hit,
     IndexInfo,
     Row,
@@ -36,6 +38,7 @@ from jepack.names import valid
 
 TABLE = "images"
 IDS_PER_FILTER = 500
+SIGNS = {"is": "=", "not": "!=", "from": ">=", "to": "<="}  # of a Condition, in the engine's words
 
 
 def open_index(folder: Path | str) -> LanceStore:
@@ -147,21 +150,29 @@ class LanceStore:
         )
 
     def search(
-        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+        self,
+        vectors_QD: Vectors,
+        k: int,
+        *,
+        fingerprint: str,
+        thumbnails: bool = False,
+        only: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
         vectors = check_vectors(self.folder, self.info, vectors_QD, fingerprint)
         columns = ["id", "label", "_distance"] + (["thumbnail"] if thumbnails else [])
+        wanted = where(only, self.info)
         found = []
         for vector in vectors:
-            rows = (
+            asked = (
                 self._table.search(vector)
                 .distance_type(self.info.metric)
                 .bypass_vector_index()
                 .limit(check_k(k))
                 .select(columns)
-                .to_arrow()
-                .to_pylist()
             )
+            if wanted:
+                asked = asked.where(wanted, prefilter=True)
+            rows = asked.to_arrow().to_pylist()
             # Rounding leaves a twin at -1e-7; equal distances are told in the order of their ids.
             hits = [Hit(row=to_row(row), distance=max(0.0, row["_distance"])) for row in rows]
             found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
@@ -239,7 +250,25 @@ def to_row(row: dict[str, Any]) -> Row:
 
 def id_in(ids: Sequence[str]) -> str:
     """A filter on ids; a quote inside one is doubled, so no id can end the string."""
-    return "id IN ({})".format(", ".join("'" + name.replace("'", "''") + "'" for name in ids))
+    return "id IN ({})".format(", ".join(map(quoted, ids)))
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def where(only: Sequence[Condition], info: IndexInfo) -> str:
+    """The conditions in the engine's words; "" where there are none."""
+    return " AND ".join(map(partial(one_where, info=info), only))
+
+
+def one_where(one: Condition, info: IndexInfo) -> str:
+    if one.column != "label":
+        raise ConfigError(f"The index has no column {one.column!r}. It has: label")
+    sign = SIGNS.get(one.sign)
+    if sign is None:
+        raise ConfigError(f"{one.sign!r} is no condition. Need one of {', '.join(SIGNS)}")
+    return f"label {sign} {quoted(one.value)}"
 
 
 def chunks(values: list[str], size: int) -> Iterator[list[str]]:

@@ -68,6 +68,18 @@ class Hit:
     distance: float
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a row must be to be found: its label, or one of the index's columns, against a value.
+
+    `sign`: "is", "not", "from" (at least) or "to" (at most). A row that has no value meets none.
+    """
+
+    column: str
+    sign: str
+    value: str
+
+
 class VectorStore(Protocol):
     """What the app asks of a vector engine. LanceDB now; one that spans machines fits the same door."""
 
@@ -78,9 +90,18 @@ class VectorStore(Protocol):
         """Add rows, or replace those whose id is already there. Every row needs its vector."""
 
     def search(
-        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+        self,
+        vectors_QD: Vectors,
+        k: int,
+        *,
+        fingerprint: str,
+        thumbnails: bool = False,
+        only: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
-        """The k nearest rows of each query, nearest first; fewer when the index holds fewer."""
+        """The k nearest rows of each query that meet all of `only`, nearest first; fewer when there are fewer.
+
+        ConfigError for a condition on what the index does not hold.
+        """
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """Whole rows in the order of `ids`. ArtifactError when one is not there."""

@@ -1,0 +1,64 @@
+"""What one visitor has asked and brought; lives in a gr.State of their page alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from app.store import Row, Vectors
+from app.tabs.search.question import Example, Question
+
+MOST_OWN = 8  # images of one's own that stay at hand
+TRAIL = 12
+
+
+@dataclass(frozen=True)
+class Known:
+    """An example with its vector [D] in the space of `fingerprint`."""
+
+    example: Example
+    row: Row
+    vector: Vectors
+    fingerprint: str
+    atypicality: float | None = (
+        None  # of an image that is not in the index, where a null is at hand
+    )
+
+
+@dataclass(frozen=True)
+class Own:
+    """An image that the visitor brought."""
+
+    known: Known
+    data: bytes = b""  # its file, of the last one alone
+    full: bytes = b""  # WebP, for looking at
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the visitor was."""
+
+    address: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Visit:
+    question: Question | None = None  # answered now, with its k
+    known: tuple[Known, ...] = ()  # its examples
+    own: dict[str, Own] = field(default_factory=dict)
+    brought: int = 0  # images so far
+    trail: tuple[Step, ...] = ()  # oldest first
+
+    def with_own(self, name: str, own: Own) -> Visit:
+        """The files of earlier ones are let go; their vectors stay at hand for MOST_OWN."""
+        rest = {key: replace(one, data=b"") for key, one in list(self.own.items())[1 - MOST_OWN :]}
+        return replace(self, own={**rest, name: own}, brought=self.brought + 1)
+
+    def answered(self, question: Question, known: tuple[Known, ...]) -> Visit:
+        trail = self.trail
+        where = replace(question, k=None, only=()).address
+        if not trail or trail[-1].address != where:
+            kept = tuple(step for step in trail if step.address != where)
+            row = replace(known[0].row, vector=None)
+            trail = (*kept, Step(where, row))[-TRAIL:]
+        return replace(self, question=question, known=known, trail=trail)
