@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from app import scale
+from app.columns import Column
 from app.lance import LanceStore, open_index
 from app.scale import Scale
 from app.store import METADATA, IndexInfo, Row
@@ -26,6 +27,7 @@ class Library:
         self.folder = Path(folder)
         self._lock = threading.Lock()
         self.measuring: Work | None = None  # of an index without a scale
+        self._columns: tuple[LanceStore, dict[Column, list[tuple[str, int]]]] | None = None
         self._open(self._stamp())
 
     def _stamp(self) -> tuple[int, int] | None:
@@ -91,6 +93,17 @@ class Library:
         """Images per label, by name; empty when the images have none."""
         counts = Counter(label for _, label in self._catalogue if label is not None)
         return dict(sorted(counts.items()))
+
+    def columns(self) -> dict[Column, list[tuple[str, int]]]:
+        """The manifest's columns; of each category its values and how many images have them."""
+        store = self.store
+        if self._columns is None or self._columns[0] is not store:
+            told = {
+                one: store.values(one.name) if one.kind == "category" else []
+                for one in store.info.columns
+            }
+            self._columns = store, told
+        return self._columns[1]
 
     def page(
         self,

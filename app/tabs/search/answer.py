@@ -204,14 +204,15 @@ class Answers:
 
 
 def meant(one: Condition, row: Row) -> Condition:
-    """The condition; a label that is not named is the query's own. Raises DataError where it has none."""
-    if one.column != LABEL or one.value:
+    """The condition; a category without a value is the query's own. Raises DataError where it has none."""
+    if one.value:
         return one
-    if row.label is None:
+    own = row.label if one.column == LABEL else row.columns.get(one.column)
+    if own is None:
         raise DataError(
-            f"{cards.file_name(row)} has no label, so none is the same or another. Show all labels."
+            f"{cards.file_name(row)} has no {one.column}, so none is the same or another. Show all again."
         )
-    return replace(one, value=row.label)
+    return replace(one, value=str(own))
 
 
 def take_file(files: Sequence[Upload] | None) -> tuple[bytes, str]:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from app.belonging import Belonging
 from app.cards import MOST_UNSEEN, Seen, file_name, label_chip, picture, safe, unseen
+from app.columns import Column
 from app.library import Library
 from app.scale import Scale
 from app.store import Hit, Row
@@ -130,18 +131,48 @@ def trail(visit: Visit) -> str:
         f'<span class="jp-frame">{picture(step.row)}</span></a>'
         for step in reversed(visit.trail)
     )
-    return f'<nav class="jp-trail" aria-label="Where you were"><span class="jp-over">Trail</span>{steps}</nav>'
+    return (
+        '<nav class="jp-trail" aria-label="Where you were"><span class="jp-over">Trail</span>'
+        f"{steps}</nav>"
+    )
 
 
 def filters(question: Question, library: Library) -> str:
     """What is shown alone, as a form that page.js turns into an address."""
+    chosen = {(one.column, one.sign): one.value for one in question.only}
     labels = list(library.labels())
-    if len(labels) < 2:
+    fields = choice(LABEL, "Label", labels, chosen) if len(labels) > 1 else ""
+    for column, values in library.columns().items():
+        if column.kind != "category":
+            fields += span(column, chosen)
+        elif len(values) > 1:
+            fields += choice(column.name, column.name, [name for name, _ in values], chosen)
+    if not fields:
         return ""
-    chosen = next((f"{one.sign};{one.value}" for one in question.only if one.column == LABEL), "")
-    named = [(f"is;{label}", f"Only “{label}”") for label in labels]
-    options = [("", "All labels"), ("is;", "Same label"), ("not;", "Another label"), *named]
-    return f'<form class="jp-only" aria-label="Which neighbours to show">{select(LABEL, "Label", options, chosen)}</form>'
+    return f'<form class="jp-only" aria-label="Which neighbours to show">{fields}</form>'
+
+
+def choice(
+    column: str, title: str, values: Sequence[str], chosen: dict[tuple[str, str], str]
+) -> str:
+    """One value of a category, or that of the query, or another than that."""
+    now = next(
+        (f"{sign};{chosen[column, sign]}" for sign in ("is", "not") if (column, sign) in chosen), ""
+    )
+    noun = title if title != "Label" else "label"
+    options = [("", "All"), ("is;", f"Same {noun}"), ("not;", f"Another {noun}")]
+    return select(column, title, [*options, *((f"is;{value}", value) for value in values)], now)
+
+
+def span(column: Column, chosen: dict[tuple[str, str], str]) -> str:
+    """From and to, of a number or a date."""
+    kind = {"number": 'type="number" step="any"', "date": 'type="date"'}[column.kind]
+    ends = "".join(
+        f'<input {kind} data-only="{safe(column.name)}" data-sign="{sign}" placeholder="{sign}" '
+        f'aria-label="{safe(column.name)} {sign}" value="{safe(chosen.get((column.name, sign), ""))}">'
+        for sign in ("from", "to")
+    )
+    return f'<span class="jp-span"><span>{safe(column.name)}</span>{ends}</span>'
 
 
 def select(column: str, title: str, options: Sequence[tuple[str, str]], chosen: str) -> str:

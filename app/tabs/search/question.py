@@ -87,7 +87,10 @@ class Question:
 
 
 def parse(address: str) -> Question:
-    """Of any text; what means nothing is passed over. Raises DataError where too much or too little is asked."""
+    """Of any text; what means nothing is passed over.
+
+    Raises DataError where too much is asked, or too little.
+    """
     sides: dict[str, list[Example]] = {"like": [], "unlike": []}
     only, k = list[Condition](), None
     for key, value in words_of(address):
