@@ -214,7 +214,7 @@ window.jepackSearch = (() => {
       zoomTo(1);
     });
     dialog.addEventListener('close', () => { dialog.remove(); state.button.focus(); });
-    document.body.append(dialog);
+    (document.querySelector('.gradio-container') ?? document.body).append(dialog);  // where its styles reach
     state.panes.forEach(one => drag(one, one === chosen));
     dialog.showModal();
     draw();

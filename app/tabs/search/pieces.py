@@ -126,7 +126,7 @@ def trail(visit: Visit) -> str:
     if len(visit.trail) < 2:
         return ""
     steps = "".join(
-        f'<a href="{safe(step.address)}" title="{safe(file_name(step.row))}"'
+        f'<a href="{safe(step.address)}" title="{safe(file_name(step.row) + step.more)}"'
         f"{' aria-current=true' if step is visit.trail[-1] else ''}>"
         f'<span class="jp-frame">{picture(step.row)}</span></a>'
         for step in reversed(visit.trail)

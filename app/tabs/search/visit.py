@@ -38,7 +38,8 @@ class Step:
     """Where the visitor was."""
 
     address: str
-    row: Row
+    row: Row  # of the first image that asked
+    more: str = ""  # " and 2 more"
 
 
 @dataclass(frozen=True)
@@ -60,5 +61,6 @@ class Visit:
         if not trail or trail[-1].address != where:
             kept = tuple(step for step in trail if step.address != where)
             row = replace(known[0].row, vector=None)
-            trail = (*kept, Step(where, row))[-TRAIL:]
+            more = f" and {len(known) - 1} more" if len(known) > 1 else ""
+            trail = (*kept, Step(where, row, more))[-TRAIL:]
         return replace(self, question=question, known=known, trail=trail)
