@@ -21,7 +21,7 @@ from app.shell import Selection
 from app.store import Condition, Hit, Row
 from app.tabs.search import pieces
 from app.tabs.search.question import LABEL, Example, Question, direction, parse
-from app.tabs.search.visit import Known, Own, Visit
+from app.tabs.search.visit import Known, Own, Query, Visit
 from app.thumbnail import make_thumbnail
 from app.toolkit import Upload, gr
 from jepack.errors import DataError
@@ -30,7 +30,8 @@ PER_PAGE = 24
 K, MOST = 10, 50  # neighbours at first, and at most
 BROUGHT = 1024  # px, longer side of what is kept of an own image to look at
 
-Shown = tuple[Any, Any, Any]  # HTML of the query, HTML of the results, the Visit
+# HTML of the query, HTML of the results, the Visit, the Query (None: no search)
+Shown = tuple[Any, Any, Any, Any]
 
 
 class Answers:
@@ -41,7 +42,7 @@ class Answers:
 
     def nothing(self) -> Shown:
         """All stays as it is."""
-        return gr.skip(), gr.skip(), gr.skip()
+        return gr.skip(), gr.skip(), gr.skip(), gr.skip()
 
     def ask(self, address: str, k: int, visit: Visit) -> Shown:
         """What the page's address asks."""
@@ -50,7 +51,7 @@ class Answers:
         except DataError as error:
             return self._told(error, visit)
         if not question.examples:
-            return "", pieces.welcome(), replace(visit, question=None, known=())
+            return "", pieces.welcome(), replace(visit, question=None, known=()), None
         question = replace(question, k=min(MOST, max(1, question.k or int(k))))
         return self._show(lambda: (question, visit), visit, address=address)
 
@@ -103,7 +104,7 @@ class Answers:
         return pieces.gallery(rows, self.desk.seen), number + 1, f"of {pages:,}", number, seed
 
     def _told(self, error: Exception, visit: Visit) -> Shown:
-        return "", note_of(error, "The search"), replace(visit, question=None, known=())
+        return "", note_of(error, "The search"), replace(visit, question=None, known=()), None
 
     def _show(
         self,
@@ -117,13 +118,14 @@ class Answers:
         try:
             question, visit = asked()
             known = tuple(self._known(one, visit) for one in question.examples)
-            hits, belonging = self._found(question, known)
+            query = query_of(question, known)
+            hits, belonging = self._found(question, known, query)
         except Exception as error:
             return self._told(error, visit)
         visit = visit.answered(question, known)
         look = pieces.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
         strip = pieces.strip(visit, hits, belonging, look, self.desk.library, address, new=new)
-        return strip, pieces.neighbours(hits, look, question), visit
+        return strip, pieces.neighbours(hits, look, question), visit, query
 
     def _known(self, example: Example, visit: Visit) -> Known:
         """An example's vector: stored, brought, or of a part that is cut out and embedded now."""
@@ -164,15 +166,11 @@ class Answers:
         return Known(example, row, found.vector, store.info.fingerprint, strange)
 
     def _found(
-        self, question: Question, known: Sequence[Known]
+        self, question: Question, known: Sequence[Known], query: Query
     ) -> tuple[list[Hit], Belonging | None]:
         """The neighbours, and for one image alone how much it belongs."""
         library, k = self.desk.library, question.k or K
         store = library.store
-        like = np.stack([one.vector for one in known[: len(question.like)]])
-        unlike = [one.vector for one in known[len(question.like) :]]
-        dimension = like.shape[1]
-        vector = direction(like, np.array(unlike, np.float32).reshape(-1, dimension))
         # A part is not its whole: that may well be the nearest.
         asked = {one.name for one in question.examples if not one.own and one.box is None}
         only = tuple(meant(one, known[0].row) for one in question.only)
@@ -183,7 +181,7 @@ class Answers:
         def nearest(count: int, only: Sequence[Condition]) -> list[Hit]:
             # Copies of an image lie at distance 0 too, so it may stand anywhere among them.
             [hits] = store.search(
-                vector[None],
+                query.vector[None],
                 count + len(asked),
                 fingerprint=space,
                 thumbnails=True,
@@ -196,11 +194,20 @@ class Answers:
             return hits, None
         [one] = known
         cropped = cards.unseen(one.row, self.desk.seen) > cards.MOST_UNSEEN
-        stored = not one.example.own and one.example.box is None
         all_of_them = nearest(1, ()) if only else hits
         return hits, judge(
-            library.scale, all_of_them, one.atypicality, new=not stored, cropped=cropped
+            library.scale, all_of_them, one.atypicality, new=not query.stored, cropped=cropped
         )
+
+
+def query_of(question: Question, known: Sequence[Known]) -> Query:
+    """All that asks as one. Raises DataError where nothing is left of it."""
+    first, many = known[0], len(known) > 1
+    like = np.stack([one.vector for one in known[: len(question.like)]])
+    unlike = [one.vector for one in known[len(question.like) :]]
+    vector = direction(like, np.array(unlike, np.float32).reshape(-1, like.shape[1]))
+    stored = not many and not first.example.own and first.example.box is None
+    return Query(vector, first.fingerprint, first.row, stored, None if many else first.atypicality)
 
 
 def meant(one: Condition, row: Row) -> Condition:

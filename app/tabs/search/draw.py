@@ -115,7 +115,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     def look(wanted: Wanted | None, k: int, visit: Visit) -> tuple[Any, ...]:
         return answers.look(wanted.name, k, visit) if wanted else answers.nothing()
 
-    shown = [tab.strip, tab.results, tab.visit]
+    shown = [tab.strip, tab.results, tab.visit, shared.query]
     # The last click counts, also where a search is still under way.
     last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
     asked = tab.address.click(ask, [tab.k, tab.visit], shown, **last)

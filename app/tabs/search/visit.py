@@ -11,7 +11,18 @@ MOST_OWN = 8  # images of one's own that stay at hand
 TRAIL = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no hash, by which Gradio tells that a state changed
+class Query:
+    """What the page looks at, for the other tabs too."""
+
+    vector: Vectors  # [D]
+    fingerprint: str
+    row: Row  # of the first image that asks; an uploaded one's id ends with its file name
+    stored: bool  # whether it is an image of the index, whole and alone
+    atypicality: float | None = None  # of an uploaded one, where the bundle's null is at hand
+
+
+@dataclass(frozen=True, eq=False)
 class Known:
     """An example with its vector [D] in the space of `fingerprint`."""
 
@@ -24,7 +35,7 @@ class Known:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Own:
     """An image that the visitor brought."""
 
@@ -42,7 +53,7 @@ class Step:
     more: str = ""  # " and 2 more"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visit:
     question: Question | None = None  # answered now, with its k
     known: tuple[Known, ...] = ()  # its examples
