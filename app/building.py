@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app import indexing
+from app.columns import columns_of
 from app.engine import Engine
 from app.indexing import Indexed, Origin
 from app.store import IndexInfo
@@ -75,6 +76,7 @@ def written(
         asked=plan.digest(),
         crop_pct=origin.crop_pct,
         crop_mode=origin.crop_mode,
+        columns=tuple(columns_of(image.columns for image in plan.images)),
     )
     return indexing.write_index(out, info, origin.parts, skipped, origin.window)
 

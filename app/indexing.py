@@ -211,7 +211,15 @@ def write_index(
                     continue
                 name = image_id(image, info)
                 rows.append(
-                    Row(id=name, label=image.label, thumbnail=picture, vector=np.asarray(vector))
+                    Row(
+                        id=name,
+                        label=image.label,
+                        thumbnail=picture,
+                        vector=np.asarray(vector),
+                        columns={
+                            one.name: one.value(image.columns.get(one.name)) for one in info.columns
+                        },
+                    )
                 )
                 narrow += is_narrow
                 shapes.append(size_of(picture))

@@ -12,14 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app import scale
+from app.columns import Column, values_of
 from app.store import (
     METADATA,
+    Condition,
     Hit,
     IndexInfo,
     Row,
@@ -36,6 +39,7 @@ from jepack.names import valid
 
 TABLE = "images"
 IDS_PER_FILTER = 500
+SIGNS = {"is": "=", "not": "!=", "from": ">=", "to": "<="}  # of a Condition, in the engine's words
 
 
 def open_index(folder: Path | str) -> LanceStore:
@@ -68,7 +72,7 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
 
         # Ids never vanish or repeat: the engine must know the key, or two processes that upsert
         # the same new ids leave both (measured: 17,400 rows for 16,200 ids).
-        table = connect(stage).create_table(TABLE, schema=schema_of(pa, info.dimension))
+        table = connect(stage).create_table(TABLE, schema=schema_of(pa, info))
         table.set_unenforced_primary_key("id")
         store = LanceStore(folder, info, table)
         yield store
@@ -133,11 +137,15 @@ class LanceStore:
                 "id": ids,
                 "label": [row.label for row in rows],
                 "thumbnail": [row.thumbnail for row in rows],
+                **{
+                    key: [row.columns.get(column.name) for row in rows]
+                    for key, column in keys_of(self.info).items()
+                },
                 "vector": pa.FixedSizeListArray.from_arrays(
                     pa.array(vectors.ravel()), self.info.dimension
                 ),
             },
-            schema=schema_of(pa, self.info.dimension),
+            schema=schema_of(pa, self.info),
         )
         (
             self._table.merge_insert("id")
@@ -147,21 +155,29 @@ class LanceStore:
         )
 
     def search(
-        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+        self,
+        vectors_QD: Vectors,
+        k: int,
+        *,
+        fingerprint: str,
+        thumbnails: bool = False,
+        only: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
         vectors = check_vectors(self.folder, self.info, vectors_QD, fingerprint)
         columns = ["id", "label", "_distance"] + (["thumbnail"] if thumbnails else [])
+        wanted = where(only, self.info)
         found = []
         for vector in vectors:
-            rows = (
+            asked = (
                 self._table.search(vector)
                 .distance_type(self.info.metric)
                 .bypass_vector_index()
                 .limit(check_k(k))
                 .select(columns)
-                .to_arrow()
-                .to_pylist()
             )
+            if wanted:
+                asked = asked.where(wanted, prefilter=True)
+            rows = asked.to_arrow().to_pylist()
             # Rounding leaves a twin at -1e-7; equal distances are told in the order of their ids.
             hits = [Hit(row=to_row(row), distance=max(0.0, row["_distance"])) for row in rows]
             found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
@@ -171,7 +187,7 @@ class LanceStore:
         found = {}
         for part in chunks(list(ids), IDS_PER_FILTER):
             for row in self._table.search().where(id_in(part)).limit(len(part)).to_list():
-                found[row["id"]] = to_row(row)
+                found[row["id"]] = to_row(row, self.info)
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise ArtifactError(f"{self.folder}: holds no image {missing!r}")
@@ -190,6 +206,10 @@ class LanceStore:
             flat = part.column("vector").flatten().to_numpy(zero_copy_only=False)
             rows = flat.reshape(-1, self.info.dimension)
             yield part.column("id").to_pylist(), part.column("label").to_pylist(), rows
+
+    def values(self, column: str) -> list[tuple[str, int]]:
+        key = next(key for key, one in keys_of(self.info).items() if one.name == column)
+        return values_of(self._table.search().select([key]).to_arrow().column(key).to_pylist())
 
     def count(self) -> int:
         return int(self._table.count_rows())
@@ -216,30 +236,65 @@ def connect(folder: Path) -> Any:
     return lancedb.connect(folder)
 
 
-def schema_of(pa: Any, dimension: int) -> Any:
+def keys_of(info: IndexInfo) -> dict[str, Column]:
+    """{name in the engine: column}; a manifest's own names may be anything."""
+    return {f"column_{at}": column for at, column in enumerate(info.columns)}
+
+
+def schema_of(pa: Any, info: IndexInfo) -> Any:
+    kinds = {"number": pa.float64(), "date": pa.string(), "category": pa.string()}
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("label", pa.string()),
             pa.field("thumbnail", pa.binary()),
-            pa.field("vector", pa.list_(pa.float32(), dimension), nullable=False),
+            *(pa.field(key, kinds[one.kind]) for key, one in keys_of(info).items()),
+            pa.field("vector", pa.list_(pa.float32(), info.dimension), nullable=False),
         ]
     )
 
 
-def to_row(row: dict[str, Any]) -> Row:
+def to_row(row: dict[str, Any], info: IndexInfo | None = None) -> Row:
+    """`info`: where the row has its columns too."""
     vector = row.get("vector")
+    columns = {} if info is None else keys_of(info)
     return Row(
         id=row["id"],
         label=row.get("label"),
         thumbnail=row.get("thumbnail") or b"",
         vector=None if vector is None else np.asarray(vector, dtype=np.float32),
+        columns={column.name: row.get(key) for key, column in columns.items()},
     )
 
 
 def id_in(ids: Sequence[str]) -> str:
     """A filter on ids; a quote inside one is doubled, so no id can end the string."""
-    return "id IN ({})".format(", ".join("'" + name.replace("'", "''") + "'" for name in ids))
+    return "id IN ({})".format(", ".join(map(quoted, ids)))
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def where(only: Sequence[Condition], info: IndexInfo) -> str:
+    """The conditions in the engine's words; "" where there are none."""
+    return " AND ".join(map(partial(one_where, info=info), only))
+
+
+def one_where(one: Condition, info: IndexInfo) -> str:
+    sign = SIGNS.get(one.sign)
+    if sign is None:
+        raise ConfigError(f"{one.sign!r} is no condition. Need one of {', '.join(SIGNS)}")
+    if one.column == "label":
+        return f"label {sign} {quoted(one.value)}"
+    for key, column in keys_of(info).items():
+        if column.name == one.column:
+            value = column.limit(one.value, one.sign)
+            if value is None:
+                raise ConfigError(f"{one.column}: {one.value!r} is no {column.kind}")
+            return f"{key} {sign} {quoted(value) if isinstance(value, str) else repr(value)}"
+    known = ", ".join(["label", *(column.name for column in info.columns)])
+    raise ConfigError(f"The index has no column {one.column!r}. It has: {known}")
 
 
 def chunks(values: list[str], size: int) -> Iterator[list[str]]:

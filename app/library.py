@@ -6,11 +6,13 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from app import scale
+from app.columns import Column
 from app.lance import LanceStore, open_index
 from app.scale import Scale
 from app.store import METADATA, IndexInfo, Row
@@ -25,6 +27,7 @@ class Library:
         self.folder = Path(folder)
         self._lock = threading.Lock()
         self.measuring: Work | None = None  # of an index without a scale
+        self._columns: tuple[LanceStore, dict[Column, list[tuple[str, int]]]] | None = None
         self._open(self._stamp())
 
     def _stamp(self) -> tuple[int, int] | None:
@@ -91,6 +94,17 @@ class Library:
         counts = Counter(label for _, label in self._catalogue if label is not None)
         return dict(sorted(counts.items()))
 
+    def columns(self) -> dict[Column, list[tuple[str, int]]]:
+        """The manifest's columns; of each category its values and how many images have them."""
+        store = self.store
+        if self._columns is None or self._columns[0] is not store:
+            told = {
+                one: store.values(one.name) if one.kind == "category" else []
+                for one in store.info.columns
+            }
+            self._columns = store, told
+        return self._columns[1]
+
     def page(
         self,
         number: int,
@@ -99,19 +113,35 @@ class Library:
         label: str = "",
         seed: int = 0,
         among: Collection[str] = (),
+        called: str = "",
     ) -> tuple[list[Row], int]:
         """Rows of one page of a mixed order, and the number of pages; `number` wraps around.
 
         Mixed, because stored order shows one class folder after the other. `among`: of these ids alone,
-        where there are any.
+        where there are any. `called`: of those alone whose path holds all of these words, in any case (a
+        word with * or ? is a pattern of the file's name), in the order of their names.
         """
-        store, kept = self.store, set(among)
+        store, kept, words = self.store, set(among), called.casefold().split()
         names = [
             name
             for name, own in self._catalogue
-            if (not label or own == label) and (not kept or name in kept)
+            if (not label or own == label)
+            and (not kept or name in kept)
+            and (not words or is_called(name, words))
         ]
-        random.Random(seed).shuffle(names)
+        if words:
+            names.sort()
+        else:
+            random.Random(seed).shuffle(names)
         pages = max(1, -(-len(names) // size))
         start = number % pages * size
         return store.get(names[start : start + size]), pages
+
+
+def is_called(name: str, words: Sequence[str]) -> bool:
+    """Whether a path holds all of `words`, which are casefolded."""
+    path = name.casefold()
+    last = path.rpartition("/")[2]
+    return all(
+        fnmatchcase(last, word) if "*" in word or "?" in word else word in path for word in words
+    )

@@ -10,14 +10,15 @@ Q queries, D dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from app.columns import KINDS, Column, Value
 from jepack.bundle import OUTPUTS
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import write_json
@@ -46,6 +47,7 @@ class IndexInfo:
     crop_pct: float = 1.0  # of the encoder, see Preprocessing
     crop_mode: str = "center"
     asked: str = ""  # digest of the names of all images there were, the skipped ones too
+    columns: tuple[Column, ...] = ()  # what the manifest says of the images besides their label
     metric: str = METRIC
     schema: int = SCHEMA
 
@@ -58,6 +60,9 @@ class Row:
     label: str | None = None
     thumbnail: bytes = b""  # WebP
     vector: Vectors | None = None
+    columns: Mapping[str, Value] = field(
+        default_factory=dict
+    )  # of whole rows; None: nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,18 @@ class Hit:
 
     row: Row
     distance: float
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a row must be to be found: its label, or one of the index's columns, against a value.
+
+    `sign`: "is", "not", "from" (at least) or "to" (at most). A row that has no value meets none.
+    """
+
+    column: str
+    sign: str
+    value: str
 
 
 class VectorStore(Protocol):
@@ -78,9 +95,18 @@ class VectorStore(Protocol):
         """Add rows, or replace those whose id is already there. Every row needs its vector."""
 
     def search(
-        self, vectors_QD: Vectors, k: int, *, fingerprint: str, thumbnails: bool = False
+        self,
+        vectors_QD: Vectors,
+        k: int,
+        *,
+        fingerprint: str,
+        thumbnails: bool = False,
+        only: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
-        """The k nearest rows of each query, nearest first; fewer when the index holds fewer."""
+        """The k nearest rows of each query that meet all of `only`, nearest first; fewer if there are fewer.
+
+        ConfigError for a condition on what the index does not hold.
+        """
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """Whole rows in the order of `ids`. ArtifactError when one is not there."""
@@ -93,6 +119,9 @@ class VectorStore(Protocol):
 
     def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
         """(ids, labels, vectors [B, D]) of every row in stored order, in batches."""
+
+    def values(self, column: str) -> list[tuple[str, int]]:
+        """The most frequent values of a category, by name, and how many rows have each."""
 
     def count(self) -> int: ...
 
@@ -153,7 +182,14 @@ def read_info(folder: Path) -> IndexInfo:
     if not isinstance(value, dict) or needed - set(value):
         missing = sorted(needed - set(value if isinstance(value, dict) else ()))
         raise ArtifactError(f"{folder}: {METADATA} lacks {', '.join(missing)}. {make}")
-    info = IndexInfo(**{key: value[key] for key in known & set(value)})
+    told = {key: value[key] for key in known & set(value)}
+    try:
+        columns = tuple(Column(**one) for one in told.get("columns", ()))
+    except TypeError as error:
+        raise ArtifactError(f"{folder}: {METADATA} has odd columns ({error}). {make}") from error
+    if not all(one.kind in KINDS and isinstance(one.name, str) for one in columns):
+        raise ArtifactError(f"{folder}: {METADATA} has columns of unknown kinds. {make}")
+    info = IndexInfo(**{**told, "columns": columns})
     if info.metric != METRIC or info.output not in OUTPUTS:
         raise ArtifactError(
             f"{folder}: {METADATA} names metric {info.metric} and output {info.output}; "

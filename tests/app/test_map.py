@@ -28,7 +28,7 @@ from app.tabs.map import still
 from app.tabs.map.answer import Answers, bits
 from app.tabs.map.atlas import atlas_of
 from app.tabs.map.routes import routes
-from app.tabs.search.answer import Query
+from app.tabs.search.visit import Query
 from jepack.errors import DataError
 
 

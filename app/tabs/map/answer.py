@@ -18,7 +18,7 @@ from app.layout import Layout, place_beside
 from app.shell import Selection, look_at
 from app.tabs.map import pieces
 from app.tabs.map.atlas import AUTO, atlas_of
-from app.tabs.search.answer import Query
+from app.tabs.search.visit import Query
 from app.toolkit import gr
 from jepack.errors import DataError
 

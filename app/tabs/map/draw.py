@@ -10,7 +10,7 @@ from app.desk import Desk
 from app.shell import Selection, Shared
 from app.tabs.map import pieces
 from app.tabs.map.answer import NOTHING, Answers, Board
-from app.tabs.search.answer import Query
+from app.tabs.search.visit import Query
 from app.toolkit import QUIET, gr
 
 EVERY_S = 1.0  # between looks at the work

@@ -6,38 +6,32 @@ Whatever goes wrong becomes a note in the place of the results; the page lives o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from app import cards
-from app.belonging import judge
+from app.belonging import Belonging, judge
 from app.desk import Desk, note_of
-from app.search import by_id, by_image
+from app.originals import cut, full_size, read_original
+from app.search import by_image
 from app.shell import Selection
-from app.store import Hit, Row, Vectors
+from app.store import Condition, Hit, Row
 from app.tabs.search import pieces
+from app.tabs.search.question import LABEL, Example, Question, direction, parse
+from app.tabs.search.visit import Known, Own, Query, Visit
 from app.thumbnail import make_thumbnail
 from app.toolkit import Upload, gr
 from jepack.errors import DataError
 
 PER_PAGE = 24
 K, MOST = 10, 50  # neighbours at first, and at most
+BROUGHT = 1024  # px, longer side of what is kept of an own image to look at
 
-
-@dataclass(frozen=True, eq=False)  # arrays have no hash, by which Gradio tells that a state changed
-class Query:
-    """What the page is looking at; kept so that another k needs no second embedding."""
-
-    vector: Vectors  # [D]
-    fingerprint: str
-    row: Row  # an uploaded image's id is its file name
-    stored: bool  # whether it is an image of the index
-    atypicality: float | None = None  # of an uploaded one, where the bundle's null is at hand
-
-
-Shown = tuple[Any, Any, Any]  # HTML of the query, HTML of the results, the Query (None: no search)
-Search = Callable[[], tuple[Query, list[Hit]]]
+# HTML of the query, HTML of the results, the Visit, the Query (None: no search)
+Shown = tuple[Any, Any, Any, Any]
 
 
 class Answers:
@@ -48,79 +42,184 @@ class Answers:
 
     def nothing(self) -> Shown:
         """All stays as it is."""
-        return gr.skip(), gr.skip(), gr.skip()
+        return gr.skip(), gr.skip(), gr.skip(), gr.skip()
 
-    def pick(self, name: str, k: int) -> Shown:
-        """Neighbours of an indexed image; needs no endpoint."""
+    def ask(self, address: str, k: int, visit: Visit) -> Shown:
+        """What the page's address asks."""
+        try:
+            question = parse(address)
+        except DataError as error:
+            return self._told(error, visit)
+        if not question.examples:
+            return "", pieces.welcome(), replace(visit, question=None, known=()), None
+        question = replace(question, k=min(MOST, max(1, question.k or int(k))))
+        return self._show(lambda: (question, visit), visit, address=address)
 
-        def search() -> tuple[Query, list[Hit]]:
-            store = self.desk.library.store
-            row, hits = by_id(store, name, int(k), thumbnails=True)
-            assert row.vector is not None
-            return Query(row.vector, store.info.fingerprint, row, True), hits
+    def look(self, name: str, k: int, visit: Visit) -> Shown:
+        """Neighbours of an indexed image that another tab asks for."""
+        question = Question((Example(name),), k=int(k))
+        return self._show(lambda: (question, visit), visit, new=True)
 
-        return self._show(search)
+    def upload(self, files: Sequence[Upload] | None, k: int, visit: Visit) -> Shown:
+        """Neighbours of a new image, embedded through the engine; the uploaded file is deleted."""
 
-    def upload(self, files: Sequence[Upload] | None, k: int) -> Shown:
-        """Neighbours of a new image, embedded through the endpoint; the uploaded file is deleted."""
-
-        def search() -> tuple[Query, list[Hit]]:
-            image, name = take_file(files)
+        def bring() -> tuple[Question, Visit]:
+            data, name = take_file(files)
+            example = Example(f"{visit.brought + 1}/{name}", own=True)
             try:
-                row = Row(id=name, thumbnail=make_thumbnail(image))
+                row = Row(id=example.name, thumbnail=make_thumbnail(data))
+                full = full_size(data, largest=BROUGHT)
             except DataError as error:
                 raise DataError(f"{name}: {str(error).removeprefix('image: ')}") from error
-            store = self.desk.library.store
-            embedder = self.desk.engine.connect()
-            try:
-                found = by_image(store, image, embedder, int(k), thumbnails=True)
-            finally:
-                embedder.close()
-            strange = self.desk.engine.atypicality(found.projection)
-            return Query(found.vector, store.info.fingerprint, row, False, strange), found.hits
+            own = Own(self._embedded(example, row, data), data, full)
+            return Question((example,), k=int(k)), visit.with_own(example.name, own)
 
-        return self._show(search)
+        return self._show(bring, visit, new=True)
 
-    def resize(self, query: Query | None, k: int) -> Shown:
-        """The same query with another k."""
-        if query is None:
+    def resize(self, k: int, visit: Visit) -> Shown:
+        """The same question with another k."""
+        question = visit.question
+        if question is None or question.k == int(k):
             return self.nothing()
-
-        def search() -> tuple[Query, list[Hit]]:
-            store = self.desk.library.store
-            if query.stored:
-                return query, by_id(store, query.row.id, int(k), thumbnails=True)[1]
-            [hits] = store.search(
-                query.vector[None], int(k), fingerprint=query.fingerprint, thumbnails=True
-            )
-            return query, hits
-
-        return self._show(search)
+        return self._show(
+            lambda: (replace(question, k=int(k)), visit), visit, address=question.address
+        )
 
     def browse(
-        self, number: int, label: str | None, seed: int, chosen: Selection
-    ) -> tuple[str, str, int, int]:
-        """A page of the gallery: its HTML, "3 of 132", its number from 0, the seed of the order."""
+        self, number: int, label: str | None, called: str, seed: int, chosen: Selection
+    ) -> tuple[str, int, str, int, int]:
+        """A page of the gallery: its HTML, its number from 1, "of 132", its number from 0, the seed."""
         try:
             rows, pages = self.desk.library.page(
-                number, PER_PAGE, label=label or "", seed=seed, among=chosen.ids
+                number,
+                PER_PAGE,
+                label=label or "",
+                seed=seed,
+                among=chosen.ids,
+                called=called or "",
             )
         except Exception as error:
-            return note_of(error, "Reading the index"), "", number, seed
+            return note_of(error, "Reading the index"), number + 1, "", number, seed
         number %= pages
-        return cards.browse(rows, self.desk.seen), f"{number + 1:,} of {pages:,}", number, seed
+        return pieces.gallery(rows, self.desk.seen), number + 1, f"of {pages:,}", number, seed
 
-    def _show(self, search: Search) -> Shown:
+    def _told(self, error: Exception, visit: Visit) -> Shown:
+        return "", note_of(error, "The search"), replace(visit, question=None, known=()), None
+
+    def _show(
+        self,
+        asked: Callable[[], tuple[Question, Visit]],
+        visit: Visit,
+        *,
+        address: str = "",
+        new: bool = False,
+    ) -> Shown:
+        """`new`: the page's address does not say the question yet; else `address` is what it said."""
         try:
-            query, hits = search()
+            question, visit = asked()
+            known = tuple(self._known(one, visit) for one in question.examples)
+            query = query_of(question, known)
+            hits, belonging = self._found(question, known, query)
         except Exception as error:
-            return "", note_of(error, "The search"), None
-        scale, seen, colours = self.desk.library.scale, self.desk.seen, self.desk.colours
-        summary = pieces.agreement(hits, query.row.label)
-        cropped = cards.unseen(query.row, seen) > cards.MOST_UNSEEN
-        belonging = judge(scale, hits, query.atypicality, new=not query.stored, cropped=cropped)
-        strip = pieces.query(query.row, seen, colours, summary, belonging)
-        return strip, pieces.neighbours(hits, scale, seen, colours), query
+            return self._told(error, visit)
+        visit = visit.answered(question, known)
+        look = pieces.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
+        strip = pieces.strip(visit, hits, belonging, look, self.desk.library, address, new=new)
+        return strip, pieces.neighbours(hits, look, question), visit, query
+
+    def _known(self, example: Example, visit: Visit) -> Known:
+        """An example's vector: stored, brought, or of a part that is cut out and embedded now."""
+        store, own = self.desk.library.store, visit.own.get(example.name)
+        if example.own and own is None:
+            name = example.name.partition("/")[2] or example.name
+            raise DataError(
+                f"{name} was an image of your own. Those are not kept: drop it here again."
+            )
+        if example.box is None:
+            if own is not None and example.own:
+                return own.known
+            row = store.get([example.name])[0]
+            assert row.vector is not None
+            return Known(example, row, row.vector, store.info.fingerprint)
+        again = next((one for one in visit.known if one.example == example), None)
+        if again is not None:
+            return again
+        if own is not None and example.own:
+            data, row = own.data, own.known.row
+            if not data:
+                raise DataError(f"{cards.file_name(row)} is no longer at hand: drop it here again.")
+        else:
+            row = store.get([example.name])[0]
+            data = read_original(store.info, example.name)
+        bundle = self.desk.engine.bundle
+        channels = 3 if bundle is None else bundle.preprocessing.channels
+        with closing(self.desk.engine.connect()) as embedder:
+            window = embedder.endpoint().window
+        part = cut(data, example.box, channels, window)
+        return self._embedded(example, replace(row, thumbnail=make_thumbnail(part, window)), part)
+
+    def _embedded(self, example: Example, row: Row, data: bytes) -> Known:
+        store = self.desk.library.store
+        with closing(self.desk.engine.connect()) as embedder:
+            found = by_image(store, data, embedder, 1)
+        strange = self.desk.engine.atypicality(found.projection)
+        return Known(example, row, found.vector, store.info.fingerprint, strange)
+
+    def _found(
+        self, question: Question, known: Sequence[Known], query: Query
+    ) -> tuple[list[Hit], Belonging | None]:
+        """The neighbours, and for one image alone how much it belongs."""
+        library, k = self.desk.library, question.k or K
+        store = library.store
+        # A part is not its whole: that may well be the nearest.
+        asked = {one.name for one in question.examples if not one.own and one.box is None}
+        only = tuple(meant(one, known[0].row) for one in question.only)
+
+        spaces = {one.fingerprint for one in known} - {store.info.fingerprint}
+        space = next(iter(spaces), store.info.fingerprint)  # another one's is refused
+
+        def nearest(count: int, only: Sequence[Condition]) -> list[Hit]:
+            # Copies of an image lie at distance 0 too, so it may stand anywhere among them.
+            [hits] = store.search(
+                query.vector[None],
+                count + len(asked),
+                fingerprint=space,
+                thumbnails=True,
+                only=only,
+            )
+            return [hit for hit in hits if hit.row.id not in asked][:count]
+
+        hits = nearest(k, only)
+        if len(known) > 1:
+            return hits, None
+        [one] = known
+        cropped = cards.unseen(one.row, self.desk.seen) > cards.MOST_UNSEEN
+        all_of_them = nearest(1, ()) if only else hits
+        return hits, judge(
+            library.scale, all_of_them, one.atypicality, new=not query.stored, cropped=cropped
+        )
+
+
+def query_of(question: Question, known: Sequence[Known]) -> Query:
+    """All that asks as one. Raises DataError where nothing is left of it."""
+    first, many = known[0], len(known) > 1
+    like = np.stack([one.vector for one in known[: len(question.like)]])
+    unlike = [one.vector for one in known[len(question.like) :]]
+    vector = direction(like, np.array(unlike, np.float32).reshape(-1, like.shape[1]))
+    stored = not many and not first.example.own and first.example.box is None
+    return Query(vector, first.fingerprint, first.row, stored, None if many else first.atypicality)
+
+
+def meant(one: Condition, row: Row) -> Condition:
+    """The condition; a category without a value is the query's own. Raises DataError where it has none."""
+    if one.value:
+        return one
+    own = row.label if one.column == LABEL else row.columns.get(one.column)
+    if own is None:
+        raise DataError(
+            f"{cards.file_name(row)} has no {one.column}, so none is the same or another. Show all again."
+        )
+    return replace(one, value=str(own))
 
 
 def take_file(files: Sequence[Upload] | None) -> tuple[bytes, str]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from app.belonging import Belonging
 from app.cards import MOST_UNSEEN, Seen, file_name, label_chip, picture, safe, unseen
+from app.columns import Column
+from app.library import Library
 from app.scale import Scale
 from app.store import Hit, Row
+from app.tabs.search.question import HOW, LABEL, Example, Question
+from app.tabs.search.visit import Known, Visit
 
 SIGNS = {"usual": "✓", "far": "~", "strange": "!", "unknown": "?"}
 
@@ -21,17 +28,176 @@ def welcome() -> str:
     )
 
 
-def query(row: Row, seen: Seen, colours: dict[str, str], summary: str, belonging: Belonging) -> str:
-    """The image that asks, whole, and how much it belongs."""
-    hidden = unseen(row, seen)
+@dataclass(frozen=True)
+class Look:
+    """How images and distances are shown."""
+
+    scale: Scale | None
+    seen: Seen
+    colours: dict[str, str]
+
+
+def strip(
+    visit: Visit,
+    hits: Sequence[Hit],
+    belonging: Belonging | None,
+    look: Look,
+    library: Library,
+    address: str,
+    *,
+    new: bool,
+) -> str:
+    """What asks, how much it belongs, where the visitor was, and what is shown alone.
+
+    For page.js: the question's own address, and either that it is `new` or as what `address` it came.
+    """
+    question = visit.question
+    assert question is not None
+    if belonging is None:
+        asks = several(visit.known, question, look)
+    else:
+        summary = agreement(hits, visit.known[0].row.label)
+        asks = query(visit.known[0], visit, look, summary, belonging)
+    turn = ' data-new="1"' if new else ""
+    return (
+        f'<div class="jp-asked" data-address="{safe(question.address)}" data-asked="{safe(address)}"{turn}>'
+        f"{asks}{trail(visit)}{filters(question, library)}</div>"
+    )
+
+
+def query(known: Known, visit: Visit, look: Look, summary: str, belonging: Belonging) -> str:
+    """The one image that asks, whole, and how much it belongs."""
+    row, box = known.row, known.example.box
+    hidden = unseen(row, look.seen)
     crop = ""
     if hidden > MOST_UNSEEN:
         crop = f'<p class="jp-cropped">The encoder sees the bright part alone: {1 - hidden:.0%} of it.</p>'
     return (
-        f'<div class="jp-query"><div class="jp-frame">{picture(row, seen)}</div><div class="jp-about">'
-        f'<span class="jp-over">Query</span><strong>{safe(file_name(row))}</strong>'
-        f"{label_chip(row.label, colours)}<p>{safe(summary)}</p>{crop}{belongs(belonging)}</div></div>"
+        f'<div class="jp-query"><div class="jp-frame">{picture(row, look.seen)}</div><div class="jp-about">'
+        f'<span class="jp-over">{"Query" if box is None else "Query: a part of"}</span>'
+        f"<strong>{safe(file_name(row))}</strong>{label_chip(row.label, look.colours)}"
+        f"<p>{safe(summary)}</p>{crop}{looks(known, visit)}{belongs(belonging)}</div></div>"
     )
+
+
+def looks(known: Known, visit: Visit) -> str:
+    """The button that opens an image in full, where a part of it can be chosen."""
+    own, box = visit.own.get(known.example.name), known.example.box
+    where = "" if box is None else f' data-box="{",".join(f"{share:.4g}" for share in box)}"'
+    full = ""
+    if known.example.own and own is not None:
+        full = f' data-full="data:image/webp;base64,{base64.b64encode(own.full).decode()}" data-own="1"'
+    return (
+        f'<button type="button" class="jp-act jp-wide" data-view="{safe(known.example.name)}" '
+        f'data-title="{safe(file_name(known.row))}"{full}{where}>Look closer, or search a part</button>'
+    )
+
+
+def several(known: Sequence[Known], question: Question, look: Look) -> str:
+    """The images that ask together, each with a link that takes it away."""
+    sides = [("More like", known[: len(question.like)]), ("Less like", known[len(question.like) :])]
+    groups = "".join(
+        f'<div class="jp-side"><span class="jp-over">{said}</span><div class="jp-examples">'
+        f"{''.join(example(one, question, look) for one in side)}</div></div>"
+        for said, side in sides
+        if side
+    )
+    return f'<div class="jp-query jp-several">{groups}<p>{HOW}</p></div>'
+
+
+def example(known: Known, question: Question, look: Look) -> str:
+    rest = question.without(known.example)
+    name = safe(file_name(known.row))
+    part = "" if known.example.box is None else " (a part)"
+    away = (
+        f'<a class="jp-act" href="{safe(replace(rest, k=None).address)}" '
+        f'aria-label="Take away {name}" title="Take away">×</a>'
+        if rest.like
+        else ""
+    )
+    return (
+        f'<span class="jp-example" title="{name}{part}"><span class="jp-frame">'
+        f"{picture(known.row, look.seen)}</span>{away}</span>"
+    )
+
+
+def trail(visit: Visit) -> str:
+    """Where the visitor was, the newest first; nothing before the second place."""
+    if len(visit.trail) < 2:
+        return ""
+    steps = "".join(
+        f'<a href="{safe(step.address)}" title="{safe(file_name(step.row) + step.more)}"'
+        f"{' aria-current=true' if step is visit.trail[-1] else ''}>"
+        f'<span class="jp-frame">{picture(step.row)}</span></a>'
+        for step in reversed(visit.trail)
+    )
+    return (
+        '<nav class="jp-trail" aria-label="Where you were"><span class="jp-over">Trail</span>'
+        f"{steps}</nav>"
+    )
+
+
+def filters(question: Question, library: Library) -> str:
+    """What is shown alone, as a form that page.js turns into an address."""
+    chosen = {(one.column, one.sign): one.value for one in question.only}
+    labels = list(library.labels())
+    fields = choice(LABEL, "Label", labels, chosen) if len(labels) > 1 else ""
+    for column, values in library.columns().items():
+        if column.kind != "category":
+            fields += span(column, chosen)
+        elif len(values) > 1:
+            fields += choice(column.name, column.name, [name for name, _ in values], chosen)
+    if not fields:
+        return ""
+    return f'<form class="jp-only" aria-label="Which neighbours to show">{fields}</form>'
+
+
+def choice(
+    column: str, title: str, values: Sequence[str], chosen: dict[tuple[str, str], str]
+) -> str:
+    """One value of a category, or that of the query, or another than that."""
+    now = next(
+        (f"{sign};{chosen[column, sign]}" for sign in ("is", "not") if (column, sign) in chosen), ""
+    )
+    noun = title if title != "Label" else "label"
+    options = [("", "All"), ("is;", f"Same {noun}"), ("not;", f"Another {noun}")]
+    return select(column, title, [*options, *((f"is;{value}", value) for value in values)], now)
+
+
+def span(column: Column, chosen: dict[tuple[str, str], str]) -> str:
+    """From and to, of a number or a date."""
+    kind = {"number": 'type="number" step="any"', "date": 'type="date"'}[column.kind]
+    ends = "".join(
+        f'<input {kind} data-only="{safe(column.name)}" data-sign="{sign}" placeholder="{sign}" '
+        f'aria-label="{safe(column.name)} {sign}" value="{safe(chosen.get((column.name, sign), ""))}">'
+        for sign in ("from", "to")
+    )
+    return f'<span class="jp-span"><span>{safe(column.name)}</span>{ends}</span>'
+
+
+def select(column: str, title: str, options: Sequence[tuple[str, str]], chosen: str) -> str:
+    """One choice of SIGN;VALUE for a column."""
+    items = "".join(
+        f'<option value="{safe(value)}"{" selected" if value == chosen else ""}>{safe(said)}</option>'
+        for value, said in options
+    )
+    return f'<label><span>{safe(title)}</span><select data-only="{safe(column)}">{items}</select></label>'
+
+
+def gallery(rows: Sequence[Row], seen: Seen) -> str:
+    """A page of images, each a link to the search with it."""
+    if not rows:
+        return '<p class="jp-empty">No image here is called so, or has this label.</p>'
+    links = "".join(
+        f'<a class="jp-thumb" href="{safe(link(row.id))}" data-id="{safe(row.id)}" '
+        f'title="{safe(row.id)}">{picture(row, seen)}</a>'
+        for row in rows
+    )
+    return f'<div class="jp-browse">{links}</div>'
+
+
+def link(name: str) -> str:
+    return Question((Example(name),)).address
 
 
 def belongs(found: Belonging) -> str:
@@ -43,31 +209,46 @@ def belongs(found: Belonging) -> str:
     )
 
 
-def neighbours(
-    hits: Sequence[Hit], scale: Scale | None, seen: Seen, colours: dict[str, str]
-) -> str:
+def neighbours(hits: Sequence[Hit], look: Look, question: Question) -> str:
     """The legend and a card for each hit, nearest first."""
+    if not hits:
+        return '<p class="jp-empty">No image here meets what is chosen above.</p>'
     places = decimals(hits)
     cards = "".join(
-        card(rank, hit, places, scale, seen, colours) for rank, hit in enumerate(hits, start=1)
+        card(rank, hit, places, look, question) for rank, hit in enumerate(hits, start=1)
     )
-    return f'{legend(scale)}<div class="jp-cards">{cards}</div>'
+    return f'{legend(look.scale)}<div class="jp-cards">{cards}</div>'
 
 
-def card(
-    rank: int, hit: Hit, places: int, scale: Scale | None, seen: Seen, colours: dict[str, str]
-) -> str:
+def card(rank: int, hit: Hit, places: int, look: Look, question: Question) -> str:
+    """A neighbour as a link to the search with it, and what else can be done with it."""
     distance = f"{hit.distance:.{places}f}" if hit.distance else "0"
     told, drawn = "", ""
-    if scale is not None:
-        told = f"\nnearer than {percent(scale.nearer_than(hit.distance))} of all pairs here"
-        drawn = bar(scale.fill(hit.distance))
+    if look.scale is not None:
+        told = f"\nnearer than {percent(look.scale.nearer_than(hit.distance))} of all pairs here"
+        drawn = bar(look.scale.fill(hit.distance))
+    name = hit.row.id
+    to = Question((Example(name),), only=question.only).address
     return (
-        f'<button type="button" class="jp-card" data-id="{safe(hit.row.id)}" '
-        f'title="{safe(hit.row.id + told)}">'
-        f'<span class="jp-frame">{picture(hit.row, seen)}<em>{rank}</em></span>{drawn}'
+        f'<div class="jp-cell"><a class="jp-card" href="{safe(to)}" data-id="{safe(name)}" '
+        f'title="{safe(name + told)}">'
+        f'<span class="jp-frame">{picture(hit.row, look.seen)}<em>{rank}</em></span>{drawn}'
         f'<span class="jp-caption"><b data-distance="{hit.distance:.9g}">{distance}</b>'
-        f"{label_chip(hit.row.label, colours)}</span></button>"
+        f"{label_chip(hit.row.label, look.colours)}</span></a>{acts(name, question)}</div>"
+    )
+
+
+def acts(name: str, question: Question) -> str:
+    """More like this, less like this, look closer."""
+    links = "".join(
+        f'<a class="jp-act" href="{safe(replace(question.also(Example(name), side), k=None).address)}" '
+        f'data-side="{side}" title="{said}" aria-label="{said}: {safe(PurePosixPath(name).name)}">{sign}</a>'
+        for side, said, sign in (("like", "More like this", "+"), ("unlike", "Less like this", "−"))
+    )
+    return (
+        f'<span class="jp-acts">{links}<button type="button" class="jp-act" data-view="{safe(name)}" '
+        f'data-title="{safe(PurePosixPath(name).name)}" title="Look closer" '
+        f'aria-label="Look closer: {safe(PurePosixPath(name).name)}">⤢</button></span>'
     )
 
 
