@@ -4,12 +4,15 @@
     python -m benchmarks.serving photos BUNDLE [BUNDLE ...] [--litserve VENV/bin/python]   (8 minutes each)
 
 All servers run; rows are measured in turn, round after round, so that a machine that slows down slows each,
-and medians are told. The callers are a process of their own (benchmarks/load.py) whose time is not in "CPU ms";
-images count that were answered after the first second. "ratio" is the pace against the better of the two bare
-rows of its round. Who runs in more processes gets more of a machine that others use too, so beside it stands
-"cpu ratio", which they change little: the bare row's processor time an image by this one's, the pace that is
-left on cores that are always busy. LitServe (benchmarks/litserve_app.py) has the same graph and decoder in a
-worker a core.
+and medians are told. The callers are a process of their own (benchmarks/load.py) whose time is not in
+"CPU ms"; images count that were answered after the first second.
+
+"ratio" is the pace against the better of the two bare rows of its round. Who runs in more processes gets more
+of a machine that others use too, so beside it stands "cpu ratio", which they change little: the bare row's
+processor time an image by this one's, the pace that is left on cores that are always busy. LitServe
+(benchmarks/litserve_app.py) has the same graph and decoder in a worker a core.
+`--other "--decoders 2"` tries options beside the
+defaults.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,6 +53,7 @@ OUT = Path(__file__).parent / "results" / "serving.json"
 BATCH = 16
 WARM_S = 1.0
 START_S = 120.0
+OTHER = "Triton with --other"
 BARE = ("bare loop, all threads in the encoder", "bare loop, a thread a core")
 
 
@@ -72,16 +77,14 @@ ROWS = (
     Row("Triton", "grpc", 1, 32),
     Row("Triton", "grpc", BATCH, 4),
     Row("gateway", "base64", 1, 16),
-    Row("gateway", "binary", 1, 16),
-    Row("gateway", "multipart", 1, 16),
     Row("gateway", "base64", BATCH, 4),
     Row("gateway", "binary", BATCH, 4),
     Row("gateway", "multipart", BATCH, 4),
-    Row("embedded", "base64", 1, 8),
-    Row("embedded", "binary", BATCH, 4),
-    Row("LitServe", "base64", 1, 8),
+    Row("embedded", "base64", BATCH, 4),
     Row("LitServe", "base64", 1, 32),
     Row("LitServe", "base64", BATCH, 4),
+    Row(OTHER, "grpc", 1, 32),
+    Row(OTHER, "grpc", BATCH, 4),
 )
 
 
@@ -230,42 +233,45 @@ def in_a_loop(work: Callable[[float], int], seconds: float) -> dict[str, float]:
     }
 
 
-def measure(bundle: Bundle, photos: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, list[dict[str, float]]] = {}
+def measure(
+    bundle: Bundle, photos: Path, asked: argparse.Namespace
+) -> Iterator[dict[str, dict[str, float]]]:
+    """The rows of one round after another."""
     files = sorted(photos.iterdir())
     with ExitStack() as stack:
         work = Path(stack.enter_context(TemporaryDirectory()))
-        triton = stack.enter_context(jepack_serve(bundle, work, *asked.option))
-        servers = {
-            "Triton": (triton[0], triton[1]["url"]),
-            "gateway": (triton[0], triton[1]["gateway"]),
-        }
-        embedded = stack.enter_context(jepack_serve(bundle, work, "--engine", "embedded"))
-        servers["embedded"] = (embedded[0], embedded[1]["gateway"])
+        pid, told = stack.enter_context(jepack_serve(bundle, work))
+        servers = {"Triton": (pid, told["url"]), "gateway": (pid, told["gateway"])}
+        if asked.other:
+            pid, told = stack.enter_context(jepack_serve(bundle, work, *asked.other.split()))
+            servers[OTHER] = (pid, told["url"])
+        pid, told = stack.enter_context(jepack_serve(bundle, work, "--engine", "embedded"))
+        servers["embedded"] = (pid, told["gateway"])
         if asked.litserve is not None:
-            rival = stack.enter_context(litserve(asked.litserve, bundle, work))
-            servers["LitServe"] = (rival[0], rival[1]["gateway"])
+            pid, told = stack.enter_context(litserve(asked.litserve, bundle, work))
+            servers["LitServe"] = (pid, told["gateway"])
         loops = (
             bare(bundle, files, threads=cores(), loops=1),
             bare(bundle, files, threads=1, loops=cores()),
         )
-        rows = [row for row in ROWS if row.server in servers and asked.only in row.name]
-        for number in range(asked.rounds + 1):
-            seconds = asked.seconds if number else 2 * WARM_S  # the first round warms up
-            one = {name: in_a_loop(loop, seconds) for name, loop in zip(BARE, loops, strict=True)}
-            for row in rows:
-                pid, url = servers[row.server]
-                one[row.name] = through(row, url, pid, photos, seconds)
-            best = max((one[name] for name in BARE), key=lambda row: row["images_per_s"])
-            for name, values in one.items():
+        for _ in range(asked.rounds):
+            rows = dict(zip(BARE, (in_a_loop(loop, asked.seconds) for loop in loops), strict=True))
+            best = max(rows.values(), key=lambda row: row["images_per_s"])
+            for row in ROWS:
+                if row.server in servers:
+                    pid, url = servers[row.server]
+                    rows[row.name] = through(row, url, pid, photos, asked.seconds)
+            for values in rows.values():
                 values["ratio"] = values["images_per_s"] / best["images_per_s"]
                 values["cpu_ratio"] = best["cpu_ms_per_image"] / values["cpu_ms_per_image"]
-                if number:
-                    found.setdefault(name, []).append(values)
+            yield rows
+
+
+def medians(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     return {
-        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        | {"ratios": [round(one["ratio"], 3) for one in rounds]}
-        for name, rounds in found.items()
+        name: {key: statistics.median(one[name][key] for one in rounds) for key in row}
+        | {"ratios": [round(one[name]["ratio"], 3) for one in rounds]}
+        for name, row in rounds[0].items()
     }
 
 
@@ -287,25 +293,29 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a row and round")
-    parser.add_argument("--only", default="", help="rows with this in their name")
-    parser.add_argument("--option", action="append", default=[], help="of jepack serve")
+    parser.add_argument("--other", default="", help='options of a second Triton: "--decoders 2"')
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end too
     console = Console(width=150)
     result: dict[str, Any] = {
         "cores": cores(), "machine": platform.machine(), "rounds": asked.rounds,
-        "seconds": asked.seconds, "options": asked.option, "bundles": {},
+        "seconds": asked.seconds, "other": asked.other, "bundles": {},
         "files": len(list(asked.photos.iterdir())),
         "mean_bytes": round(statistics.mean(f.stat().st_size for f in asked.photos.iterdir())),
     }  # fmt: skip
     for folder in asked.bundles:
-        bundle, before = bundles.load(folder), os.getloadavg()[0]
-        rows = measure(bundle, asked.photos, asked)
-        busy = [round(before, 1), round(os.getloadavg()[0], 1)]
-        look = bundle.preprocessing
-        result["bundles"][bundle.name] = {"size": look.size, "load_average": busy, "rows": rows}
-        show(console, f"{bundle.name}, {look.size} px, load average {busy[0]} to {busy[1]}", rows)
-        write_json(asked.out, result)
+        bundle, rounds = bundles.load(folder), list[dict[str, dict[str, float]]]()
+        busy = [round(os.getloadavg()[0], 1)]
+        for one in measure(bundle, asked.photos, asked):
+            rounds.append(one)
+            busy.append(round(os.getloadavg()[0], 1))
+            size, rows = bundle.preprocessing.size, medians(rounds)
+            result["bundles"][bundle.name] = {
+                "size": size, "rounds": len(rounds), "load_average": busy, "rows": rows
+            }  # fmt: skip
+            write_json(asked.out, result)
+        show(console, f"{bundle.name}, {size} px, load average {min(busy)} to {max(busy)}", rows)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -201,11 +202,11 @@ def draw_picture(path: Path, engines: dict[str, Any], warm_s: float) -> None:
     figure, axes = plt.subplots(1, len(engines), figsize=(9, 3), sharex=True, squeeze=False)
     for axis, (name, row) in zip(axes[0], engines.items(), strict=True):
         minutes = [one["s"] / 60 for one in row["samples"]]
-        for part in row["memory"]:
+        for part in reversed(row["memory"]):
             axis.plot(minutes, [one[part] for one in row["samples"]], label=part)
         axis.axvline(warm_s / 60, color="grey", linewidth=0.8, linestyle=":")
         axis.set(title=name, xlabel="minutes", ylim=(0, None))
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="center right")
     axes[0][0].set_ylabel("MB (USS)")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end too
     bundle, console = bundles.load(asked.bundle), Console(width=130)
     images = [file.read_bytes() for file in sorted(asked.photos.iterdir())]
     with ExitStack() as stack:
