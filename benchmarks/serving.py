@@ -5,7 +5,7 @@
 
 All servers run; rows are measured in turn, round after round, so that a machine that slows down slows each,
 and medians are told. The callers are a process of their own (benchmarks/load.py) whose time is not in
-"CPU ms"; images count that were answered after the first second.
+"CPU ms"; the pace is up to the last answer.
 
 "ratio" is the pace against the better of the two bare rows of its round. Who runs in more processes gets more
 of a machine that others use too, so beside it stands "cpu ratio", which they change little: the bare row's
@@ -51,7 +51,6 @@ from jepack.machine.threads import cores
 
 OUT = Path(__file__).parent / "results" / "serving.json"
 BATCH = 16
-WARM_S = 1.0
 START_S = 120.0
 OTHER = "Triton with --other"
 BARE = ("bare loop, all threads in the encoder", "bare loop, a thread a core")
@@ -202,7 +201,7 @@ def litserve(python: Path, bundle: Bundle, work: Path) -> Iterator[tuple[int, di
 def through(row: Row, url: str, pid: int, photos: Path, seconds: float) -> dict[str, float]:
     """One measurement: the callers from beginning to end."""
     command = [sys.executable, "-m", "benchmarks.load", url, str(photos), "--way", row.way]
-    command += ["--batch", str(row.batch), "--clients", str(row.clients), "--warm", str(WARM_S)]
+    command += ["--batch", str(row.batch), "--clients", str(row.clients)]
     processes = processes_of(pid)
     before = cpu_of(processes)
     done = subprocess.run(
@@ -211,7 +210,7 @@ def through(row: Row, url: str, pid: int, photos: Path, seconds: float) -> dict[
     found = json.loads(done.stdout)
     good, images = found["answers"].get("200", []), max(found["images"], 1)
     return {
-        "images_per_s": found["per_second"],
+        "images_per_s": found["images"] / found["seconds"],
         "p50_ms": 1000 * float(np.percentile(good, 50)) if good else 0.0,
         "p99_ms": 1000 * float(np.percentile(good, 99)) if good else 0.0,
         "cpu_ms_per_image": 1000 * (cpu_of(processes) - before) / images,
@@ -224,7 +223,7 @@ def through(row: Row, url: str, pid: int, photos: Path, seconds: float) -> dict[
 def in_a_loop(work: Callable[[float], int], seconds: float) -> dict[str, float]:
     me = processes_of(None)
     before, began = cpu_of(me), time.perf_counter()
-    images = work(seconds - WARM_S)
+    images = work(seconds)
     took = time.perf_counter() - began
     return {
         "images_per_s": images / took,

@@ -21,7 +21,9 @@ OUTPUTS = ["pooler_output", "projection"]
 
 
 INPUT = "pixel_values"
-PIECE = 2  # images; larger ones leave the caches, smaller ones pay for each run
+PIECE = (
+    4  # images at most and two at least: larger ones leave the caches, single ones pay for each run
+)
 LARGE = 256 * 2**20  # bytes of a graph that is not held twice
 
 
@@ -41,7 +43,7 @@ class TritonPythonModel:
 
     def run(self, batch: Any) -> list[Any]:
         """The outputs of a batch [N, H, W, C]."""
-        if self.alone is None or len(batch) < self.threads:
+        if self.alone is None or len(batch) < 2 * self.threads:
             return list(self.together.run(OUTPUTS, {INPUT: batch}))
         alone, size = self.alone, min(PIECE, len(batch) // self.threads)
         pieces = [batch[at : at + size] for at in range(0, len(batch), size)]
