@@ -96,7 +96,7 @@ def test_files_through_triton_equal_onnx_runtime_here(
     assert seen[-1] == (len(files), len(files))
 
 
-@pytest.mark.parametrize("batch_size", [1, 16, 1000])
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 16, 1000])
 def test_the_batch_size_does_not_change_the_answer(
     client: Client, files: list[Path], batch_size: int
 ) -> None:
