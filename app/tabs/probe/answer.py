@@ -94,7 +94,8 @@ class Answers:
                 raise JepackError(f"Probing failed: {work.problem}")
             if found is None:
                 bench = None if again else view.note + pieces.empty("Reading the vectors …")
-                return Board(view, bench, *(2 * [None if again else ""]), True)
+                nothing = None if again else ""
+                return Board(view, bench, nothing, nothing, True)
             view = self._asked(view, found)
             drawn = (found.standing.version, found.head is None, view.what == DOUBT and running)
             bench = None if again and drawn == view.drawn else self._bench(view, found)

@@ -216,7 +216,7 @@ class Bench:
         pixels = np.stack([self._random[name] for name in ids])
         width = self._x.shape[1]
         matrix = np.random.default_rng(0).normal(size=(pixels.shape[1], width))
-        return np.asarray(pixels @ matrix.astype(np.float32) / pixels.shape[1] ** 0.5)
+        return np.asarray(pixels @ matrix.astype(np.float32) / pixels.shape[1] ** 0.5, np.float32)
 
 
 def with_head(found: Found, groups: Ints | None) -> Found:
