@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.client import DEFAULT_URL, MODEL, Client, Embeddings
 from jepack.errors import ConfigError, DataError, DependencyError, listed
 from jepack.files import check_writable, write_bytes
 from jepack.names import marked, marked_lines, tell
@@ -35,6 +35,9 @@ def embed(
     url: Annotated[
         str, typer.Option(help=options.ENDPOINT, callback=options.address)
     ] = DEFAULT_URL,
+    model: Annotated[
+        str, typer.Option(help="Which one, where bundles are served by name: photos, photos@2.")
+    ] = MODEL,
     batch_size: Annotated[
         int, typer.Option(help="Images per request.", min=1, max=MOST_IMAGES)
     ] = 16,
@@ -68,7 +71,10 @@ def embed(
     console = Console(stderr=True)
     tell(console, notes)
     start = time.monotonic()
-    with Client(url, timeout_s=timeout_s) as client, progress_bar(console, speed=True) as bar:
+    with (
+        Client(url, model=model, timeout_s=timeout_s) as client,
+        progress_bar(console, speed=True) as bar,
+    ):
         task = bar.add_task("embedding", total=len(files), speed="")
 
         def show(done: int, total: int) -> None:
