@@ -12,7 +12,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from jepack.client import DEFAULT_URL, MODEL, Client, Embeddings
+from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.client.wire import MODEL
 from jepack.errors import ConfigError, DataError, DependencyError, listed
 from jepack.files import check_writable, write_bytes
 from jepack.names import marked, marked_lines, tell

@@ -55,7 +55,7 @@ class Shares:
         return self.file is not None or bool(self._shares)
 
     def check(self, several: set[str]) -> None:
-        """Raise ConfigError for a name that is not one of those with two versions; a later file is held to it."""
+        """Raise ConfigError for a name of which no two versions are served; a later file is held to it."""
         check_names(self._shares, several)
         self._several = several
 
