@@ -137,6 +137,10 @@ def serve(
         tell(console, watching.notes(opened))
     elif engine != "triton" or http is not None or canary:
         raise ConfigError("--no-http leaves nothing for --http, --engine and --canary to serve")
+    elif key_file is not None or tls_cert is not None or tls_key is not None:
+        raise ConfigError(
+            "--no-http leaves nothing for --key-file, --tls-cert and --tls-key: gRPC has neither keys nor TLS"
+        )
     elif no_watch or images_per_false_alarm is not None:
         raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
     server = None
@@ -175,7 +179,9 @@ def serve(
             if as_json:
                 print(json.dumps(facts(served, server, url)), flush=True)
             else:
-                console.print(welcome(served, server, url))
+                console.print(
+                    welcome(served, server, url, keys=door is not None and door.keys is not None)
+                )
             watch(server, console, gateway.running if door is not None else lambda: True)
     except KeyboardInterrupt:
         console.print("Stopped")

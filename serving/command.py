@@ -66,19 +66,24 @@ def check_ports(asked: dict[str, int]) -> None:
 
 
 def choose_ports(asked: dict[str, int]) -> dict[str, int]:
-    """The asked ports, 0 replaced by free ones. Raises PortTakenError naming one that is taken."""
+    """The asked ports, 0 replaced by free ones. Raises PortTakenError naming all that are taken."""
     check_ports(asked)
     held: dict[str, socket.socket] = {}
+    taken: dict[str, str] = {}
     try:
         for service, port in asked.items():
             try:
                 # Held until all are chosen, so that no two are the same.
                 held[service] = loopback.hold(port)
             except OSError as error:
-                raise PortTakenError(
-                    f"port {port} on {HOST} cannot be used for {service} ({error.strerror}). "
-                    f"Choose another with {OPTIONS[service]}; 0 picks a free one."
-                ) from error
+                taken[service] = (
+                    f"port {port} on {HOST} cannot be used for {service} ({error.strerror})"
+                )
+        if taken:
+            raise PortTakenError(
+                f"{'; '.join(taken.values())}. Choose others, 0 picks a free one: "
+                + " ".join(f"{OPTIONS[service]} 0" for service in taken)
+            )
         return {service: holder.getsockname()[1] for service, holder in held.items()}
     finally:
         for holder in held.values():

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.client.wire import MODEL
 from jepack.disk import check_writable
 from jepack.errors import ConfigError, DataError, DependencyError, listed
 from jepack.files import write_bytes
@@ -36,6 +37,9 @@ def embed(
     url: Annotated[
         str, typer.Option(help=options.ENDPOINT, callback=options.address)
     ] = DEFAULT_URL,
+    model: Annotated[
+        str, typer.Option(help="Which one, where bundles are served by name: photos, photos@2.")
+    ] = MODEL,
     batch_size: Annotated[
         int, typer.Option(help="Images per request.", min=1, max=MOST_IMAGES)
     ] = 16,
@@ -69,7 +73,10 @@ def embed(
     console = Console(stderr=True)
     tell(console, notes)
     start = time.monotonic()
-    with Client(url, timeout_s=timeout_s) as client, progress_bar(console, speed=True) as bar:
+    with (
+        Client(url, model=model, timeout_s=timeout_s) as client,
+        progress_bar(console, speed=True) as bar,
+    ):
         task = bar.add_task("embedding", total=len(files), speed="")
 
         def show(done: int, total: int) -> None:

@@ -55,8 +55,14 @@ def facts(
     return found | {"gateway": gateway, **identity(served)}
 
 
-def welcome(served: Sequence[Served], server: TritonServer | None, gateway: str | None) -> Panel:
-    """Addresses, identity and a client to paste."""
+def welcome(
+    served: Sequence[Served],
+    server: TritonServer | None,
+    gateway: str | None,
+    *,
+    keys: bool = False,
+) -> Panel:
+    """Addresses, identity and a client to paste; with `keys` the gateway asks for one."""
     told = facts(served, server, gateway)
     spaces = "\n".join(
         f"  {output:<11} {one.bundle.dimensions[output]:>5} dims   {fingerprint}"
@@ -76,14 +82,16 @@ def welcome(served: Sequence[Served], server: TritonServer | None, gateway: str 
             f"metrics  {told['metrics']}\nlog      {told['log']}"
         )
     parts.append(f"Fingerprints\n{spaces}")
-    parts += pasted(served, server, gateway)
+    parts += pasted(served, server, gateway, keys)
     text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
     names = ", ".join(dict.fromkeys(one.told_name for one in served))
     title = f"{marked(names)} {'is' if len(served) == 1 else 'are'} served"
     return Panel(marked_lines(text), title=title, border_style="green", expand=False)
 
 
-def pasted(served: Sequence[Served], server: TritonServer | None, gateway: str | None) -> list[str]:
+def pasted(
+    served: Sequence[Served], server: TritonServer | None, gateway: str | None, keys: bool
+) -> list[str]:
     """Lines to paste that ask for the first bundle."""
     first, parts, shell = served[0], [], []
     model = "" if first.model == ALONE else f', model="{first.model}"'
@@ -94,9 +102,14 @@ def pasted(served: Sequence[Served], server: TritonServer | None, gateway: str |
         f'  found = Client("{asked}"{model}).embed("photo.jpg")\n'
         "  print(found.embedding.shape)"
     )
-    if not model:
-        shell.append(f"  jepack embed photos/ --url {asked} --out photos.npz")
+    named = "" if not model else f" --model {first.model}"
+    if keys:
+        shell.append(
+            "  export JEPACK_KEY=...  # one of its keys, for the client and the commands too"
+        )
+    shell.append(f"  jepack embed photos/ --url {asked}{named} --out photos.npz")
     if gateway is not None:
         form = f" -F model={first.told_name}" if len({one.name for one in served}) > 1 else ""
-        shell.append(f"  curl {gateway}/v1/embeddings -F file=@photo.jpg{form}")
-    return [*parts, "\n".join(["Shell", *shell])] if shell else parts
+        key = ' -H "authorization: Bearer $JEPACK_KEY"' if keys else ""
+        shell.append(f"  curl {gateway}/v1/embeddings{key} -F file=@photo.jpg{form}")
+    return [*parts, "\n".join(["Shell", *shell])]

@@ -84,8 +84,9 @@ class AsyncClient:
     ) -> Embeddings:
         """See Client.embed; `on_progress` is called in the event loop."""
         found = await asyncio.to_thread(listed, items)
-        call = await self._drive(begun(self._core, found, output, batch_size, deadline_s, skip_bad))
-        async with aclosing(self._together(call, max(1, concurrency))) as parts:
+        steps = begun(self._core, found, output, batch_size, concurrency, deadline_s, skip_bad)
+        call = await self._drive(steps)
+        async with aclosing(self._together(call, concurrency)) as parts:
             async for part in parts:
                 call.add(part)
                 if on_progress is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepack.client.answers import Embeddings, Endpoint, Rows, outputs_of
-from jepack.client.core import Core, Limit, Steps, check_seconds
+from jepack.client.core import Core, Limit, Steps, check_count, check_seconds
 from jepack.client.failures import BusyError, RequestError
 from jepack.client.items import Batch, Item, batches_of, name_of
 from jepack.errors import DataError
@@ -40,7 +40,7 @@ class Call:
     ) -> None:
         self.core, self.endpoint, self.items, self.outputs = core, endpoint, items, outputs
         self.skip_bad, self.limit, self.done = skip_bad, limit, 0
-        self.batch_size = max(1, min(batch_size, endpoint.max_batch_size))
+        self.batch_size = min(batch_size, endpoint.max_batch_size)
         self.rows = {
             output: np.full((len(items), dims if output in outputs else 0), np.nan, np.float32)
             for output, dims in endpoint.dimensions.items()
@@ -115,11 +115,14 @@ def begun(
     items: Sequence[Item],
     output: str,
     batch_size: int,
+    concurrency: int,
     deadline_s: float | None,
     skip_bad: bool,
 ) -> Steps[Call]:
     """A call whose arguments are checked, before anything is asked, and whose endpoint is known."""
     outputs = outputs_of(output)
+    check_count("batch_size", batch_size)
+    check_count("concurrency", concurrency)
     if deadline_s is not None:
         check_seconds("deadline_s", deadline_s)
     limit = Limit(math.inf if deadline_s is None else deadline_s)

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from time import monotonic
 from typing import TypeVar
 
@@ -186,6 +187,11 @@ class Core:
         if not all(np.isfinite(rows).all() for rows in answer.values()):
             return f"{self.url}: answers with non-finite values"
         return None
+
+
+def check_count(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ConfigError(f"{name} is a whole number above 0, found {value!r}")
 
 
 def check_seconds(name: str, value: float) -> None:

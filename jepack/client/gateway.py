@@ -77,7 +77,8 @@ def listed_as(told: dict[str, Any], model: str) -> str:
     name = next(iter(names)) if model == MODEL and len(names) == 1 else model
     if name not in labels:
         raise ServerError(
-            f"there is no model {model!r}, but {', '.join(labels)}. Name one: Client(url, model=...)"
+            f"there is no model {model!r}, but {', '.join(labels)}. Name one: "
+            "Client(url, model=...), or `jepack embed --model`"
         )
     pinned = f"{name}@{labels[name]}"
     return pinned if pinned in labels else name

@@ -66,7 +66,7 @@ def listed(items: Item | Iterable[Item]) -> Sequence[Item]:
 
 def is_folder(path: str | Path) -> bool:
     try:
-        return Path(path).is_dir()
+        return path != "" and Path(path).is_dir()  # Path("") would be the working folder
     except ValueError:  # a NUL in its name: told when it is read
         return False
 
@@ -75,13 +75,15 @@ def is_many(value: Any) -> bool:
     """Whether it may hold images: a batch of arrays is [N, H, W, C], an array of paths [N]."""
     if isinstance(value, np.ndarray):
         return value.ndim == 4 or (value.ndim == 1 and value.dtype.kind in "OU")
-    return isinstance(value, Iterable) and not isinstance(value, (dict, set))
+    return isinstance(value, Iterable) and not isinstance(value, (dict, set, str))
 
 
 def is_item(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype in DEPTHS and value.ndim in (2, 3) and value.size > 0
-    return isinstance(value, (str, Path, bytes, Image.Image)) or (
+    if isinstance(value, str):
+        return bool(value)
+    return isinstance(value, (Path, bytes, Image.Image)) or (
         callable(getattr(value, "read", None)) and isinstance(getattr(value, "name", None), str)
     )
 
@@ -89,6 +91,8 @@ def is_item(value: Any) -> bool:
 def kind_of(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {value.shape}"
+    if isinstance(value, str) and not value:
+        return "an empty path"
     return f"of type {type(value).__name__}"
 
 

@@ -228,7 +228,7 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
     if status == "UNAVAILABLE" and "restricted" not in text:
         return UnreachableError(
             f"{url}: nothing answers there ({cause(text)}). "
-            "Start it: jepack serve BUNDLE, or name another address with --url"
+            "Start it: jepack serve BUNDLE, or name another address"
         )
     if status == "DEADLINE_EXCEEDED":
         return BusyError(
@@ -237,7 +237,7 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
     if status == "NOT_FOUND" or "unknown model" in text:
         return ServerError(
             f"{url}: this server has no such model ({last_line(text)}). Where bundles are served by name, "
-            'name one: Client(url, model="photos"), or "photos@2" of several versions'
+            'name one: Client(url, model="photos"), or "photos@2" of several versions; `jepack embed --model`'
         )
     return RequestError(f"{url}: the server failed ({status.lower()}: {last_line(text)})")
 

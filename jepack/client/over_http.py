@@ -183,9 +183,15 @@ class HttpDoor:
                 )
         elif isinstance(error, (kinds.ProxyError, kinds.DecodingError, kinds.TooManyRedirects)):
             return ServerError(f"{self.url}: cannot be asked ({told})")
+            if self.url.startswith("http://"):
+                bare = self.url.removeprefix("http://")
+                return UnreachableError(
+                    f"{self.url}: what listens there hung up without an answer ({told}). It is stopping, "
+                    f"or it speaks TLS: https://{bare}, or gRPC: {bare}"
+                )
         return UnreachableError(
             f"{self.url}: nothing answers there ({told}). "
-            "Start it: jepack serve BUNDLE, or name another address with --url"
+            "Start it: jepack serve BUNDLE, or name another address"
         )
 
     def _checked(self, answer: Received, limit_s: float) -> Received:

@@ -103,10 +103,12 @@ class Client:
         A bad image raises DataError naming it; with `skip_bad` it becomes an entry of `errors` instead.
         Raises ServerError when the endpoint is missing, BusyError when it does not keep up.
         """
-        steps = begun(self._core, listed(items), output, batch_size, deadline_s, skip_bad)
+        steps = begun(
+            self._core, listed(items), output, batch_size, concurrency, deadline_s, skip_bad
+        )
         call, stop = self._drive(steps), threading.Event()
         jobs = (partial(self._drive, call.steps(batch), stop) for batch in call.batches())
-        with closing(together(jobs, max(1, concurrency), stop, call)) as parts:
+        with closing(together(jobs, concurrency, stop, call)) as parts:
             for part in parts:
                 call.add(part)
                 if on_progress is not None:

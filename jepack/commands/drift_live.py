@@ -55,6 +55,11 @@ def ask(address: str, key_file: Path | None) -> list[Told]:
         raise ServerError(f"{url}: {refusal(error.code)}") from error
     except (OSError, URLError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+            raise ServerError(
+                f"{url}: its certificate is not to be trusted ({reason}). Name the authority that signed it: "
+                f"{CA_FILE}=FILE in the environment"
+            ) from error
         raise ServerError(
             f"{url}: no answer ({reason}). Start it: jepack serve BUNDLE, and name its HTTP address"
         ) from error

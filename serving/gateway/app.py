@@ -264,12 +264,10 @@ async def told_http(request: Request, error: Exception) -> Response:
     """Starlette's own: no such path, no such method."""
     assert isinstance(error, HTTPException)
     code = {404: "no_such_path", 405: "no_such_method"}.get(error.status_code, "refused")
-    answer = refused(
-        Refusal(
-            error.status_code, code, f"{request.method} {request.url.path!r:.100}: {error.detail}"
-        ),
-        request.state.request_id,
-    )
+    allowed = (error.headers or {}).get("Allow")
+    told = f"it takes {allowed}" if allowed else "/docs lists what there is"
+    message = f"{request.method} {request.url.path!r:.100}: {error.detail}; {told}"
+    answer = refused(Refusal(error.status_code, code, message), request.state.request_id)
     answer.headers.update(error.headers or {})
     return answer
 

@@ -198,8 +198,7 @@ def engines_of(
 def check_shares(shares: Shares, served: Sequence[Served]) -> None:
     """Raise ConfigError for a share that nobody can have."""
     several = {one.name for one in served if not one.only}
-    if strange := shares.names() - several:
-        raise ConfigError(f"--canary names {min(strange)}, of which no two versions are served")
+    shares.check(several)
     if shares.given and not several:
         raise ConfigError(
             "--canary needs two versions of a name: jepack serve photos=OLD photos=NEW --canary 0.1"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import threading
 from pathlib import Path
 
 from jepack.errors import ConfigError
 
+LOG = logging.getLogger("jepack.gateway")
 VARIABLE = "JEPACK_KEYS"
 SHORTEST = 16  # characters
 
@@ -18,7 +20,8 @@ class Keys:
     """Any of several keys opens. Never on the command line, which every user of the machine can read.
 
     A file holds one key a line; empty lines and lines that begin with # are passed over. It may be replaced
-    while the server runs: an empty one lets nobody in, a missing or unreadable one changes nothing.
+    while the server runs: an empty one lets nobody in, one that is missing, cannot be read or
+    holds what is no key changes nothing, which the log tells.
     """
 
     def __init__(self, file: Path | None = None, *, text: str | None = None) -> None:
@@ -26,6 +29,7 @@ class Keys:
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._digests: list[bytes] = []
+        self._told = ""  # what is wrong with the file, as the log told it last
         if file is not None:
             self._seen, self._digests = self._read(file)
         elif text is not None:
@@ -56,8 +60,12 @@ class Keys:
             try:
                 if identity(self.file) != self._seen:
                     self._seen, self._digests = self._read(self.file)
-            except ConfigError:
+                    self._told = ""
+            except ConfigError as error:
                 self._seen = None  # looked at again
+                if str(error) != self._told:
+                    self._told = str(error)
+                    LOG.warning("%s; the keys stay as they were, no key was added or taken", error)
 
     def _read(self, file: Path) -> tuple[tuple[int, int, int], list[bytes]]:
         seen = identity(file)

@@ -58,6 +58,9 @@ def read(received: Received, dialect: Dialect, limits: Limits) -> Found:
     return values, {**by_header, **fields}
 
 
+URLENCODED = "application/x-www-form-urlencoded"  # what curl says of a body unless told
+
+
 def parsed(found: Found, offer: Offer, limits: Limits) -> Asked:
     """The one parser of what was read. Raises Refusal."""
     values, fields = found
@@ -86,10 +89,14 @@ def by_media(from_json: Callable[[dict[str, Any]], Found]) -> Dialect:
         if media == "application/json" or media.endswith("+json"):
             values, fields = from_json(json_object(received.body))
             return values, {**received.query, **fields}
+        hint = (
+            "; curl's -d needs -H 'content-type: application/json'" if media == URLENCODED else ""
+        )
         raise Refusal(
             415,
             "unsupported_media_type",
-            f"content-type {media or '(none)':.60}; send application/json, multipart/form-data or image/*",
+            f"content-type {media or '(none)':.60}; send application/json, multipart/form-data or image/*"
+            + hint,
         )
 
     return read

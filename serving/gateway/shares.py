@@ -26,10 +26,11 @@ class Shares:
         self.file = file
         self._lock = threading.Lock()
         self._shares = dict(shares or {})
-        self._text = ""
+        self._told = ""  # the text that holds, or what is wrong with the file
+        self._several: set[str] | None = None
         self._looked = float("-inf")
         if file is not None:
-            self._text, self._shares = read(file)
+            self._told, self._shares = read(file)
 
     @classmethod
     def told(cls, text: str | None) -> Shares:
@@ -38,9 +39,9 @@ class Shares:
             return cls()
         try:
             return cls(shares_of(text, "--canary"))
-        except ConfigError:
+        except ConfigError as error:
             if not Path(text).exists():
-                raise
+                raise ConfigError(f"{error}, nor a file that is there") from error
         return cls(file=Path(text))
 
     def of(self, name: str) -> float:
@@ -53,9 +54,10 @@ class Shares:
         """Whether anybody told one."""
         return self.file is not None or bool(self._shares)
 
-    def names(self) -> set[str]:
-        """Those that have a share of their own."""
-        return {name for name in self._shares if name}
+    def check(self, several: set[str]) -> None:
+        """Raise ConfigError for a name of which no two versions are served; a later file is held to it."""
+        check_names(self._shares, several)
+        self._several = several
 
     def _refresh(self) -> None:
         if self.file is None or time.monotonic() - self._looked < OFTEN_S:
@@ -63,17 +65,17 @@ class Shares:
         with self._lock:
             self._looked = time.monotonic()
             try:
-                text = self.file.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                text = f"(cannot be read: {error})"
-            if text == self._text:
-                return
-            self._text = text
-            try:
-                self._shares = shares_of(text, str(self.file))
-                LOG.warning("%s: the canary's share is now %s", self.file, " ".join(text.split()))
+                text, shares = read(self.file)
+                if self._several is not None:
+                    check_names(shares, self._several)
             except ConfigError as error:
-                LOG.warning("%s; the share stays as it was, %s", error, self._shares)
+                if str(error) != self._told:
+                    self._told = str(error)
+                    LOG.warning("%s; the share stays as it was, %s", error, written(self._shares))
+                return
+            if text != self._told:
+                self._told, self._shares = text, shares
+                LOG.warning("%s: the canary's share is now %s", self.file, written(shares))
 
 
 def read(file: Path) -> tuple[str, dict[str, float]]:
@@ -82,6 +84,15 @@ def read(file: Path) -> tuple[str, dict[str, float]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: the canary's share cannot be read ({error})") from error
     return text, shares_of(text, str(file))
+
+
+def check_names(shares: dict[str, float], several: set[str]) -> None:
+    if strange := {name for name in shares if name} - several:
+        raise ConfigError(f"--canary names {min(strange)}, of which no two versions are served")
+
+
+def written(shares: dict[str, float]) -> str:
+    return " ".join(f"{name}={share:g}" if name else f"{share:g}" for name, share in shares.items())
 
 
 def shares_of(text: str, where: str) -> dict[str, float]:

@@ -43,6 +43,19 @@ def test_a_limit_that_is_no_time_is_told(limit: float) -> None:
         Client("127.0.0.1:8001", timeout_s=limit)
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, "4", None])
+@pytest.mark.parametrize("name", ["batch_size", "concurrency"])
+def test_a_count_that_is_none_is_told_before_anything_is_asked(name: str, count: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is a whole number above 0, found"):
+        Client("127.0.0.1:9").embed([b"image"], **{name: count})
+
+
+@pytest.mark.parametrize("items", ["", [""]])
+def test_an_empty_path_is_not_the_working_folder(items: Any) -> None:
+    with pytest.raises(TypeError, match="item 0 is an empty path; an image is a path"):
+        Client("127.0.0.1:9").embed(items)
+
+
 def test_batches_keep_the_order_and_are_bounded_in_number_and_bytes(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"123456")

@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pictures import data_url, png
 from slow_engine import Slow, wait_until
+from typer.testing import CliRunner
 
+from jepack.cli import app
+from jepack.client import Client
 from jepack.errors import ConfigError, ServerError
 from serving.gateway import Gateway, Keys, Limits
 from serving.gateway.server import log_to
@@ -304,6 +307,25 @@ def test_a_body_without_a_key_is_not_waited_for(embedded: Any, key_file: Path) -
         assert raw(http, head).startswith(b"HTTP/1.1 401")
 
 
+def test_a_key_file_that_is_not_taken_is_told_once_and_without_its_text(
+    embedded: Any, key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, "jepack.gateway"),
+        Gateway(embedded, port=0, keys=Keys(key_file)) as one,
+        client(one) as http,
+    ):
+        for text, told in (("short", "key 1 is not one"), (None, "No such file"), (THIRD, None)):
+            caplog.clear()
+            key_file.unlink() if text is None else key_file.write_text(text)
+            for _ in range(3):
+                assert status(http, authorization=f"Bearer {KEY}") == (200 if told else 401)
+            lines = [one.getMessage() for one in caplog.records]
+            assert len(lines) == (1 if told else 0)
+            assert all(told in line and "the keys stay" in line for line in lines)
+            assert all("short" not in line for line in lines)
+
+
 def test_keys_are_changed_without_a_restart(embedded: Any, key_file: Path) -> None:
     with Gateway(embedded, port=0, keys=Keys(key_file)) as one, client(one) as http:
         new = key_file.with_name("new")
@@ -352,6 +374,11 @@ def test_a_certificate_makes_it_https(embedded: Any, tmp_path: Path) -> None:
         assert one.url.startswith("https://")
         with httpx.Client(base_url=one.url, trust_env=False, verify=context) as http:
             assert http.post("/v1/embeddings", json=BODY).status_code == 200
+        plain = Client(one.url.replace("https", "http"), timeout_s=5)
+        assert f"it speaks TLS: {one.url}" in (plain.diagnose() or "")
+        done = CliRunner().invoke(app, ["drift", one.url])
+        assert "JEPACK_CA_FILE=FILE" in str(done.exception)
+        assert "Start it" not in str(done.exception)
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -407,6 +434,25 @@ def test_a_web_page_from_elsewhere_cannot_ask_this_machine(
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, code)
     here = {"host": "localhost:1", "origin": "http://localhost:3000"}
     assert http.get("/v1/models", headers=here).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "told"),
+    [
+        ("GET", "/", {}, "/docs lists what there is"),
+        ("GET", "/v1/embeddings", {}, "it takes POST"),
+        (
+            "POST",
+            "/v1/embeddings",
+            {"data": {"input": ONE}},
+            "needs -H 'content-type: application/json'",
+        ),
+    ],
+)
+def test_what_a_first_try_gets_wrong_is_told_with_the_way_out(
+    http: httpx.Client, method: str, path: str, options: dict[str, Any], told: str
+) -> None:
+    assert told in http.request(method, path, **options).json()["error"]["message"]
 
 
 def test_a_port_that_is_taken_is_told(embedded: Any, gateway: Gateway) -> None:

@@ -227,7 +227,7 @@ def test_the_open_inference_protocol_names_versions(http: httpx.Client, newer: B
 
 @pytest.mark.triton
 def test_a_promotion_and_a_rollback_drop_no_request(
-    served: list[Served], newer: Bundle, tmp_path: Path
+    served: list[Served], newer: Bundle, tmp_path: Path, digits_folder: Path
 ) -> None:
     """Real Triton under load; every answer is that of the version it names."""
     share = tmp_path / "canary"
@@ -244,6 +244,19 @@ def test_a_promotion_and_a_rollback_drop_no_request(
             want = client.embed(png()).embedding[0] / -2
         with Client(server.url) as client, pytest.raises(ServerError, match='model="photos"'):
             client.endpoint()
+        for url in (server.url, gateway.url):
+            words = [
+                str(digits_folder),
+                "--url",
+                url,
+                "--model",
+                f"{PHOTOS}@2",
+                "--out",
+                str(tmp_path / "out.npz"),
+                "--json",
+            ]
+            done = CliRunner().invoke(app, ["embed", *words], catch_exceptions=False)
+            assert newer.fingerprints["embedding"] in done.output
         with Load(gateway.url) as load:
             load.wait(60)
             for text in ("1", "0", "0.5", "1"):
@@ -298,14 +311,45 @@ class Load:
                 self.failed.append(f"{error}")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cells=0.9", "names cells"),
+        ("often", "not a share"),
+        ("", "empty"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_makes_no_sense_moves_nobody(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr("serving.gateway.shares.OFTEN_S", 0)
+    file = tmp_path / "canary"
+    file.write_text("0.5")
+    shares = Shares.told(str(file))
+    shares.check({PHOTOS})
+    file.unlink() if text is None else file.write_text(text)
+    assert [shares.of(PHOTOS) for _ in range(3)] == [0.5] * 3
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert told in line
+    assert line.endswith("the share stays as it was, 0.5")
+    file.write_text(f"{PHOTOS}=1")
+    assert shares.of(PHOTOS) == 1
+
+
 def test_a_canary_needs_two_versions_and_a_share(exported_bundle: Bundle) -> None:
     one, name = str(exported_bundle.folder), f"{PHOTOS}={exported_bundle.folder}"
     for words, told in (
         ([one, "--canary", "0.1"], "needs two versions"),
         ([name, name, "--canary", "1.5"], "not a share from 0 to 1"),
         ([name, name, "--canary", "cells=0.5"], "--canary names cells"),
-        ([name, name, "--canary", "nowhere.txt"], "not a share from 0 to 1"),
+        ([name, name, "--canary", "nowhere.txt"], "nor a file that is there"),
         ([name, name, "--no-http", "--canary", "0.1"], "--no-http leaves nothing"),
+        ([one, "--no-http", "--key-file", one], "gRPC has neither keys nor TLS"),
         ([one, one], "each needs a name"),
     ):
         done = CliRunner().invoke(app, ["serve", *words])
