@@ -360,7 +360,7 @@ def said_of(view: View, found: Found, count: int) -> str:
             )
         if found.head is None or found.labelled < 3 * len(found.classes):
             return "Each stands for a group of images. Click those alike, then press their label's key."
-        return "The probe would learn most from these: it wavers, and they are unlike each other."
+        return "The probe wavers most about these, and they are unlike each other."
     if view.what == DOUBT:
         if not count:
             waiting = found.judgement is None
