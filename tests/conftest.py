@@ -34,6 +34,16 @@ for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *loopback.NAMES])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """A failure whose text holds a name that is not UTF-8 is told; sent as it is, it ends the whole run."""
+    report = yield
+    text = str(report.longrepr or "")
+    if report.failed and text.encode(errors="replace") != text.encode(errors="surrogateescape"):
+        report.longrepr = text.encode(errors="backslashreplace").decode()
+    return report
+
+
 @pytest.fixture(autouse=True)
 def loggers_still_speak() -> Iterator[None]:
     """A test that silences loggers fails itself, not one that comes later in the same process."""
