@@ -2,10 +2,10 @@
 
 By the tenth nearest, so that a handful of strangers of one kind do not vouch for each other; along the
 DIMENSIONS widest directions, each at the same width, because what makes a stranger strange may lie along a
-direction that the rest hardly uses (benchmarks.planting: found half of what was foreign, where plain
-distances found none). Where the index holds projections and the bundle's null is at hand, its p-values are
-told too; they do not decide, because some hundred held-out images can be beaten by one image in a hundred
-of any large index.
+direction that the rest hardly uses (of foreign images planted in Earth tiles and solar cells it told 23 of
+46, plain distances none). Where the index holds projections and the bundle's null is at hand, its p-values
+are told too; they do not decide, because some hundred held-out images can be beaten by one image in a
+hundred of any large index.
 
 N images, D dimensions, K directions.
 """
