@@ -66,9 +66,10 @@ def measured(found: Measured, output: str, seen: Seen) -> str:
 def spectrum(found: Measured) -> str:
     values, rank = found.report.spectrum, found.report.effective_rank
     half = sum(1 for _ in until_half(values))
+    few = "alone" if half == 1 else f"{half}"
     said = (
         f"Bars are the strongest directions in which these images differ; at the dashed line all "
-        f"{found.dimensions} would be equal. Half of all difference lies in the first {half}; the whole "
+        f"{found.dimensions} would be equal. Half of all difference lies in the first {few}; the whole "
         f"is as rich as {rank:.0f} equal directions (effective rank)."
     )
     drawn = pictures.spectrum(values, found.dimensions, "Variance of each direction, largest first")
