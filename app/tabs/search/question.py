@@ -83,7 +83,9 @@ class Question:
     def also(self, example: Example, side: str) -> Question:
         """With one more example on a side; on the other it then is no longer."""
         rest = self.without(example)
-        return replace(rest, **{side: (*getattr(rest, side), example)})
+        if side == "like":
+            return replace(rest, like=(*rest.like, example))
+        return replace(rest, unlike=(*rest.unlike, example))
 
 
 def parse(address: str) -> Question:
