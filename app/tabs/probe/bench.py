@@ -245,4 +245,4 @@ def some(rows: Ints, most: int) -> Ints:
 def pixels_of(thumbnail: bytes) -> Floats:
     with Image.open(io.BytesIO(thumbnail)) as image:
         small = image.convert("RGB").resize((SIDE, SIDE))
-    return np.asarray(small, np.float32).reshape(-1) / 255
+    return np.asarray(small, np.float32).reshape(-1) / np.float32(255)
