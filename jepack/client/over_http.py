@@ -181,14 +181,14 @@ class HttpDoor:
                     f"{self.url}: what answers there does not speak HTTP ({told}). An address of gRPC is "
                     "written host:port"
                 )
-        elif isinstance(error, (kinds.ProxyError, kinds.DecodingError, kinds.TooManyRedirects)):
-            return ServerError(f"{self.url}: cannot be asked ({told})")
             if self.url.startswith("http://"):
                 bare = self.url.removeprefix("http://")
                 return UnreachableError(
                     f"{self.url}: what listens there hung up without an answer ({told}). It is stopping, "
                     f"or it speaks TLS: https://{bare}, or gRPC: {bare}"
                 )
+        elif isinstance(error, (kinds.ProxyError, kinds.DecodingError, kinds.TooManyRedirects)):
+            return ServerError(f"{self.url}: cannot be asked ({told})")
         return UnreachableError(
             f"{self.url}: nothing answers there ({told}). "
             "Start it: jepack serve BUNDLE, or name another address"

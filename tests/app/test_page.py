@@ -392,13 +392,16 @@ def test_a_request_that_names_a_path_or_an_address_gets_nothing(
     digits_page: str, path: str
 ) -> None:
     config = json.loads(ask(digits_page, "GET", "/config")[1])
-    [job] = [one for one in config["dependencies"] if one["targets"][0][1] == "upload"]
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    visitor = f"visitor-{len(path)}"
-    body = {"data": [file, 10], "fn_index": job["id"], "session_hash": visitor}
-    assert ask(digits_page, "POST", "/gradio_api/queue/join", body)[0] == 200
-    _, stream = ask(digits_page, "GET", f"/gradio_api/queue/data?session_hash={visitor}")
-    [last] = [line for line in stream.splitlines() if "process_completed" in line]
-    assert '"success":false' in last
-    assert ("no addresses" if path.startswith("http") else "not uploaded") in last
+    jobs = [one for one in config["dependencies"] if one["targets"][0][1] == "upload"]
+    assert jobs
+    for job in jobs:
+        upload, visitor = job["targets"][0][0], f"visitor-{len(path)}-{job['id']}"
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [file if one == upload else None for one in job["inputs"]]
+        body = {"data": data, "fn_index": job["id"], "session_hash": visitor}
+        assert ask(digits_page, "POST", "/gradio_api/queue/join", body)[0] == 200
+        _, stream = ask(digits_page, "GET", f"/gradio_api/queue/data?session_hash={visitor}")
+        [last] = [line for line in stream.splitlines() if "process_completed" in line]
+        assert '"success":false' in last
+        assert ("no addresses" if path.startswith("http") else "not uploaded") in last
     assert ask(digits_page, "GET", f"/gradio_api/file={path}")[0] in (403, 404)

@@ -156,7 +156,7 @@ class Server(GrpcDoor):
     def describe(self, limit_s: float) -> Any:
         return Endpoint("small", {}, {"embedding": 2, "projection": 1}, 16)
 
-    def send(self, images: Any, outputs: Any, limit_s: float) -> Any:
+    def send(self, images: Any, outputs: Any, limit_s: float, grace_s: float = 0.0) -> Any:
         if self.broken or b"heavy" in images:
             raise RequestError("127.0.0.1:9: the server failed (internal: out of memory)")
         rows = np.ones((len(images), 2), np.float32)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError
-from jepack.sources import caches
-from training.data import building, open_cache
+from jepack.sources import caches, crashes
+from training.data import open_cache
 
 
 def pictures(folder: Path, count: int = 8) -> Path:
@@ -78,7 +78,7 @@ def test_the_limit_makes_room_and_then_refuses(
 ) -> None:
     data, root = pictures(tmp_path / "data"), tmp_path / "c"
     old = build(data, root, 40, 1.0)
-    monkeypatch.setattr(building, "BLOCK", 4)
+    monkeypatch.setattr(crashes, "BLOCK", 4)
     monkeypatch.setenv(
         caches.LIMIT, "0.00002"
     )  # 20 kB; the next takes 8 x 1,600 bytes and its index
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_when_there_is_room(tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "BLOCK", 4)
+        patch.setattr(crashes, "BLOCK", 4)
         with pytest.raises(KeyboardInterrupt):
             open_cache(data, **arguments, on_progress=stop)
     [partial] = root.glob(".*.partial")

@@ -290,11 +290,11 @@ def test_a_missing_reader_names_its_extra(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stopped_build_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.data import building
+    from jepack.sources import crashes
 
     for number, image in enumerate(stack(20)):
         png(image, tmp_path / "data" / f"{number:02d}.png")
-    monkeypatch.setattr(building, "BLOCK", 4)
+    monkeypatch.setattr(crashes, "BLOCK", 4)
     seen: list[int] = []
 
     def stop(done: int, total: int) -> None:
@@ -318,11 +318,12 @@ def test_a_stopped_build_goes_on_where_it_was(
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from jepack.sources import crashes
     from training.data import building
 
     for number, image in enumerate(stack(8)):
         png(image, tmp_path / "data" / f"{number}.png")
-    monkeypatch.setattr(building, "BLOCK", 4)
+    monkeypatch.setattr(crashes, "BLOCK", 4)
     monkeypatch.setattr(building, "SPARE_BYTES", 1 << 60)
     with pytest.raises(DataError, match=r"decoding the other 4 images needs about .* are free"):
         open_cache(tmp_path / "data", side=20, channels=1, root=tmp_path / "c")
