@@ -39,8 +39,9 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     """A failure whose text holds a name that is not UTF-8 is told; sent as it is, it ends the whole run."""
     report = yield
     text = str(report.longrepr or "")
-    if report.failed and text.encode(errors="replace") != text.encode(errors="surrogateescape"):
-        report.longrepr = text.encode(errors="backslashreplace").decode()
+    sound = text.encode(errors="backslashreplace").decode()
+    if report.failed and sound != text:
+        report.longrepr = sound
     return report
 
 
