@@ -20,6 +20,7 @@ NUMBERS = ("embedding_type", "embedding_types", "encoding_type", "output_dtype")
 HEADERS = {
     "x-jepack-atypicality": "atypicality",
     "x-jepack-fingerprint": "fingerprint",
+    "x-stainless-lang": "sdk",  # of OpenAI's own clients
     "x-user-id": "user",
 }
 FLOATS = ("float", "float32", "base64")
@@ -164,7 +165,15 @@ def encoding_of(fields: Mapping[str, Any], numbers: list[str]) -> str:
     found = ""
     for name in ENCODINGS:
         found = choice(fields, name, ("float", "base64")) or found
-    return found or ("base64" if "base64" in numbers else "float")
+    found = found or ("base64" if "base64" in numbers else "float")
+    if found == "base64" and fields.get("sdk") and any(one in COARSE for one in numbers):
+        # They ask for base64 where the caller named nothing, and read float32 whatever comes.
+        raise invalid(
+            "invalid_option",
+            'this client reads base64 as float32, which these bytes are not; say encoding_format="float"',
+            "encoding_format",
+        )
+    return found
 
 
 def choice(fields: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:

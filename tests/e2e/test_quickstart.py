@@ -117,10 +117,16 @@ def test_from_pictures_to_a_page_and_away_again(cells: Path, place: Path) -> Non
         assert any("tritonserver" in process.name() for process in started)
         with browser() as driver:
             driver.get(address.group())
-            wait_for(driver, "#jp-gallery [data-id]")[0].click()
+            clicked = wait_for(driver, "#jp-gallery [data-id]")[0]
+            name = clicked.get_attribute("data-id")
+            clicked.click()
             distances = wait_for(driver, "#jp-results .jp-card [data-distance]")
             shown = [float(one.get_attribute("data-distance")) for one in distances]
+            cards = driver.find_elements("css selector", "#jp-results .jp-card[data-id]")
+            names = [one.get_attribute("data-id") for one in cards]
         assert shown == sorted(shown)
+        assert len(names) == len(shown)
+        assert name not in names  # an image of the index asks for the others
         for _ in range(3):  # people press Ctrl-C more than once
             child.send_signal(signal.SIGINT)
             time.sleep(0.02)

@@ -105,6 +105,17 @@ def test_numbers_come_as_int8_and_as_bits(http: httpx.Client) -> None:
     assert np.abs(held - given["int8"][0]).max() <= 1
 
 
+def test_openais_client_never_reads_bytes_as_floats(http: httpx.Client) -> None:
+    body = {"input": IMAGES, "embedding_type": "int8", "encoding_format": "base64"}
+    python = {"x-stainless-lang": "python"}
+    refused = http.post("/v1/embeddings", json=body, headers=python)
+    assert refused.status_code == 400
+    assert 'encoding_format="float"' in refused.json()["error"]["message"]
+    good = http.post("/v1/embeddings", json={**body, "encoding_format": "float"}, headers=python)
+    np.testing.assert_array_equal(rows(good), rows(ask(http, embedding_type="int8")))
+    assert http.post("/v1/embeddings", json=body).status_code == 200
+
+
 def test_cohere_gets_every_type_it_names(http: httpx.Client) -> None:
     asked = {"images": IMAGES, "embedding_types": ["float", "int8"], "output_dimension": 256}
     found = http.post("/v2/embed", json=asked).json()["embeddings"]
