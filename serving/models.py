@@ -21,6 +21,7 @@ from serving.served import Served
 IMAGE = pbtxt.Tensor(name="image", data_type=DataType.STRING, dims=(1,))
 PIXELS = "pixel_values"
 TENSORRT = ("off", "fp32", "fp16")
+MOST_DECODERS = 16  # of 40 MB each
 PRODUCTION_DECODERS = 4  # where the encoder has a GPU and the cores are free
 
 
@@ -50,8 +51,9 @@ class RepositoryConfig:
 
 
 def decoders_for(cores: int) -> int:
-    """Processes that decode beside an encoder on the same cores."""
-    return max(1, cores // 2)
+    """Processes that decode beside an encoder on the same cores: one a core, for photographs cost as much to
+    decode as to encode, and a core idles while its decoder waits (.58 -> .82 of a bare loop's pace on two)."""
+    return min(max(1, cores), MOST_DECODERS)
 
 
 def embed(served: Served, decoder: str, encoder: str, config: RepositoryConfig) -> ModelConfig:

@@ -149,13 +149,15 @@ class Core:
     ) -> Steps[T]:
         """Ask until there is an answer, a failure that asking again cannot mend, or no time for more."""
         pause_s, lost = PAUSE_S, False
+        full: BusyError | None = None  # what the server said, rather than that the last wait was short
         while True:
             try:
                 return (yield from ask(max(limit.left_s(), 0.001), lost))
             except BusyError as busy:
                 if not busy.again:
-                    raise
+                    raise (given_up(full, limit) if full else busy) from busy.__cause__
                 failure: BusyError | UnreachableError = busy
+                full = busy
             except UnreachableError as unreachable:
                 tries, lost, failure = tries - 1, True, unreachable
                 if tries <= 0:
@@ -164,7 +166,7 @@ class Core:
             wait_s = (failure.after_s or 0.0) + pause_s * random.uniform(0.5, 1.0)
             if limit.left_s() - wait_s < self.least_s():
                 if failure.after_s is None or failure.after_s < limit.left_s():
-                    raise failure
+                    raise given_up(failure, limit)
                 raise BusyError(
                     f"{failure} It asks to come again in {failure.after_s:g} s, and "
                     f"{max(limit.left_s(), 0):.1f} s are left. Allow more: timeout_s"
@@ -187,6 +189,13 @@ class Core:
         if not all(np.isfinite(rows).all() for rows in answer.values()):
             return f"{self.url}: answers with non-finite values"
         return None
+
+
+def given_up(failure: BusyError | UnreachableError, limit: Limit) -> BusyError | UnreachableError:
+    """A full queue with how long it was asked; nobody waits longer than that."""
+    if isinstance(failure, UnreachableError):
+        return failure
+    return BusyError(f"{failure} It was asked again for {limit.seconds:.3g} s.", again=True)
 
 
 def check_count(name: str, value: int) -> None:

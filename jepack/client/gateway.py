@@ -104,7 +104,7 @@ def endpoint_of(told: dict[str, Any], label: str) -> Endpoint:
     )
 
 
-def failure_of(answer: Received, url: str, limit_s: float) -> DataError | ServerError:
+def failure_of(answer: Received, url: str) -> DataError | ServerError:
     """An answer other than 200 as an error of ours: what happened at `url`, and what to do."""
     try:
         error = json.loads(answer.body)["error"]
@@ -119,9 +119,10 @@ def failure_of(answer: Received, url: str, limit_s: float) -> DataError | Server
         return ImageError(f"too large for this gateway ({text})")
     if status == 429 or code == "overloaded" or (status == 503 and code == "deadline"):
         return BusyError(
-            f"{url}: overloaded for {limit_s:g} s ({text}). Send less at once, or add servers.",
-            again=True, after_s=after_s,
-        )  # fmt: skip
+            f"{url}: overloaded ({text}). Send less at once, or add servers.",
+            again=True,
+            after_s=after_s,
+        )
     if status == 504:
         return BusyError(f"{url}: no answer in time ({text}). Is the server busy?")
     if status in (502, 503):

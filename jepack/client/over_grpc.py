@@ -212,9 +212,7 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         return ImageError(text[refused.end() :], int(refused[1] or 0))
     if "maximum queue size" in text.lower():
         return BusyError(
-            f"{url}: overloaded, its queue stayed full for {limit_s:g} s. "
-            "Send less at once, or add servers.",
-            again=True,
+            f"{url}: overloaded, its queue is full. Send less at once, or add servers.", again=True
         )
     if "timeout expired" in text.lower():
         return BusyError(f"{url}: not begun within {limit_s:g} s, so the server dropped it")

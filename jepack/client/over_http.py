@@ -138,7 +138,7 @@ class HttpDoor:
                 answer.close()
         except self._httpx.HTTPError as error:
             raise self._translated(error, limit_s) from error
-        return self._checked(Received(answer.status_code, answer.headers, b"".join(parts)), limit_s)
+        return self._checked(Received(answer.status_code, answer.headers, b"".join(parts)))
 
     async def _aask(
         self, method: str, path: str, headers: dict[str, str], body: bytes, limit_s: float
@@ -159,7 +159,7 @@ class HttpDoor:
             raise late(self.url, limit_s) from None
         except self._httpx.HTTPError as error:
             raise self._translated(error, limit_s) from error
-        return self._checked(Received(answer.status_code, answer.headers, answer.content), limit_s)
+        return self._checked(Received(answer.status_code, answer.headers, answer.content))
 
     def _timeout(self, limit_s: float) -> Any:
         return self._httpx.Timeout(limit_s, connect=min(limit_s, CONNECT_S))
@@ -175,8 +175,12 @@ class HttpDoor:
                 f"{self.url}: its certificate is not to be trusted ({told}). Name the authority that signed "
                 "it: Client(..., ca_file=FILE), or JEPACK_CA_FILE in the environment"
             )
-        if isinstance(error, (kinds.RemoteProtocolError, kinds.UnsupportedProtocol)):
-            if "without sending a response" not in told and "peer closed" not in told:
+        # Who speaks another protocol ends the connection or resets it, whichever is seen first.
+        hung_up = isinstance(error, (kinds.ReadError, kinds.WriteError)) or (
+            "without sending a response" in told or "peer closed" in told
+        )
+        if hung_up or isinstance(error, (kinds.RemoteProtocolError, kinds.UnsupportedProtocol)):
+            if not hung_up:
                 return ServerError(
                     f"{self.url}: what answers there does not speak HTTP ({told}). An address of gRPC is "
                     "written host:port"
@@ -194,9 +198,9 @@ class HttpDoor:
             "Start it: jepack serve BUNDLE, or name another address"
         )
 
-    def _checked(self, answer: Received, limit_s: float) -> Received:
+    def _checked(self, answer: Received) -> Received:
         if answer.status != 200:
-            raise failure_of(answer, self.url, limit_s)
+            raise failure_of(answer, self.url)
         return answer
 
     def _endpoint(self, answer: Received) -> Endpoint:

@@ -345,18 +345,18 @@ def test_a_full_queue_is_waited_for_or_told(exported_bundle: Bundle, tmp_path: P
 
             def keep_full() -> bool:
                 good = True
-                while good and "queue stayed full" not in told:
+                while good and "queue is full" not in told:
                     good = bool(patient.embed([slow] * 12, concurrency=12).good.all())
                 return good
 
             waiting = thread.submit(keep_full)
-            while "queue stayed full" not in told and not waiting.done():
+            while "queue is full" not in told and not waiting.done():
                 try:
                     hasty.infer([slow])
                 except BusyError as error:
                     told = str(error)
             assert waiting.result()
-        assert "queue stayed full" in told
+        assert "queue is full" in told
         assert server.check(busy_is_fine=True) is None
 
 
