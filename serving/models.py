@@ -51,8 +51,8 @@ class RepositoryConfig:
 
 
 def decoders_for(cores: int) -> int:
-    """Processes that decode beside an encoder on the same cores: one a core, for photographs cost as much to
-    decode as to encode, and a core idles while its decoder waits (.58 -> .82 of a bare loop's pace on two)."""
+    """Processes that decode: one a core. Photographs cost as much to decode as to encode, and a core idles
+    while the encoder waits for its one decoder (.58 -> .82 of a bare loop's pace on two cores)."""
     return min(max(1, cores), MOST_DECODERS)
 
 

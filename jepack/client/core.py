@@ -149,7 +149,7 @@ class Core:
     ) -> Steps[T]:
         """Ask until there is an answer, a failure that asking again cannot mend, or no time for more."""
         pause_s, lost = PAUSE_S, False
-        full: BusyError | None = None  # what the server said, rather than that the last wait was short
+        full: BusyError | None = None  # what the server said counts more than a short last wait
         while True:
             try:
                 return (yield from ask(max(limit.left_s(), 0.001), lost))
