@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from app.columns import columns_of
 from app.engine import Engine
 from app.indexing import Indexed, Origin
 from app.store import IndexInfo
+from app.updating import Kept
 from jepack.bundle import Bundle
 from jepack.names import kept
 from jepack.sources import ImageFile, Source
@@ -36,10 +37,12 @@ class Plan:
         return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def build(out: Path, plan: Plan, given: Engine | Path, console: Console) -> tuple[Indexed, Origin]:
+def build(
+    out: Path, plan: Plan, given: Engine | Path, console: Console, kept: Kept | None = None
+) -> tuple[Indexed, Origin]:
     """Write the index at `out`; vectors from an engine, or from a file of `jepack embed`.
 
-    An index already there is replaced when the new one is whole.
+    An index already there is replaced when the new one is whole; `kept`: what stays of it, of an engine only.
     """
     base, skipped = plan.named.base, dict[ImageFile, str]()
     with progress_bar(console, transient=True) as bar:
@@ -52,7 +55,17 @@ def build(out: Path, plan: Plan, given: Engine | Path, console: Console) -> tupl
             origin = indexing.of_embedder(
                 embedder, given.place, plan.output, plan.images, skipped, advance
             )
-            return written(out, plan, origin, skipped, given.bundle), origin
+            if kept is not None:
+                kept.check(out, origin.output, origin.fingerprint)
+                new = partial(
+                    indexing.from_embedder,
+                    output=origin.output,
+                    embedder=embedder,
+                    skipped=skipped,
+                    on_progress=advance,
+                )
+                origin = replace(origin, parts=kept.parts(plan.images, new, advance))
+            return written(out, plan, origin, skipped, given.bundle, kept), origin
         finally:
             embedder.close()
 
@@ -63,6 +76,7 @@ def written(
     origin: Origin,
     skipped: dict[ImageFile, str],
     bundle: Bundle | None = None,
+    kept: Kept | None = None,
 ) -> Indexed:
     info = IndexInfo(
         name=plan.name or name_of(plan.named),
@@ -78,7 +92,7 @@ def written(
         crop_mode=origin.crop_mode,
         columns=tuple(columns_of(image.columns for image in plan.images)),
     )
-    return indexing.write_index(out, info, origin.parts, skipped, origin.window)
+    return indexing.write_index(out, info, origin.parts, skipped, origin.window, kept)
 
 
 def name_of(named: Source) -> str:

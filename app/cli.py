@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.store import VectorStore
+from app.store import METADATA, VectorStore
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL
 from jepack.disk import check_writable
@@ -52,6 +52,12 @@ def index(
     ],
     url: UrlOption = None,
     bundle: BundleOption = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Embed only images that are new or changed.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --update: drop images that are gone.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
     ] = None,
@@ -76,10 +82,21 @@ def index(
 
     An index already at --out is replaced only when the new one is whole.
 
-    Example: jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
+    Examples:
+      jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
+      jepack index photos/ --bundle runs/photos/bundle --out runs/photos/index --update
     """
     from app.building import Plan, build
     from app.engine import engine_for
+    from app.lance import open_index
+    from app.updating import Kept
+
+    if prune and not update:
+        raise ConfigError("--prune goes with --update: without it the index is built anew")
+    if update and embeddings is not None:
+        raise ConfigError(
+            "--update embeds what is new, and --embeddings has all vectors already. Leave one out"
+        )
 
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
@@ -91,16 +108,22 @@ def index(
     started = time.monotonic()
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
     given = engine_for(url, bundle) if embeddings is None else embeddings
-    done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json))
+    kept = None
+    if update and (out / METADATA).is_file():  # else there is nothing to keep
+        old = open_index(out)
+        plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
+        plan = replace(plan, data_license=data_license or old.info.data_license)
+        kept = Kept(old, named.base, prune=prune)
+    done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json), kept)
     seconds = time.monotonic() - started
     if as_json:
         told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
         print(json.dumps({**told, "notes": list(origin.notes)}))
         return
-    tell_indexed(out, done, origin, seconds)
+    tell_indexed(out, done, origin, seconds, prune)
 
 
-def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float) -> None:
+def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, pruned: bool) -> None:
     console = Console()
     for note in origin.notes:
         console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
@@ -110,6 +133,8 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float) -> No
         highlight=False,
         soft_wrap=True,
     )
+    if done.same or done.gone:
+        console.print(told_of_update(done, pruned), highlight=False, soft_wrap=True)
     if done.narrow and origin.window is None:
         console.print(
             f"[yellow]note:[/] {done.narrow} images fill less than half of their depth, and the encoder's "
@@ -125,6 +150,14 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float) -> No
         reasons = marked_lines(listed(done.skipped.items(), 5))
         console.print(reasons, highlight=False, soft_wrap=True)
     console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
+
+
+def told_of_update(done: Indexed, pruned: bool) -> str:
+    new = done.info.count - done.same - (0 if pruned else done.gone)
+    told = f"{done.same:,} as they were, {new:,} embedded now"
+    if not done.gone:
+        return told
+    return told + f", {done.gone:,} gone and {'dropped' if pruned else 'kept (--prune drops them)'}"
 
 
 def search(

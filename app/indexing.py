@@ -19,6 +19,7 @@ import numpy as np
 from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import size_of, thumbnail_of
+from app.updating import PART, Kept, Part, stamp_of
 from jepack.bundle import OUTPUTS
 from jepack.client import Embeddings, Endpoint, Item, read_saved
 from jepack.decoding import Window, elongation
@@ -27,9 +28,6 @@ from jepack.machine import threads
 from jepack.names import stored
 from jepack.sources import ENDED, ImageFile, in_blocks
 
-PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about 1.5 MB
-
-Part = list[tuple[ImageFile, Vectors]]  # each image with its vector [D]
 Progress = Callable[[int], None]  # called with the number of images just dealt with
 
 
@@ -52,13 +50,17 @@ class Indexed:
 
     info: IndexInfo
     skipped: dict[str, str] = field(default_factory=dict)  # image id -> why it is not in the index
-    narrow: int = 0  # images whose values fill less than half of their depth
+    same: int = 0  # images kept as they were, see updating.py
+    gone: int = 0  # rows of an updated index whose image is not there any more
+    narrow: int = 0  # images read now whose values fill less than half of their depth
     elongated: str | None = None  # a sentence, where an encoder that crops misses much
 
     def to_json(self) -> dict[str, Any]:
         return {
             **asdict(self.info),
             "skipped": self.skipped,
+            "same": self.same,
+            "gone": self.gone,
             "narrow": self.narrow,
             "elongated": self.elongated,
         }
@@ -187,8 +189,9 @@ def write_index(
     parts: Iterator[Part],
     skipped: dict[ImageFile, str],
     window: Window = None,
+    kept: Kept | None = None,
 ) -> Indexed:
-    """Fill a new index at `out`; `info.dimension` is taken from the vectors.
+    """Fill a new index at `out`; `info.dimension` is taken from the vectors. `kept`: what stays of the old.
 
     An index already at `out` stays until the new one is whole. Raises DataError when no image could
     be embedded.
@@ -202,46 +205,62 @@ def write_index(
     work = functools.partial(picture_of, window=window)
     with building(out, info) as store:
         for part in itertools.chain([first], parts):
-            images = [image for image, _ in part]
+            old = {image: kept.row(image) for image, _ in part} if kept else {}
+            images = [image for image, _ in part if not old.get(image)]
             made = itertools.chain(*in_blocks(images, work, ended, min(4, threads.cores())))
             rows = []
-            for (image, vector), (picture, is_narrow) in zip(part, made, strict=True):
-                if isinstance(picture, str):
-                    skipped[image] = picture
+            for image, vector in part:
+                row = old.get(image)
+                seen = Seen(row.thumbnail, stamp=row.stamp) if row else next(made)
+                if seen.fault is not None:
+                    skipped[image] = seen.fault
                     continue
-                name = image_id(image, info)
                 rows.append(
                     Row(
-                        id=name,
+                        id=image_id(image, info),
                         label=image.label,
-                        thumbnail=picture,
+                        thumbnail=seen.picture,
                         vector=np.asarray(vector),
                         columns={
                             one.name: one.value(image.columns.get(one.name)) for one in info.columns
                         },
+                        stamp=seen.stamp,
                     )
                 )
-                narrow += is_narrow
-                shapes.append(size_of(picture))
+                narrow += seen.narrow
+                shapes.append(size_of(seen.picture))
             store.upsert(rows, fingerprint=info.fingerprint)
+        for others in kept.others() if kept else ():
+            store.upsert(others, fingerprint=info.fingerprint)
     names = {image_id(image, info): reason for image, reason in skipped.items()}
     told = elongation(shapes) if info.crop_mode == "center" else None
-    return Indexed(open_index(out).info, names, narrow, told)
+    same, gone = (kept.same, kept.gone) if kept else (0, 0)
+    return Indexed(open_index(out).info, names, same, gone, narrow, told)
 
 
-def picture_of(image: ImageFile, window: Window = None) -> tuple[bytes | str, bool]:
-    """The thumbnail of one image, or why it has none; and whether its values fill little of their depth."""
+@dataclass(frozen=True)
+class Seen:
+    """What an image's own bytes give an index: its thumbnail, or why it has none, and its stamp."""
+
+    picture: bytes = b""
+    narrow: bool = False  # its values fill little of their depth
+    stamp: str = ""
+    fault: str | None = None
+
+
+def picture_of(image: ImageFile, window: Window = None) -> Seen:
     try:
-        return thumbnail_of(image.read(), window)
+        data = image.read()
+        return Seen(*thumbnail_of(data, window), stamp_of(image, data))
     except JepackError as error:
-        return str(error), False
+        return Seen(fault=str(error))
     except Exception as error:  # memory too: one image's fault is not the others'
-        return str(error) or type(error).__name__, False
+        return Seen(fault=str(error) or type(error).__name__)
 
 
-def ended(image: ImageFile) -> tuple[bytes | str, bool]:
+def ended(image: ImageFile) -> Seen:
     """As `picture_of`, of an image at which that ends its process."""
-    return ENDED, False
+    return Seen(fault=ENDED)
 
 
 def image_id(image: ImageFile, info: IndexInfo) -> str:

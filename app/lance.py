@@ -132,21 +132,21 @@ class LanceStore:
         if len(given) < len(rows):
             raise ArtifactError(f"{self.folder}: every row needs its vector")
         vectors = check_vectors(self.folder, self.info, np.stack(given), fingerprint)
-        batch = pa.table(
-            {
-                "id": ids,
-                "label": [row.label for row in rows],
-                "thumbnail": [row.thumbnail for row in rows],
-                **{
-                    key: [row.columns.get(column.name) for row in rows]
-                    for key, column in keys_of(self.info).items()
-                },
-                "vector": pa.FixedSizeListArray.from_arrays(
-                    pa.array(vectors.ravel()), self.info.dimension
-                ),
+        schema = self._table.schema  # an older index has no stamps
+        columns = {
+            "id": ids,
+            "label": [row.label for row in rows],
+            "thumbnail": [row.thumbnail for row in rows],
+            "stamp": [row.stamp for row in rows],
+            **{
+                key: [row.columns.get(column.name) for row in rows]
+                for key, column in keys_of(self.info).items()
             },
-            schema=schema_of(pa, self.info),
-        )
+            "vector": pa.FixedSizeListArray.from_arrays(
+                pa.array(vectors.ravel()), self.info.dimension
+            ),
+        }
+        batch = pa.table({name: columns[name] for name in schema.names}, schema=schema)
         (
             self._table.merge_insert("id")
             .when_matched_update_all()
@@ -183,11 +183,16 @@ class LanceStore:
             found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
         return found
 
-    def get(self, ids: Sequence[str]) -> list[Row]:
+    def found(self, ids: Sequence[str]) -> dict[str, Row]:
+        """{id: whole row} of those that are there."""
         found = {}
         for part in chunks(list(ids), IDS_PER_FILTER):
             for row in self._table.search().where(id_in(part)).limit(len(part)).to_list():
                 found[row["id"]] = to_row(row, self.info)
+        return found
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        found = self.found(ids)
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise ArtifactError(f"{self.folder}: holds no image {missing!r}")
@@ -248,6 +253,7 @@ def schema_of(pa: Any, info: IndexInfo) -> Any:
             pa.field("id", pa.string(), nullable=False),
             pa.field("label", pa.string()),
             pa.field("thumbnail", pa.binary()),
+            pa.field("stamp", pa.string()),
             *(pa.field(key, kinds[one.kind]) for key, one in keys_of(info).items()),
             pa.field("vector", pa.list_(pa.float32(), info.dimension), nullable=False),
         ]
@@ -264,6 +270,7 @@ def to_row(row: dict[str, Any], info: IndexInfo | None = None) -> Row:
         thumbnail=row.get("thumbnail") or b"",
         vector=None if vector is None else np.asarray(vector, dtype=np.float32),
         columns={column.name: row.get(key) for key, column in columns.items()},
+        stamp=row.get("stamp") or "",
     )
 
 

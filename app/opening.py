@@ -12,8 +12,10 @@ from rich.console import Console
 from app.building import Plan, build, name_of
 from app.desk import Desk
 from app.engine import Engine, check_same_space, engine_for, in_process
+from app.lance import open_index
 from app.library import Library
 from app.store import METADATA, IndexInfo, read_info
+from app.updating import Kept
 from jepack.bundle import MANIFEST
 from jepack.disk import check_writable
 from jepack.errors import ArtifactError, ConfigError, JepackError
@@ -98,10 +100,12 @@ def index_of(bundle: Path, data: str | None, engine: Engine, console: Console) -
     key = hashlib.sha256(f"{own}\0{named.path}".encode(errors="surrogateescape")).hexdigest()[:8]
     folder = bundle.absolute().parent / f"index-{name_of(named)}-{key}"
     plan = Plan(named=named, images=images)
-    if (folder / METADATA).is_file() and read_info(folder).asked == plan.digest():
+    there = (folder / METADATA).is_file()
+    if there and read_info(folder).asked == plan.digest():
         return folder
     check_writable(folder, replaced=True)
-    done, _ = build(folder, plan, engine, console)
+    kept = Kept(open_index(folder), named.base, prune=True) if there else None
+    done, _ = build(folder, plan, engine, console, kept)
     console.print(
         f"[green]✓[/] {marked(folder)}: {done.info.count:,} images", highlight=False, soft_wrap=True
     )

@@ -63,6 +63,7 @@ class Row:
     columns: Mapping[str, Value] = field(
         default_factory=dict
     )  # of whole rows; None: nothing is said
+    stamp: str = ""  # of whole rows: of its file when it was indexed, see updating.stamp_of
 
 
 @dataclass(frozen=True, kw_only=True)
