@@ -31,7 +31,7 @@ from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.sources import demo, find_images
 from training.commands.probe import read_images, score
-from training.commands.sweep import Run, combinations, run_all
+from training.commands.sweeping import Run, combinations, run_all
 from training.data import training_split
 from training.settings import TrainConfig, recipe
 from training.watch import features, read_log

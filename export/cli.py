@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from export.formats import FORMATS
-from export.overrides import parse
-from export.regression import CHECKS
-from export.run import DEFAULT_FORMATS, ExportedFile, ExportResult, export_bundle
+from export.choices import CHECKS, DEFAULT_FORMATS, FORMATS
 from jepack import bundle as bundles
 from jepack.bundle import OUTPUTS
 from jepack.names import marked, marked_lines
 from jepack.sources import Source
+
+if TYPE_CHECKING:
+    from export.run import ExportedFile, ExportResult
 
 PLAIN: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "padding": 0}
 
@@ -70,6 +70,9 @@ def export(
       jepack export runs/photos/bundle --against published/photos --allow neighbours
       jepack export runs/photos/bundle --formats all --threshold int8.recall=0.85
     """
+    from export.overrides import parse
+    from export.run import export_bundle
+
     limits = parse(threshold or [])
     bundle = bundles.load(folder)
     wanted = [name.strip() for name in formats.split(",") if name.strip()]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from export import gates
+from export.choices import DEFAULT_FORMATS
 from export.evaluation import Evaluation
 from export.extras import compare_extras, judge_extras
 from export.formats import FORMATS, Format, Source
@@ -18,8 +19,6 @@ from export.timing import time_engines
 from jepack.bundle import OUTPUTS, Bundle
 from jepack.errors import ArtifactError
 from jepack.tracing import untraceable
-
-DEFAULT_FORMATS = ("onnx", "torchscript")
 
 
 def make_all(

@@ -22,7 +22,6 @@ from jepack.errors import DataError
 from jepack.measures import isotropy, retrieval, similarities, vote
 from jepack.sources import class_ids, classes_of
 
-CHECKS = ("rank", "isotropy", "neighbours", "knn", "retrieval")
 NEEDED = 32  # held-out images
 VOTERS = 10  # of the kNN vote
 

@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from export import gates, overrides, regression
+from export.choices import DEFAULT_FORMATS
 from export.evaluation import Evaluation, find_evaluation
 from export.extras import EXTRAS, WithExtras
 from export.formats import FORMATS, Source
 from export.gates import Thresholds, Verdict
-from export.making import DEFAULT_FORMATS, make_all, time_exports
+from export.making import make_all, time_exports
 from export.measure import Outputs, measure_graph, run_engine, shorter, torch_engine
 from export.result import ExportedFile, ExportResult, gate_record, write
 from jepack import bundle as bundles

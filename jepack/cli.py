@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -112,6 +113,14 @@ class LazyGroup(TyperGroup):
         command = typer.Typer(add_completion=False, rich_markup_mode="rich")
         command.command(cmd_name)(getattr(importlib.import_module(module), function))
         return typer.main.get_command(command)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except USAGE_ERRORS as error:
+            if near := difflib.get_close_matches(args[0], COMMANDS, n=1):
+                error.message += f" Did you mean `jepack {near[0]}`?"
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Written from the table: asking every command for its line would import every stage."""

@@ -91,3 +91,27 @@ def test_a_cache_folder_that_cannot_be_written_names_the_variable(
     assert "cannot be written" in done.stderr
     assert "JEPACK_CACHE=" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_commands_options_are_told_without_loading_what_it_computes_with() -> None:
+    """`jepack train --help` took six seconds of imports."""
+    asked = """
+import sys
+import typer
+from jepack.cli import COMMANDS, app
+group = typer.main.get_command(app)
+for name in COMMANDS:
+    group.get_command(None, name)
+    heavy = {"torch", "timm", "onnx", "onnxruntime", "sklearn", "gradio", "lancedb"} & set(sys.modules)
+    assert not heavy, (name, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_that_is_misspelt_is_told_the_one_that_is_near() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jepack", "inspekt"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Did you mean `jepack inspect`?" in done.stderr

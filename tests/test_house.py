@@ -14,9 +14,14 @@ OURS = ("jepack", "training", "export", "serving", "app")
 # A command imports its stage when it runs, so that --help is quick and needs no extra.
 COMMANDS = (
     "app/cli.py",
+    "export/cli.py",
     "export/isotropy.py",
     "serving/cli.py",  # --no-http and --repository-only need no gateway
+    "training/commands/importing.py",
+    "training/commands/inspect.py",
+    "training/commands/sweep.py",
     "training/commands/train.py",
+    "training/commands/views.py",
 )
 # These need a library that may be missing: OpenAI Triton, torch, onnxruntime's quantiser.
 OPTIONAL = ("jepack.sigreg.kernels", "jepack.network", "export.reduced")

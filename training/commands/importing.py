@@ -14,9 +14,6 @@ from jepack.disk import check_writable
 from jepack.names import marked
 from jepack.sources import Source
 from jepack.terminal import SEED, options
-from training.commands.weights import open_source
-from training.commands.wrapping import HELD_OUT_SHARE, wrap
-from training.parallel import choose_device
 
 FEW_HELD_OUT = 64  # below that what is measured on them is rough
 
@@ -84,6 +81,10 @@ def import_encoder(
       jepack import timm:convnextv2_nano.fcmae_ft_in22k_in1k --data photos/ --out runs/transfer
       jepack import weights.safetensors --encoder resnet18 --data photos/ --out runs/own --license MIT
     """
+    from training.commands.weights import open_source
+    from training.commands.wrapping import HELD_OUT_SHARE, wrap
+    from training.parallel import choose_device
+
     refuse_other_folder(out)
     check_writable(out, replaced=True)
     chosen = choose_device(device)

@@ -19,7 +19,6 @@ from jepack.stages import page
 from jepack.terminal import options
 from jepack.terminal.assignments import names_of
 from training.settings import GROUPS, RECIPES, TrainConfig, group_of, override, recipe
-from training.watch import trackers
 
 Setting = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set slices=512")]
 
@@ -123,6 +122,8 @@ def train(
             raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
 
+    from training.watch import trackers  # torch is imported only when training starts
+
     source = Source.of(data)
     trackers.check(log or [])
     if dry_run:
@@ -134,7 +135,7 @@ def train(
         elif estimate is not None:
             dry.show(estimate)
         return
-    from training import train as stage  # torch is imported only when training starts
+    from training import train as stage
 
     bundle = stage.train(
         config, source, out, device=device, fresh=fresh, license=license, log=log or ()

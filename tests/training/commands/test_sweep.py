@@ -16,7 +16,7 @@ from jepack.errors import ConfigError
 from jepack.sigreg import random_directions
 from jepack.sources import Source
 from training.commands.ranking import fixed_views, ranking_loss
-from training.commands.sweep import Run, combinations, run_all, show
+from training.commands.sweeping import Run, combinations, run_all, show
 from training.parallel import Ranks
 from training.run import prepare
 from training.settings import TrainConfig, recipe

@@ -11,7 +11,7 @@ from small_bundle import write_digits
 
 from jepack.errors import ConfigError, DataError
 from training.commands.dry_run import estimate
-from training.commands.sweep import run_all
+from training.commands.sweeping import run_all
 from training.data import building
 from training.methods import check_encoder
 from training.settings import TrainConfig, recipe

@@ -17,7 +17,7 @@ from small_bundle import write_digits
 
 from jepack import bundle as bundles
 from jepack.errors import ConfigError
-from training.commands.sweep import combinations, run_all
+from training.commands.sweeping import combinations, run_all
 from training.run import checkpoint, refuse_inner_start, sameness
 from training.run.aside import move_aside
 from training.settings import TrainConfig, recipe

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from jepack.cli import app
 from jepack.errors import ConfigError
 from jepack.terminal.assignments import values_of
-from training.commands.sweep import base_of, combinations
+from training.commands.sweeping import base_of, combinations
 from training.settings import GROUPS, PRESETS, TrainConfig, override, preset, recipe
 from training.settings.limits import CHOICES, LIMITS, MAY_BE_NONE
 
