@@ -59,11 +59,21 @@ class Probe:
 
     def named(self, x_ND: npt.ArrayLike) -> list[str | None]:
         """The one class each may be at `error_rate`, None is "unsure"; without a threshold the likeliest."""
-        shares = self.probabilities(x_ND)
-        if self.threshold is None:
-            return [self.classes[place] for place in shares.argmax(axis=1)]
-        sets = 1 - shares <= self.threshold
+        return self.named_by(self.probabilities(x_ND))
+
+    def named_by(self, shares_NC: npt.NDArray[np.float64]) -> list[str | None]:
+        """As `named`, of probabilities."""
+        sets = self.sets_by(shares_NC)
+        if sets is None:
+            return [self.classes[place] for place in shares_NC.argmax(axis=1)]
         return [self.classes[row.argmax()] if row.sum() == 1 else None for row in sets]
+
+    def sets_by(self, shares_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
+        """Which classes each may be, [N, C], of probabilities; None without a threshold.
+
+        The true class is missing in a share `error_rate` of the images at most.
+        """
+        return None if self.threshold is None else 1 - shares_NC <= self.threshold
 
 
 def write_probe(stage: Path, probe: Probe) -> None:
@@ -140,6 +150,8 @@ def probe_problems(folder: Path, manifest: dict[str, Any], name: str) -> list[st
         problem = f"cannot be read ({error or type(error).__name__})"
     if problem is None and any(one.dtype != np.float32 for one in tensors.values()):
         problem = "holds other numbers than float32"
+    if problem is None and not all(np.isfinite(one).all() for one in tensors.values()):
+        problem = "holds values that are no numbers"
     if problem is None and not (tensors["scale"] > 0).all():
         problem = "scale must be above 0"
     return (
