@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from app.probing.heads import Floats, Head, Ints, fit
+from jepack.probing.calibration import calibration_error, log_loss
+from jepack.probing.heads import Floats, Head, Ints, fit
 
 FOLDS = 5
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of a training part, of the learning curve
@@ -61,6 +62,8 @@ class Judgement:
     answers: Ints = field(repr=False)  # [N], each image's by the head that did not see it
     shares: Floats = field(repr=False)  # [N, C], likewise
     confusion: Ints = field(repr=False)  # [C, C]: true class, answer
+    log_loss: float  # of the shares, nats
+    calibration_error: float  # of the shares, see calibration
     random: Figure | None = None  # the same with vectors of no encoder
     over_random: Figure | None = None  # accuracy - random
     curve: tuple[Point, ...] = ()
@@ -130,7 +133,7 @@ def judge(
     found = Judgement(
         tuple(classes), len(y_N), None if groups_N is None else len(np.unique(units)), len(folds),
         head.kind, figure(right, units), float(common.mean()), difference(right, common, units),
-        answers, shares, confusion,
+        answers, shares, confusion, log_loss(shares, y_N), calibration_error(shares, y_N),
     )  # fmt: skip
     told(found)
     if random_ND is not None:
