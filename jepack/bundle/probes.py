@@ -31,7 +31,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no hash
 class Probe:
     """A head and what is known of it."""
 
@@ -76,16 +76,20 @@ class Probe:
         return None if self.threshold is None else 1 - shares_NC <= self.threshold
 
 
+def check_probe_name(name: str) -> None:
+    """Raise ConfigError for a name that no probe can have."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot name a probe: letters, digits, '-', '_' and '.', 64 at most, such as cracks-2"
+        )
+
+
 def write_probe(stage: Path, probe: Probe) -> None:
     """Into a bundle that is being edited; its manifest then lists both files with their SHA-256.
 
     Raises ConfigError for a name that is none.
     """
-    if not NAME.fullmatch(probe.name):
-        raise ConfigError(
-            f"{probe.name!r} cannot name a probe: letters, digits, '-', '_' and '.', 64 at most, such as "
-            "cracks-2"
-        )
+    check_probe_name(probe.name)
     tensors = {name: np.ascontiguousarray(getattr(probe, of), np.float32) for name, of in FIELDS}
     write_bytes(stage / FOLDER / f"{probe.name}.safetensors", save(tensors))
     about = {

@@ -28,6 +28,7 @@ VIEWS = {
     DOUBT: "Labels it doubts",
 }
 RATES = (0.01, 0.05, 0.1, 0.2)
+RATE = 0.1  # of wrong names, until told
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class View:
     """What one visitor looks at."""
 
     question: Question
-    rate: float = 0.1
+    rate: float = RATE
     what: str = ASK
     page: int = 0
     asked: tuple[str, ...] = ()  # the images shown to be labelled; they stay while labels are given
