@@ -7,6 +7,7 @@ from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from app.desk import Desk
+from app.store import Vectors
 from jepack.bundle import MANIFEST, Bundle, Probe, read_manifest
 from jepack.errors import JepackError
 
@@ -35,3 +36,18 @@ def kept_probes(desk: Desk) -> dict[str, Probe]:
                 known = stamp, {k: v for k, v in own.items() if v.fingerprint == fingerprint}
             _kept[desk] = known
         return known[1]
+
+
+def said_of(desk: Desk, vector_D: Vectors, fingerprint: str) -> list[str]:
+    """A sentence of each kept probe about one image, by its vector in the space of `fingerprint`."""
+    found = []
+    for name, probe in kept_probes(desk).items():
+        if probe.fingerprint == fingerprint:
+            shares = probe.probabilities(vector_D)
+            [given] = probe.named_by(shares)
+            order = (-shares[0]).argsort(kind="stable")[:2]
+            told = [f"{probe.classes[at]} ({shares[0, at]:.0%})" for at in order]
+            found.append(
+                f"Probe {name}: {told[0] if given else f'unsure, {told[0]} or {told[1]}'}."
+            )
+    return found

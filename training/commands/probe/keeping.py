@@ -38,8 +38,8 @@ def keep_probe(
 ) -> bundles.Probe:
     """Fit on all images but those that the data's own split holds out, judge by cross-validation, write.
 
-    `x_NE`: of the output as training measures it, without the bundle's calibration. Raises DataError where fewer
-    than two classes can be judged.
+    `x_NE`: of the output as training measures it, without the bundle's calibration. Raises DataError where
+    fewer than two classes can be judged.
     """
     rows = np.arange(len(files))
     if (told := own_split(files)) is not None:
@@ -54,10 +54,11 @@ def keep_probe(
     good = usable(y, groups)
     if len(np.unique(y[good])) < 2:
         raise DataError(
-            "--keep: a probe is judged on images that it did not see, and fewer than two classes have two images"
-            + (f" of different {group_by or 'files'}" if groups is not None else "")
+            "--keep: a probe is judged on images that it did not see, so two classes need two images each"
+            + (f", of two values of {group_by}" if group_by else ", of two files" if named else "")
         )
-    judged = judge(x[good], y[good], classes, None if groups is None else groups[good])
+    own = None if groups is None else groups[good]
+    judged = judge(x[good], y[good], classes, own, shares=())
     probe = probe_of(
         name, bundle, output, fit_some(x, y, classes, groups), judged, error_rate,
         labels=len(y), kept_together_by=(group_by or "file") if groups is not None else "",
