@@ -12,7 +12,7 @@ from jepack.probing.judging import Judgement
 Figures = Mapping[str, float | int | str | bool | None]
 
 
-def probe_of(
+def as_probe(
     name: str,
     bundle: Bundle,
     output: str,

@@ -8,7 +8,7 @@ from app.desk import Desk
 from app.tabs.probe.bench import Found, Question
 from jepack.bundle import editing, load, write_probe
 from jepack.errors import ArtifactError, ConfigError
-from jepack.probing import probe_of
+from jepack.probing import as_probe
 
 
 def keep_probe(desk: Desk, name: str, found: Found, question: Question, rate: float) -> Path:
@@ -30,7 +30,7 @@ def keep_probe(desk: Desk, name: str, found: Found, question: Question, rate: fl
         )
     assert found.fitted is not None
     assert found.judgement is not None
-    probe = probe_of(
+    probe = as_probe(
         name, bundle, info.output, found.fitted, found.judgement, rate,
         labels=found.labelled, kept_together_by=question.group,
         more={"labels_of_people": len(found.standing.labels)},

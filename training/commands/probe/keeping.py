@@ -13,7 +13,7 @@ import numpy as np
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.errors import ConfigError, DataError
-from jepack.probing import fit_some, judge, probe_of, usable
+from jepack.probing import as_probe, fit_some, judge, usable
 from jepack.probing.heads import Floats
 from jepack.sources import ImageFile
 from training.data import column, one_thing, own_split
@@ -59,7 +59,7 @@ def keep_probe(
         )
     own = None if groups is None else groups[good]
     judged = judge(x[good], y[good], classes, own, shares=())
-    probe = probe_of(
+    probe = as_probe(
         name, bundle, output, fit_some(x, y, classes, groups), judged, error_rate,
         labels=len(y), kept_together_by=(group_by or "file") if groups is not None else "",
     )  # fmt: skip
