@@ -26,7 +26,9 @@ FOLDER = "probes"
 SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MOST_CLASSES = 4096
-ROUNDING = 1e-5  # a threshold is the score of one image, by a head in float32: here it is to pass as well
+ROUNDING = (
+    1e-5  # a threshold is the score of one image, by a head in float32: here it is to pass as well
+)
 FIELDS = (
     ("mean", "mean_D"), ("scale", "scale_D"), ("weight", "weight_CD"), ("bias", "bias_C"),
 )  # fmt: skip

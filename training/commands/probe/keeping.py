@@ -44,7 +44,7 @@ def keep_probe(
     rows = np.arange(len(files))
     if (told := own_split(files)) is not None:
         rows = np.flatnonzero((told != "val") & (told != "test"))
-    files = [files[row] for row in rows]
+    files = [files[row] for row in rows.tolist()]
     x = x_NE[rows]
     if output == "projection":
         x = load_encoder(bundle)[1].apply(x).astype(np.float32)
