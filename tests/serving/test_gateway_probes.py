@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from pictures import data_url, png
+from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
@@ -21,7 +22,9 @@ from jepack.bundle import Bundle, Probe
 from jepack.cli import app
 from jepack.client import Client
 from jepack.errors import ConfigError
-from serving.gateway import Gateway, TritonEngine
+from serving.gateway import EmbeddedEngine, Gateway, TritonEngine
+from serving.served import served_of
+from serving.welcome import welcome
 
 DARK, LIGHT = [png(value) for value in range(0, 60, 6)], [png(v) for v in range(120, 180, 6)]
 IMAGES = [DARK[3], LIGHT[4], png(90)]
@@ -259,6 +262,33 @@ def test_a_probe_of_another_encoder_is_refused(embedded: Any, tone: Probe) -> No
     other = replace(tone, fingerprint="0" * 16)
     with pytest.raises(ConfigError, match="another encoder. Keep it again"):
         Gateway(embedded, port=0, probes=[{"tone": other}])
+
+
+def test_of_several_bundles_each_answers_with_those_that_it_keeps(
+    exported_bundle: Bundle, tone: Probe
+) -> None:
+    engines = [EmbeddedEngine(exported_bundle, name=name, threads=1) for name in ("a", "b")]
+    with (
+        Gateway(engines, port=0, probes=[{"tone": tone}, {}]) as one,
+        httpx.Client(base_url=one.url, trust_env=False, timeout=60) as http,
+    ):
+        assert set(send(http, [ONE], model="a")["probes"]) == {"tone"}
+        assert "probes" not in send(http, [ONE], model="b")
+        listed = {one["id"]: one["probes"] for one in told(http.get("/v1/models"))["data"]}
+        assert (len(listed["a"]), listed["b"]) == (1, [])
+        body = {"input": data_url(ONE), "model": "b", "probe": "tone"}
+        assert http.post("/v1/embeddings", json=body).json()["error"]["code"] == "unknown_probe"
+
+
+def test_what_serve_says_once_ready_names_the_probes(exported_bundle: Bundle, tone: Probe) -> None:
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(
+            welcome(
+                served_of([str(exported_bundle.folder)]), None, "http://x", probes=[{"tone": tone}]
+            )
+        )
+    assert "tone        of embedding: dark, light" in shown.get()
 
 
 @pytest.mark.parametrize(
