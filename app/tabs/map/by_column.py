@@ -16,8 +16,8 @@ from app.layout import Layout
 
 STEPS = 6  # of a number or date of more values than MOST_APART
 MOST_APART = 8  # values of a number or date that each have a colour
-# From little to much, told apart by colour-blind eyes and in grey: viridis (CC0), whose yellow is faint on white.
-RAMP = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [222, 170, 0]])
+# From little to much, told apart by colour-blind eyes: viridis (CC0), whose yellow is faint on white.
+RAMP = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [236, 184, 0]])
 NO_VALUE = "no value"
 
 
