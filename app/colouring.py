@@ -1,13 +1,14 @@
 """By what the images of a map can be coloured: a table that other tabs may add to.
 
 A colouring puts each image into one of a few categories; what is a number by nature comes in steps, so that
-each has a place in the legend, a count, and can be chosen as a whole. One more: `register`, when a module is
-imported (a tab's `__init__.py`).
+each has a place in the legend, a count, and can be chosen as a whole. One more: `register`, or
+`register_family` for ways that one index has and another has not, when a module is imported (a tab's
+`__init__.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,23 @@ SOURCES: dict[str, Source] = {}
 def register(name: str, title: str, make: Make) -> None:
     """Offer a way to colour under a name of its own; the newest of one name counts."""
     SOURCES[name] = Source(title, make)
+
+
+Family = Callable[[Desk], Mapping[str, Source]]  # by name
+FAMILIES: list[Family] = []
+
+
+def register_family(find: Family) -> None:
+    """Offer the ways that `find` tells of a desk, all of them; it is asked often, so it must be quick."""
+    FAMILIES.append(find)
+
+
+def families(desk: Desk) -> dict[str, Source]:
+    return {name: source for find in FAMILIES for name, source in find(desk).items()}
+
+
+def source_of(desk: Desk, name: str) -> Source | None:
+    return SOURCES.get(name) or families(desk).get(name)
 
 
 def by_label(desk: Desk, labels: Sequence[str | None], layout: Layout | None) -> Colouring | None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from app import scale
-from app.columns import Column, values_of
+from app.columns import Column, Value, values_of
 from app.store import (
     METADATA,
     Condition,
@@ -213,8 +213,12 @@ class LanceStore:
             yield part.column("id").to_pylist(), part.column("label").to_pylist(), rows
 
     def values(self, column: str) -> list[tuple[str, int]]:
-        key = next(key for key, one in keys_of(self.info).items() if one.name == column)
-        return values_of(self._table.search().select([key]).to_arrow().column(key).to_pylist())
+        return values_of(self.column(column))
+
+    def column(self, name: str) -> list[Value]:
+        key = next(key for key, one in keys_of(self.info).items() if one.name == name)
+        found: list[Value] = self._table.search().select([key]).to_arrow().column(key).to_pylist()
+        return found
 
     def count(self) -> int:
         return int(self._table.count_rows())

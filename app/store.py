@@ -124,6 +124,9 @@ class VectorStore(Protocol):
     def values(self, column: str) -> list[tuple[str, int]]:
         """The most frequent values of a category, by name, and how many rows have each."""
 
+    def column(self, name: str) -> list[Value]:
+        """What every row says in one of the index's columns, in stored order; None: nothing."""
+
     def count(self) -> int: ...
 
     def delete(self, ids: Sequence[str]) -> None:

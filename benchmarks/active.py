@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.lance import open_index
-from app.probing import ask, fit
 from jepack.files import write_json
+from jepack.probing import ask, fit
 
 RESULTS = Path(__file__).parent / "results" / "active.json"
 BATCH = 12

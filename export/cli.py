@@ -43,6 +43,12 @@ def export(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="ONNX also gives the tokens, last_hidden_state.")
     ] = False,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe", help="Kept in the bundle: ONNX also gives its probabilities. Repeatable."
+        ),
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Bundle published before; refuse to be worse than it.")
     ] = None,
@@ -85,6 +91,7 @@ def export(
             max_images=images,
             thresholds=limits,
             extras=[*["normalized"] * normalized, *["tokens"] * tokens],
+            probes=probes or (),
             against=bundles.load(against) if against else None,
             allow=allow or (),
             force=force,

@@ -1,4 +1,4 @@
-"""Optional further outputs of the ONNX exports: unit-length vectors, and the tokens before pooling.
+"""Optional further outputs of the ONNX exports: unit-length vectors, tokens before pooling, probabilities.
 
 They come after `pooler_output` and `projection`, so whoever takes outputs by name or by place is served as
 before.
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from export.evaluation import Evaluation
 from export.gates import Parity, Verdict
 from export.providers import session_options
-from jepack.bundle import cosine
+from jepack.bundle import OUTPUTS, Probe, cosine
 from jepack.encoder import EncoderGraph
 
 # asked for by: names of the outputs
@@ -34,16 +34,23 @@ class WithExtras(nn.Module):
     """The graph of every export with more outputs behind its two.
 
     Tokens are what timm's `forward_features` gives and transformers calls `last_hidden_state`:
-    [B, T, E] for ViTs (class and register tokens first), [B, E, h, w] for convolutional encoders.
+    [B, T, E] for ViTs (class and register tokens first), [B, E, h, w] for convolutional encoders. Each of the
+    bundle's `probes` gives `probe_NAME`, [B, C], rows that add up to 1.
     """
 
-    def __init__(self, graph: EncoderGraph, extras: Sequence[str]) -> None:
+    def __init__(
+        self, graph: EncoderGraph, extras: Sequence[str], probes: Sequence[Probe] = ()
+    ) -> None:
         super().__init__()
         self.encoder, self.extras = graph, tuple(extras)
+        self.probes = nn.ModuleList([linear_of(one) for one in probes])
+        self.probe_names = tuple(one.name for one in probes)
+        self.read = tuple(OUTPUTS.index(one.output) for one in probes)  # by each probe
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for extra in self.extras for name in EXTRAS[extra])
+        extras = [name for extra in self.extras for name in EXTRAS[extra]]
+        return (*extras, *(f"probe_{name}" for name in self.probe_names))
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         backbone: Any = self.encoder.backbone
@@ -54,7 +61,24 @@ class WithExtras(nn.Module):
             "normalized": (F.normalize(embedding, dim=-1), F.normalize(projection, dim=-1)),
             "tokens": (tokens,),
         }
-        return (embedding, projection, *(value for name in self.extras for value in outputs[name]))
+        more = [value for name in self.extras for value in outputs[name]]
+        rows = (embedding, projection)
+        shares = [
+            torch.softmax(head(rows[at]), dim=-1)
+            for head, at in zip(self.probes, self.read, strict=True)
+        ]
+        return (*rows, *more, *shares)
+
+
+def linear_of(probe: Probe) -> nn.Linear:
+    """Its affine map in one: weight / scale, and a bias that takes the mean along."""
+    weight_CD = probe.weight_CD.astype(np.float64) / probe.scale_D
+    bias_C = probe.bias_C - weight_CD @ probe.mean_D.astype(np.float64)
+    made = nn.Linear(weight_CD.shape[1], weight_CD.shape[0])
+    with torch.no_grad():
+        made.weight.copy_(torch.from_numpy(weight_CD))
+        made.bias.copy_(torch.from_numpy(bias_C))
+    return made.requires_grad_(False)
 
 
 def compare_extras(

@@ -47,6 +47,7 @@ def export_bundle(
     max_images: int = 512,
     thresholds: Thresholds | None = None,
     extras: Sequence[str] = (),
+    probes: Sequence[str] = (),
     against: Bundle | None = None,
     allow: Sequence[str] = (),
     force: bool = False,
@@ -57,13 +58,14 @@ def export_bundle(
     """Write the exports into the bundle, or raise GateError and leave it as it was.
 
     `data` is a folder of images the encoder was not trained on; without it the folder recorded in the
-    manifest is used, else the golden images alone. `extras` adds outputs to the ONNX formats, see
-    export/extras.py. `against` is the bundle published before, which this
-    one must not be worse than; `allow` names checks of that comparison that only warn. `timing` measures
-    speed too, `say` hears each step, `force` writes what the gate refuses, and the manifest records it.
-    `dry_run` does everything but write. ArtifactError when torch cannot make a format of this encoder.
+    manifest is used, else the golden images alone. `extras` and `probes`, names of those that the bundle
+    keeps, add outputs to the ONNX formats, see export/extras.py. `against` is the bundle published before,
+    which this one must not be worse than; `allow` names checks of that comparison that only warn. `timing`
+    measures speed too, `say` hears each step, `force` writes what the gate refuses, and the manifest records
+    it. `dry_run` does everything but write. ArtifactError when torch cannot make a format of this encoder.
     """
     check_request(formats, extras, allow, against)
+    heads = [bundle.probe(name) for name in dict.fromkeys(probes)]
     if not dry_run:
         bundles.refuse_cached(bundle.folder)
         check_writable(bundle.folder, "Export a copy of the bundle.", replaced=True)
@@ -72,7 +74,7 @@ def export_bundle(
     judged = judge(bundle, evaluation, thresholds, formats, against, allow, say)
     stop_at_refusals(bundle, judged.verdict, force=force)
     with TemporaryDirectory(prefix="jepack-export-") as work:
-        more = WithExtras(judged.graph, extras).eval() if extras else None
+        more = WithExtras(judged.graph, extras, heads).eval() if extras or heads else None
         source = Source(judged.graph, evaluation.calibration, Path(work), more)
         exports = make_all(bundle, formats, source, evaluation, judged.truth, thresholds, say)
         for item in exports:

@@ -101,6 +101,12 @@ def serve(
     no_watch: Annotated[
         bool, typer.Option("--no-watch", help="Do not watch the images for drift.")
     ] = False,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe", help="Kept in a bundle: the gateway answers with its probabilities too."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once ready.")] = False,
 ) -> None:
     """Serve bundles on NVIDIA Triton, and over HTTP to the clients people have, until Ctrl-C.
@@ -109,6 +115,7 @@ def serve(
 
     Example: jepack serve runs/quickstart/bundle
     Two versions: jepack serve photos=runs/june/bundle photos=runs/july/bundle --canary 0.1
+    A probe beside the rows: jepack serve runs/photos/bundle --probe cracks
     """
     console = Console(stderr=as_json)
     served = served_of(bundles)
@@ -118,6 +125,8 @@ def serve(
         max_batch_size=max_batch_size, threads=threads, decoders=decoders, tensorrt=tensorrt
     )
     if repository_only is not None:
+        if probes:
+            raise ConfigError("--probe is the gateway's, and --repository-only starts none")
         write_repository(served, repository_only, config)
         if as_json:
             print(json.dumps({"repository": str(repository_only), **identity(served)}))
@@ -128,6 +137,7 @@ def serve(
     if not no_http:
         from serving.gateway import Shares
         from serving.gateway.command import Door, Watching, check_engine, check_shares, engines_of
+        from serving.gateway.probing import kept_in
 
         check_engine(engine)
         door, shares = Door.of(http, key_file, tls_cert, tls_key), Shares.told(canary)
@@ -135,12 +145,15 @@ def serve(
         opened = [one.bundle for one in served]
         watching = Watching.of(opened, images_per_false_alarm, no_watch)
         tell(console, watching.notes(opened))
+        heads = kept_in(opened, probes or ())
     elif engine != "triton" or http is not None or canary:
         raise ConfigError("--no-http leaves nothing for --http, --engine and --canary to serve")
     elif key_file is not None or tls_cert is not None or tls_key is not None:
         raise ConfigError(
             "--no-http leaves nothing for --key-file, --tls-cert and --tls-key: gRPC has neither keys nor TLS"
         )
+    elif probes:
+        raise ConfigError("--no-http leaves nothing for --probe: gRPC answers with the rows alone")
     elif no_watch or images_per_false_alarm is not None:
         raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
     server = None
@@ -174,14 +187,16 @@ def serve(
                         threads=threads,
                     )
                     watches = [watching.by(one) for one in engines]
-                    gateway = door.open(engines, stack, shares=shares, watches=watches)
+                    gateway = door.open(
+                        engines, stack, shares=shares, watches=watches, probes=heads
+                    )
             url = gateway.url if door is not None else None
+            kept = heads if door is not None else []
             if as_json:
-                print(json.dumps(facts(served, server, url)), flush=True)
+                print(json.dumps(facts(served, server, url, kept)), flush=True)
             else:
-                console.print(
-                    welcome(served, server, url, keys=door is not None and door.keys is not None)
-                )
+                keys = door is not None and door.keys is not None
+                console.print(welcome(served, server, url, keys=keys, probes=kept))
             watch(server, console, gateway.running if door is not None else lambda: True)
     except KeyboardInterrupt:
         console.print("Stopped")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.panel import Panel
 
-from jepack.bundle import origin, standing
-from jepack.names import marked, marked_lines
+from jepack.bundle import Probe, origin, standing
+from jepack.names import examples, marked, marked_lines
 from serving.served import ALONE, Served
 from serving.server import TritonServer
+
+Probes = Mapping[str, Probe]  # of one bundle, by name
 
 
 def notes_of(served: Sequence[Served]) -> list[str]:
@@ -41,7 +43,10 @@ def identity(served: Sequence[Served]) -> dict[str, Any]:
 
 
 def facts(
-    served: Sequence[Served], server: TritonServer | None, gateway: str | None
+    served: Sequence[Served],
+    server: TritonServer | None,
+    gateway: str | None,
+    probes: Sequence[Probes] = (),
 ) -> dict[str, Any]:
     """What a program may want to know: `url` and what follows it are Triton's, `gateway` is for HTTP."""
     found: dict[str, Any] = {}
@@ -52,7 +57,8 @@ def facts(
             "metrics": f"http://127.0.0.1:{server.ports['metrics']}/metrics",
             "log": str(server.log_file),
         }
-    return found | {"gateway": gateway, **identity(served)}
+    names = list(dict.fromkeys(name for own in probes for name in own))
+    return found | {"gateway": gateway, "probes": names, **identity(served)}
 
 
 def welcome(
@@ -61,8 +67,10 @@ def welcome(
     gateway: str | None,
     *,
     keys: bool = False,
+    probes: Sequence[Probes] = (),
 ) -> Panel:
-    """Addresses, identity and a client to paste; with `keys` the gateway asks for one."""
+    """Addresses, identity and a client to paste; with `keys` the gateway asks for one. `probes`: of each
+    bundle, or () for none."""
     told = facts(served, server, gateway)
     spaces = "\n".join(
         f"  {output:<11} {one.bundle.dimensions[output]:>5} dims   {fingerprint}"
@@ -82,6 +90,14 @@ def welcome(
             f"metrics  {told['metrics']}\nlog      {told['log']}"
         )
     parts.append(f"Fingerprints\n{spaces}")
+    heads = "\n".join(
+        f"  {probe.name:<11} of {probe.output}: {examples(probe.classes, 5)}"
+        + ("" if one.model == ALONE else f"   {one.told}")
+        for one, own in zip(served, probes, strict=bool(probes))
+        for probe in own.values()
+    )
+    if heads:
+        parts.append(f"Probes\n{heads}")
     parts += pasted(served, server, gateway, keys)
     text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
     names = ", ".join(dict.fromkeys(one.told_name for one in served))

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "jepack": COMMAND | FORMATS | {
         "packaging",
         "grpc", "httpx", "huggingface_hub", "matplotlib", "model_signing", "onnxruntime", "pydantic",
-        "safetensors", "timm", "torch", "triton", "tritonclient",
+        "safetensors", "sklearn", "timm", "torch", "triton", "tritonclient",
     },
     "training": COMMAND | {
         "cv2", "matplotlib", "safetensors", "sklearn", "timm", "torch", "trackio", "wandb",
@@ -211,7 +211,7 @@ PAGE = {"fastapi", "h11", "httpx", "python_multipart", "starlette", "uvicorn"}  
 TORCH = {"torch", "timm", "triton", "safetensors"} | HUB
 MAY_LOAD = {
     "jepack": (
-        modules("jepack", OF_TORCH - {"checks"} | {"sigreg"}),
+        modules("jepack", OF_TORCH - {"checks"} | {"sigreg", "probing"}),  # with scikit-learn
         COMMAND | {"safetensors", "pydantic"} | HUB,
     ),
     "training": (

@@ -24,7 +24,7 @@ from jepack.bundle.making import (
 )
 from jepack.bundle.ordinary import NULL, write_null
 from jepack.bundle.origin import REVISION, SOURCE, Source, edited, source_of
-from jepack.bundle.probes import Probe, write_probe
+from jepack.bundle.probes import Probe, check_probe_name, write_probe
 from jepack.bundle.rules import PRETRAINED_CFG, argument_problems, config_problems, table_problems
 from jepack.bundle.verifying import printable, read_manifest, verify
 
@@ -45,6 +45,7 @@ __all__ = [
     "Probe",
     "Source",
     "argument_problems",
+    "check_probe_name",
     "config_problems",
     "cosine",
     "difference",

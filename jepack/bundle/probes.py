@@ -26,12 +26,15 @@ FOLDER = "probes"
 SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MOST_CLASSES = 4096
+ROUNDING = (
+    1e-5  # a threshold is the score of one image, by a head in float32: here it is to pass as well
+)
 FIELDS = (
     ("mean", "mean_D"), ("scale", "scale_D"), ("weight", "weight_CD"), ("bias", "bias_C"),
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no hash
 class Probe:
     """A head and what is known of it."""
 
@@ -59,11 +62,29 @@ class Probe:
 
     def named(self, x_ND: npt.ArrayLike) -> list[str | None]:
         """The one class each may be at `error_rate`, None is "unsure"; without a threshold the likeliest."""
-        shares = self.probabilities(x_ND)
-        if self.threshold is None:
-            return [self.classes[place] for place in shares.argmax(axis=1)]
-        sets = 1 - shares <= self.threshold
+        return self.named_by(self.probabilities(x_ND))
+
+    def named_by(self, shares_NC: npt.NDArray[np.float64]) -> list[str | None]:
+        """As `named`, of probabilities."""
+        sets = self.sets_by(shares_NC)
+        if sets is None:
+            return [self.classes[place] for place in shares_NC.argmax(axis=1)]
         return [self.classes[row.argmax()] if row.sum() == 1 else None for row in sets]
+
+    def sets_by(self, shares_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
+        """Which classes each may be, [N, C], of probabilities; None without a threshold.
+
+        The true class is missing in a share `error_rate` of the images at most.
+        """
+        return None if self.threshold is None else 1 - shares_NC <= self.threshold + ROUNDING
+
+
+def check_probe_name(name: str) -> None:
+    """Raise ConfigError for a name that no probe can have."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot name a probe: letters, digits, '-', '_' and '.', 64 at most, such as cracks-2"
+        )
 
 
 def write_probe(stage: Path, probe: Probe) -> None:
@@ -71,11 +92,7 @@ def write_probe(stage: Path, probe: Probe) -> None:
 
     Raises ConfigError for a name that is none.
     """
-    if not NAME.fullmatch(probe.name):
-        raise ConfigError(
-            f"{probe.name!r} cannot name a probe: letters, digits, '-', '_' and '.', 64 at most, such as "
-            "cracks-2"
-        )
+    check_probe_name(probe.name)
     tensors = {name: np.ascontiguousarray(getattr(probe, of), np.float32) for name, of in FIELDS}
     write_bytes(stage / FOLDER / f"{probe.name}.safetensors", save(tensors))
     about = {

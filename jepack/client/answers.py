@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +37,7 @@ class Endpoint:
     ] = ()  # what its user must know, a sentence each; see jepack.bundle.standing
     version: int = 1  # of the name it is served by
     max_bytes: int = REQUEST_BYTES  # of the image files of one request
+    probes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # served ones: their classes
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Embeddings:
     errors: dict[int, str] = field(default_factory=dict)  # item: why it was refused
     default_output: str = "embedding"  # the one that search should use, says the bundle
     names: tuple[str, ...] = ()  # of each item: its path, or "item 3"
+    # By probe, where asked for: [N, C], a column for each class that `Endpoint.probes` tells of it.
+    probabilities: dict[str, Rows] = field(default_factory=dict)
 
     @property
     def for_search(self) -> Rows:
@@ -78,6 +82,19 @@ def outputs_of(output: str) -> tuple[str, ...]:
     if output not in OUTPUTS:
         raise ConfigError(f"output is {', '.join(OUTPUTS)} or both, found {output!r:.60}")
     return (output,)
+
+
+def probes_of(asked: str | Sequence[str], endpoint: Endpoint, url: str) -> tuple[str, ...]:
+    """Names of probes that are served. Raises ConfigError for another."""
+    names = (asked,) if isinstance(asked, str) else tuple(dict.fromkeys(asked))
+    for name in names:
+        if name not in endpoint.probes:
+            there = (
+                f"there are {', '.join(endpoint.probes)}" if endpoint.probes
+                else "there is none. Serve it, and ask over HTTP: jepack serve BUNDLE --probe NAME"
+            )  # fmt: skip
+            raise ConfigError(f"{url}: no probe {name!r:.70} answers there; {there}")
+    return names
 
 
 def window_of(text: str | None) -> Window:

@@ -76,6 +76,7 @@ class AsyncClient:
         items: Item | Iterable[Item],
         *,
         output: Output = "both",
+        probes: str | Sequence[str] = (),
         batch_size: int = 16,
         concurrency: int = 2,
         deadline_s: float | None = None,
@@ -84,7 +85,9 @@ class AsyncClient:
     ) -> Embeddings:
         """See Client.embed; `on_progress` is called in the event loop."""
         found = await asyncio.to_thread(listed, items)
-        steps = begun(self._core, found, output, batch_size, concurrency, deadline_s, skip_bad)
+        steps = begun(
+            self._core, found, output, probes, batch_size, concurrency, deadline_s, skip_bad
+        )
         call = await self._drive(steps)
         async with aclosing(self._together(call, concurrency)) as parts:
             async for part in parts:

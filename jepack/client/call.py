@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepack.client.answers import Embeddings, Endpoint, Rows, outputs_of
+from jepack.client.answers import Embeddings, Endpoint, Rows, outputs_of, probes_of
 from jepack.client.core import Core, Limit, Steps, check_count, check_seconds
 from jepack.client.failures import BusyError, RequestError
 from jepack.client.items import Batch, Item, batches_of, name_of
+from jepack.client.wire import PROBE
 from jepack.errors import DataError
 
 
@@ -33,17 +34,23 @@ class Call:
         endpoint: Endpoint,
         items: Sequence[Item],
         outputs: tuple[str, ...],
+        probes: tuple[str, ...],
         *,
         batch_size: int,
         skip_bad: bool,
         limit: Limit,
     ) -> None:
-        self.core, self.endpoint, self.items, self.outputs = core, endpoint, items, outputs
+        self.core, self.endpoint, self.items = core, endpoint, items
+        self.probes = {name: f"{PROBE}{name}" for name in probes}  # its output
+        self.outputs = (*outputs, *self.probes.values())
         self.skip_bad, self.limit, self.done = skip_bad, limit, 0
         self.batch_size = min(batch_size, endpoint.max_batch_size)
+        widths = {
+            output: dims if output in outputs else 0 for output, dims in endpoint.dimensions.items()
+        } | {output: len(endpoint.probes[name]) for name, output in self.probes.items()}
         self.rows = {
-            output: np.full((len(items), dims if output in outputs else 0), np.nan, np.float32)
-            for output, dims in endpoint.dimensions.items()
+            output: np.full((len(items), width), np.nan, np.float32)
+            for output, width in widths.items()
         }
         self.errors: dict[int, str] = {}
 
@@ -107,6 +114,7 @@ class Call:
             dict(sorted(self.errors.items())),
             self.endpoint.default_output,
             tuple(name_of(item, number) for number, item in enumerate(self.items)),
+            {name: self.rows[output] for name, output in self.probes.items()},
         )
 
 
@@ -114,6 +122,7 @@ def begun(
     core: Core,
     items: Sequence[Item],
     output: str,
+    probes: str | Sequence[str],
     batch_size: int,
     concurrency: int,
     deadline_s: float | None,
@@ -133,8 +142,9 @@ def begun(
         if limit.left_s() < core.least_s():
             raise late(core.url, 0, len(items), limit) from error
         raise
+    names = probes_of(probes, endpoint, core.url)
     return Call(
-        core, endpoint, items, outputs, batch_size=batch_size, skip_bad=skip_bad, limit=limit
+        core, endpoint, items, outputs, names, batch_size=batch_size, skip_bad=skip_bad, limit=limit
     )
 
 

@@ -101,6 +101,9 @@ def endpoint_of(told: dict[str, Any], label: str) -> Endpoint:
         notes=tuple(first["notes"]),
         version=int(first.get("version", 1)),
         max_bytes=int(first["max_body_bytes"]) - HEAD,
+        probes={
+            str(one["name"]): tuple(map(str, one["classes"])) for one in first.get("probes", ())
+        },
     )
 
 

@@ -84,6 +84,7 @@ class Client:
         items: Item | Iterable[Item],
         *,
         output: Output = "both",
+        probes: str | Sequence[str] = (),
         batch_size: int = 16,
         concurrency: int = 2,
         deadline_s: float | None = None,
@@ -96,6 +97,9 @@ class Client:
         or [H, W, C]; arrays and PIL images are sent without loss. One image gives one row, a list or a folder
         one for each image, an empty list none, (0, E). Anything else is a TypeError.
 
+        `probes`: names of those that are served (`Endpoint.probes`), over HTTP: their probabilities come
+        beside the rows.
+
         A full queue is waited for and a server that restarts is asked again, up to `timeout_s` a request.
         `deadline_s` bounds the whole call: no request is begun that cannot end in time. `on_progress` gets
         the numbers of items done and in all, on the calling thread; see `jepack.terminal.counter`.
@@ -104,7 +108,7 @@ class Client:
         Raises ServerError when the endpoint is missing, BusyError when it does not keep up.
         """
         steps = begun(
-            self._core, listed(items), output, batch_size, concurrency, deadline_s, skip_bad
+            self._core, listed(items), output, probes, batch_size, concurrency, deadline_s, skip_bad
         )
         call, stop = self._drive(steps), threading.Event()
         jobs = (partial(self._drive, call.steps(batch), stop) for batch in call.batches())

@@ -15,6 +15,7 @@ from jepack.client.answers import Endpoint, Rows
 
 MODEL = "embed"
 INPUT = "image"
+PROBE = "probe:"  # and a probe's name: the gateway's output of its probabilities
 
 
 @dataclass(frozen=True)

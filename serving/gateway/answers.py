@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jepack.client import Endpoint
 from jepack.measures import codes
 from serving.gateway.options import COARSE, Options, numbers_of
 from serving.gateway.parse import Asked
+from serving.gateway.probing import Said
 
 Rows = npt.NDArray[np.float32]
 
@@ -30,6 +31,7 @@ class Answered:
     endpoint: Endpoint
     request_id: str
     atypicality: list[float] | None = None  # of each row; None where it was not asked for
+    probes: dict[str, Said] = field(default_factory=dict)  # by name; of all rows
 
     @property
     def rows_ND(self) -> Rows:
@@ -83,6 +85,8 @@ def beside(answered: Answered) -> dict[str, Any]:
     }
     if answered.atypicality is not None:
         told["atypicality"] = answered.atypicality
+    if answered.probes:
+        told["probes"] = {name: said.to_json() for name, said in answered.probes.items()}
     if options.skip_bad:
         told["errors"] = [
             {"index": number, "param": answered.asked.params[number], "message": reason}

@@ -27,6 +27,7 @@ from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits, Queue, deadline_of
 from serving.gateway.metrics import CONTENT_TYPE, Metrics
 from serving.gateway.options import Offer, truth
+from serving.gateway.probing import Probes, by_engine, said_by
 from serving.gateway.shares import Shares
 from serving.gateway.stream import Stream
 from serving.gateway.watching import Watch, Watches
@@ -125,7 +126,10 @@ class Place:
         strange = (
             self.watch.atypicality(found.rows["projection"]) if asked.options.atypicality else None
         )
-        return answers.Answered(asked, found.rows, good, found.bad, endpoint, request_id, strange)
+        said = said_by(self.offer.probes, asked.options.probes, found.rows)
+        return answers.Answered(
+            asked, found.rows, good, found.bad, endpoint, request_id, strange, said
+        )
 
 
 def build(
@@ -136,15 +140,18 @@ def build(
     keys: Keys | None = None,
     only_here: bool = True,
     watches: Sequence[Watch] = (),
+    probes: Sequence[Probes] = (),
 ) -> tuple[ASGIApp, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
-    from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint."""
+    from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint. `probes`: of
+    each engine, or () for none. Raises ConfigError for a probe of another encoder."""
     every = listed(engines)
     limits = limits or limits_for(every[0])
     queue, fleet, all_watches = Queue(limits), Fleet[Place](shares), Watches(watches)
     metrics, health = Metrics(fleet, queue), Health(fleet)
-    for engine in every:
-        watch, offer = all_watches.of(engine.endpoint), Offer(engine.endpoint, kept_by(engine))
+    for engine, own in by_engine(every, probes):
+        watch = all_watches.of(engine.endpoint)
+        offer = Offer(engine.endpoint, kept_by(engine), own)
         place = Place(engine, fleet, offer, limits, queue, metrics, health, watch, all_watches)
         fleet.add(place)
     metrics.registry.register(all_watches)

@@ -17,6 +17,7 @@ from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
 from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
+from serving.gateway.probing import Probes
 from serving.gateway.server import Gateway, log_to
 from serving.gateway.shares import Shares
 from serving.gateway.watching import NO_NULL, Watch
@@ -75,15 +76,16 @@ class Door:
         limits: Limits | None = None,
         shares: Shares | None = None,
         watches: Sequence[Watch] = (),
+        probes: Sequence[Probes] = (),
     ) -> Gateway:
         """A running gateway, stopped before what the stack holds already."""
-        gateway = self._gateway(engines, self.port, limits, shares, watches)
+        gateway = self._gateway(engines, self.port, limits, shares, watches, probes)
         try:
             gateway.start()
         except ServerError:
             if self.chosen:
                 raise
-            gateway = self._gateway(engines, 0, limits, shares, watches).start()
+            gateway = self._gateway(engines, 0, limits, shares, watches, probes).start()
         stack.callback(log_to(log_file(gateway.port)).close)
         stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
@@ -95,6 +97,7 @@ class Door:
         limits: Limits | None,
         shares: Shares | None,
         watches: Sequence[Watch],
+        probes: Sequence[Probes],
     ) -> Gateway:
         return Gateway(
             engines,
@@ -105,6 +108,7 @@ class Door:
             certificate=self.certificate,
             watches=watches,
             shares=shares,
+            probes=probes,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jepack.bundle import Probe
 from jepack.measures.codes import Kept
 from serving.gateway.limits import Limits
 from serving.gateway.options import COARSE, FLOATS, Offer, model_names
@@ -23,6 +24,15 @@ COMMON: dict[str, Any] = {
         "type": "boolean",
         "description": "Answer with a list `atypicality` beside the rows, a conformal p-value each: at most "
         "a share p of ordinary images has p or less. The header x-jepack-atypicality: true says the same.",
+    },
+    "probe": {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}},
+            {"type": "boolean"},
+        ],
+        "description": "Which of the probes that are served answer beside the rows, in `probes`: a name or "
+        "several; all unless told, none with false. The header x-jepack-probe says the same.",
     },
     "fingerprint": {"type": "string", "description": "Of the space that the rows must lie in."},
 }
@@ -62,6 +72,7 @@ def models(offer: Offer, limits: Limits, label: str, share: float) -> list[dict[
             "fingerprint": endpoint.fingerprints[output],
             "promises": list(endpoint.promises),
             "notes": list(endpoint.notes),
+            "probes": [about(one) for one in offer.probes.values()],
             "window": endpoint.window,
             "crop_pct": endpoint.crop_pct,
             "crop_mode": endpoint.crop_mode,
@@ -69,6 +80,17 @@ def models(offer: Offer, limits: Limits, label: str, share: float) -> list[dict[
             "max_body_bytes": limits.body,
         })  # fmt: skip
     return found
+
+
+def about(probe: Probe) -> dict[str, Any]:
+    """What a probe can name, and how good it was when it was kept."""
+    return {
+        "name": probe.name,
+        "output": probe.output,
+        "classes": list(probe.classes),
+        "error_rate": probe.error_rate,
+        "figures": probe.figures,
+    }
 
 
 def shorter(kept: Kept | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Triton's binary extension, in which JSON comes first and every file after its le
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 from fastapi import APIRouter
 
 from jepack import __version__
-from jepack.client import Endpoint
+from jepack.bundle import Probe
+from jepack.client.wire import PROBE
 from serving.gateway.answers import Answered, Written, shaped
 from serving.gateway.errors import invalid
 from serving.gateway.fleet import Fleet
 from serving.gateway.limits import Limits
+from serving.gateway.options import Offer
 from serving.gateway.parse import Dialect, Found, Received, json_object
 
 NAME = "embed"
@@ -28,6 +30,7 @@ HEAD_SIZE = "inference-header-content-length"
 OUTPUTS = ("embedding", "projection")
 STRANGE = "atypicality"  # asked for as a parameter, as an output [N, 1], or by its header
 STRANGE_HEADER = "x-jepack-atypicality"  # of the answer: a number an image, commas between
+PROBE_HEADER = "x-jepack-probe"
 
 
 def read(received: Received, limits: Limits) -> Found:
@@ -43,7 +46,7 @@ def read(received: Received, limits: Limits) -> Found:
     if not 0 <= size <= len(received.body):
         raise invalid("invalid_header", f"{told!r:.40} of {len(received.body)} bytes", HEAD_SIZE)
     body, rest = json_object(received.body[:size]), received.body[size:]
-    note_atypicality(body)
+    note_beside(body, told_by_header=PROBE_HEADER in received.headers)
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise invalid("invalid_inputs", f'one input named "{INPUT}" is needed', "inputs")
@@ -85,9 +88,12 @@ def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def note_atypicality(body: dict[str, Any]) -> None:
-    """Where this protocol asks for it, told as the other dialects tell it."""
-    asked = body.get("outputs")
+def note_beside(body: dict[str, Any], *, told_by_header: bool) -> None:
+    """Where this protocol asks for what stands beside the rows, told as the other dialects tell it.
+
+    Who names outputs gets those alone: no probe, unless one is among them, or a parameter or the header asks.
+    """
+    asked, parameters = body.get("outputs"), parameters_of(body)
     named = (
         [one.get("name") for one in asked if isinstance(one, dict)]
         if isinstance(asked, list)
@@ -95,8 +101,15 @@ def note_atypicality(body: dict[str, Any]) -> None:
     )
     if STRANGE in named:
         body[STRANGE] = True
-    elif STRANGE in parameters_of(body):
-        body[STRANGE] = parameters_of(body)[STRANGE]
+    elif STRANGE in parameters:
+        body[STRANGE] = parameters[STRANGE]
+    probes = [str(one).removeprefix(PROBE) for one in named if str(one).startswith(PROBE)]
+    if probes:
+        body["probe"] = probes
+    elif "probe" in parameters:
+        body["probe"] = parameters["probe"]
+    elif asked and not told_by_header:
+        body["probe"] = False
 
 
 def binary_values(data: bytes) -> list[tuple[str, Any]]:
@@ -113,40 +126,51 @@ def binary_values(data: bytes) -> list[tuple[str, Any]]:
     return values
 
 
-def wanted(body: dict[str, Any]) -> list[tuple[str, bool]]:
-    """(output, whether in binary) in the order asked for; both where none is named."""
+def wanted(body: dict[str, Any], probes: Iterable[str]) -> list[tuple[str, bool]]:
+    """(output, whether in binary) in the order asked for; both where none is named.
+
+    `probes`, which are asked for too, come last unless they are named.
+    """
     all_binary = bool(parameters_of(body).get("binary_data_output"))
     asked = body.get("outputs")
+    answers = [f"{PROBE}{name}" for name in probes]
     if not asked:
-        return [(name, all_binary) for name in OUTPUTS]
+        return [(name, all_binary) for name in (*OUTPUTS, *answers)]
     found: list[tuple[str, bool]] = []
     for number, one in enumerate(asked if isinstance(asked, list) else [asked]):
         name = one.get("name") if isinstance(one, dict) else None
-        if name not in (*OUTPUTS, STRANGE):
+        known = (*OUTPUTS, STRANGE, *answers)
+        if name not in known:
             raise invalid(
                 "invalid_outputs",
-                f"{name!r:.40}; there are {', '.join((*OUTPUTS, STRANGE))}",
+                f"{name!r:.40}; there are {', '.join(known)}",
                 f"outputs[{number}]",
             )
         found.append((name, bool(parameters_of(one).get("binary_data", all_binary))))
-    return found
+    named = {name for name, _ in found}
+    return found + [(name, all_binary) for name in answers if name not in named]
 
 
 def answer(answered: Answered) -> Written:
     """JSON, followed by the outputs that were asked for in binary."""
     asked, outputs, blobs = answered.asked, [], []
     whole = replace(asked.options, dimensions=None)  # the metadata tells the shape
-    for name, binary in wanted(asked.fields):
-        rows_ND = (
-            np.array(answered.atypicality, np.float32).reshape(-1, 1)
-            if name == STRANGE
-            else shaped(answered.rows[name], whole)
-        )
+    for name, binary in wanted(asked.fields, answered.probes):
+        parameters: dict[str, Any] = {}
+        if name == STRANGE:
+            rows_ND = np.array(answered.atypicality, np.float32).reshape(-1, 1)
+        elif name.startswith(PROBE):
+            said = answered.probes[name.removeprefix(PROBE)]
+            rows_ND, parameters = said.shares_NC.astype(np.float32), about(said.probe)
+        else:
+            rows_ND = shaped(answered.rows[name], whole)
         told: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(rows_ND.shape)}
         if binary:
             blobs.append(np.ascontiguousarray(rows_ND, "<f4").tobytes())
-            told["parameters"] = {"binary_data_size": len(blobs[-1])}
-        else:
+            parameters = {**parameters, "binary_data_size": len(blobs[-1])}
+        if parameters:
+            told["parameters"] = parameters
+        if not binary:
             told["data"] = rows_ND.reshape(-1).tolist()
         outputs.append(told)
     head = json.dumps({
@@ -164,7 +188,22 @@ def answer(answered: Answered) -> Written:
     return head + b"".join(blobs), headers
 
 
-def metadata(name: str, versions: Sequence[int], endpoint: Endpoint) -> dict[str, Any]:
+def about(probe: Probe) -> dict[str, Any]:
+    """What the columns of a probe's output are; the protocol's parameters hold no lists. A class may be named
+    whose probability is 1 - threshold or more."""
+    told: dict[str, Any] = {"classes": json.dumps(probe.classes)}
+    if probe.threshold is not None:
+        told |= {"error_rate": probe.error_rate, "threshold": probe.threshold}
+    return told
+
+
+def metadata(name: str, versions: Sequence[int], offer: Offer) -> dict[str, Any]:
+    endpoint = offer.endpoint
+    probes = [
+        {"name": f"{PROBE}{one.name}", "datatype": "FP32", "shape": [-1, len(one.classes)],
+         "parameters": about(one)}
+        for one in offer.probes.values()
+    ]  # fmt: skip
     return {
         "name": name,
         "versions": [str(one) for one in versions],
@@ -173,7 +212,8 @@ def metadata(name: str, versions: Sequence[int], endpoint: Endpoint) -> dict[str
         "outputs": [
             {"name": name, "datatype": "FP32", "shape": [-1, dims]}
             for name, dims in endpoint.dimensions.items()
-        ],
+        ]
+        + probes,
     }
 
 
@@ -198,7 +238,7 @@ def routes(fleet: Fleet[Any], ready: Callable[[], Awaitable[Any]]) -> APIRouter:
     @router.get("/models/{name}/versions/{version}")
     async def model(name: str, version: str = "") -> dict[str, Any]:
         served, place = fleet.find(label(name, version))
-        return metadata(name, sorted(fleet.by_name[served]), place.engine.endpoint)
+        return metadata(name, sorted(fleet.by_name[served]), place.offer)
 
     @router.get("/models/{name}/ready")
     @router.get("/models/{name}/versions/{version}/ready")

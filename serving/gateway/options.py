@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jepack.client import Endpoint
 from jepack.measures.codes import Kept
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.items import no_side
+from serving.gateway.probing import Probes, asked_of
 
 # The names that dialects give to one thing.
 DIMENSIONS = ("dimensions", "output_dimension", "truncate_dim")
@@ -20,6 +21,7 @@ NUMBERS = ("embedding_type", "embedding_types", "encoding_type", "output_dtype")
 HEADERS = {
     "x-jepack-atypicality": "atypicality",
     "x-jepack-fingerprint": "fingerprint",
+    "x-jepack-probe": "probe",
     "x-stainless-lang": "sdk",  # of OpenAI's own clients
     "x-user-id": "user",
 }
@@ -42,14 +44,16 @@ class Options:
     big_endian: bool = False
     skip_bad: bool = False  # leave bad images out instead of refusing the request
     atypicality: bool = False  # tell how ordinary each image is, beside its row
+    probes: tuple[str, ...] = ()  # which say what each image is, beside its row
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What may be asked for: the endpoint, and what was measured of shorter rows of its outputs."""
+    """What may be asked for: the endpoint, what was measured of shorter rows of its outputs, its probes."""
 
     endpoint: Endpoint
     kept: Mapping[str, Kept | None]  # None: nobody measured it
+    probes: Probes = field(default_factory=dict)
 
 
 def options_of(fields: Mapping[str, Any], offer: Offer) -> Options:
@@ -71,6 +75,7 @@ def options_of(fields: Mapping[str, Any], offer: Offer) -> Options:
         big_endian=choice(fields, "endianness", ("native", "little", "big")) == "big",
         skip_bad=choice(fields, "on_error", ("fail", "skip")) == "skip",
         atypicality=truth(fields, "atypicality"),
+        probes=asked_of(fields.get("probe"), offer.probes),
     )
 
 

@@ -207,5 +207,5 @@ def voyage(body: dict[str, Any]) -> Found:
 def weaviate(body: dict[str, Any]) -> Found:
     """One image a request; no model is named."""
     return [("image", body.get("image"))], {
-        key: body[key] for key in ("id", "on_error", "atypicality") if key in body
+        key: body[key] for key in ("id", "on_error", "atypicality", "probe") if key in body
     }

@@ -26,6 +26,7 @@ from serving.gateway.errors import Refusal, body_of
 from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
 from serving.gateway.limits import Limits
+from serving.gateway.probing import Probes
 from serving.gateway.shares import Shares
 from serving.gateway.watching import Watch
 
@@ -50,6 +51,7 @@ class Gateway:
         certificate: tuple[Path, Path] | None = None,
         watches: Sequence[Watch] = (),
         shares: Shares | None = None,
+        probes: Sequence[Probes] = (),
     ) -> None:
         here = is_loopback(host)
         if not here and keys is None:
@@ -66,6 +68,7 @@ class Gateway:
             only_here=here and keys is None,
             shares=shares,
             watches=watches,
+            probes=probes,
         )
         self._config = uvicorn.Config(
             app,

@@ -117,6 +117,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "wrong shape": (head(lambda t: {**t, "bias": t["bias"][:2].copy()}), "should be"),
     "half": (head(lambda t: {**t, "bias": t["bias"].astype(np.float16)}), "float32"),
     "scale": (head(lambda t: {**t, "scale": -t["scale"]}), "above 0"),
+    "no number": (head(lambda t: {**t, "bias": t["bias"] * np.float32("nan")}), "NaN or infinite"),
     "no head": (lambda folder: (folder / "probes/cracks.safetensors").unlink(), "no file of a probe"),
     "no words": (lambda folder: (folder / "probes/cracks.json").unlink(), "missing beside"),
 }  # fmt: skip

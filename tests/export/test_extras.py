@@ -16,7 +16,7 @@ from small_bundle import write_small_bundle
 from export.run import ExportResult, export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
-from jepack.errors import ConfigError
+from jepack.errors import ArtifactError, ConfigError
 
 EVERY = (
     "pooler_output", "projection", "pooler_output_normalized", "projection_normalized",
@@ -113,3 +113,33 @@ def test_a_bundle_with_extra_outputs_is_served_like_any_other(
         bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=tmp_path / "log"
     ) as server:  # ready: its golden images came back right
         assert Client(server.url).endpoint().fingerprints == bundle.fingerprints
+
+
+def test_a_probe_of_the_bundle_becomes_an_output_that_says_the_same(
+    small_bundle: Bundle, digits_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_bundle.folder, tmp_path / "bundle")
+    bundle, generator = bundles.load(tmp_path / "bundle"), np.random.default_rng(0)
+    with bundles.editing(bundle) as stage:
+        for output, width in bundle.dimensions.items():
+            rows = bundle.golden()[output]
+            scale = rows.std(axis=0) + 1e-3
+            scale[0] = np.finfo(np.float32).max  # of a number that never changes
+            kept = bundles.Probe(
+                name=f"of-{output}", output=output, fingerprint=bundle.fingerprints[output],
+                classes=("a", "b", "c"), mean_D=rows.mean(axis=0), scale_D=scale,
+                weight_CD=generator.normal(size=(3, width)) / width**0.5,
+                bias_C=np.array([0, 1, -1e4]),
+            )  # fmt: skip
+            bundles.write_probe(stage, kept)
+    bundle = bundles.load(bundle.folder)
+    result = export_bundle(
+        bundle, formats=["onnx"], data=digits_folder, probes=bundle.probes, timing=False
+    )
+    found = run(result)
+    assert tuple(found) == (*EVERY[:2], "probe_of-embedding", "probe_of-projection")
+    for output in bundle.dimensions:
+        want = bundle.probe(f"of-{output}").probabilities(found[bundles.ONNX_NAMES[output]])
+        np.testing.assert_allclose(found[f"probe_of-{output}"], want, atol=1e-5)
+    with pytest.raises(ArtifactError, match="no probe is called 'nope'. It has of-embedding"):
+        export_bundle(bundle, formats=["onnx"], probes=["nope"])

@@ -23,7 +23,7 @@ from jepack.errors import ArtifactError, ConfigError
 # The numbers of these go into the settings of a run, which know their ranges (training/settings/limits.py).
 SETTINGS = ("train", "sweep")
 NUMBERS = dict.fromkeys(COMMANDS, 0) | {
-    "quickstart": 3, "inspect": 4, "views": 5, "probe": 4, "import": 4, "isotropy": 1, "export": 1,
+    "quickstart": 3, "inspect": 4, "views": 5, "probe": 5, "import": 4, "isotropy": 1, "export": 1,
     "serve": 7, "embed": 5, "index": 2, "search": 1, "app": 1, "cache": 1, "drift": 1,
 }  # fmt: skip
 WRITTEN = ("out", "sheet", "picture", "log_file", "repository_only", "html")

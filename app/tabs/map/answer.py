@@ -146,11 +146,13 @@ class Answers:
 
     def _offered(self) -> dict[str, str]:
         """{title: name} of what this index can be coloured by."""
-        return {
+        found = {
             source.title: name
             for name, source in colouring.SOURCES.items()
             if self.atlas.coloured(self.desk, name) is not None
         }
+        families = colouring.families(self.desk)
+        return found | {source.title: name for name, source in families.items()}
 
     def _view(self, shown: Layout, by: str, coloured: Colouring | None) -> dict[str, Any]:
         return {

@@ -92,7 +92,7 @@ class Atlas:
     def coloured(self, desk: Desk, name: str) -> Colouring | None:
         """None where this index has nothing to colour by under this name."""
         self.refresh()
-        source = colouring.SOURCES.get(name)
+        source = colouring.source_of(desk, name)
         return source.make(desk, self.labels, self._layouts.get("umap")) if source else None
 
     def row_of(self, name: str) -> int | None:

@@ -5,56 +5,35 @@ What people label goes to the journal; what is computed of it to the bench. A vi
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from app import cards
 from app.desk import Desk, note_of
 from app.journal import LABEL, RELABEL
 from app.keeping import write_actions, write_manifest
-from app.probing import UNSURE, ask, named, threshold
-from app.probing.conformal import needed
-from app.probing.heads import Ints
 from app.shell import Selection
-from app.tabs.probe import pieces
-from app.tabs.probe.bench import Bench, Found, Question
+from app.tabs.probe import judged, pieces
+from app.tabs.probe.bench import Found, Question, bench_of
 from app.tabs.probe.keep import keep_probe
+from app.tabs.probe.view import (
+    ALL,
+    ASK,
+    CELL,
+    DOUBT,
+    PER_PAGE,
+    View,
+    cell_rows,
+    free_rows,
+    ids_of,
+    said_of,
+    shown_of,
+    with_asked,
+)
 from jepack.errors import ConfigError, JepackError
-
-PER_PAGE = 12
-ASK, DOUBT, ALL, MINE, NAMED, UNSURE_ONES, CHOSEN, CELL = (
-    "ask", "doubt", "all", "mine", "named", "unsure", "chosen", "cell",
-)  # fmt: skip
-VIEWS = {
-    ASK: "Ask me next",
-    ALL: "All",
-    MINE: "Labelled by you",
-    NAMED: "Named by the probe",
-    UNSURE_ONES: "Unsure",
-    DOUBT: "Labels it doubts",
-}
-RATES = (0.01, 0.05, 0.1, 0.2)
-
-
-@dataclass(frozen=True)
-class View:
-    """What one visitor looks at."""
-
-    question: Question
-    rate: float = 0.1
-    what: str = ASK
-    page: int = 0
-    asked: tuple[str, ...] = ()  # the images shown to be labelled; they stay while labels are given
-    cell: tuple[int, int] | None = None
-    chosen: Selection = field(default_factory=Selection)
-    more: tuple[str, ...] = ()  # labels that were typed and not used yet
-    note: str = ""  # HTML about the last action
-    opened: bool = False  # nothing is computed for a tab that nobody has opened
-    drawn: tuple[object, ...] = ()  # what the images were drawn from
+from jepack.probing import UNSURE, named, threshold
+from jepack.probing.conformal import needed
 
 
 @dataclass(frozen=True)
@@ -73,7 +52,7 @@ class Answers:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.work = Bench(desk)
+        self.work = bench_of(desk)
 
     def first(self) -> View:
         """From nothing where the folders say nothing; nobody is asked where they say everything."""
@@ -96,12 +75,12 @@ class Answers:
                 bench = None if again else view.note + pieces.empty("Reading the vectors …")
                 nothing = None if again else ""
                 return Board(view, bench, nothing, nothing, True)
-            view = self._asked(view, found)
+            view = with_asked(view, found)
             drawn = (found.standing.version, found.head is None, view.what == DOUBT and running)
             bench = None if again and drawn == view.drawn else self._bench(view, found)
             verdict = self._verdict(view, found, work.share if running else None)
             colours = self._colours(list(found.classes))
-            table = pieces.confusion(found.judgement, colours) if found.judgement else ""
+            table = judged.confusion(found.judgement, colours) if found.judgement else ""
             return Board(replace(view, drawn=drawn), bench, verdict, table, running)
         except Exception as error:
             return Board(view, note_of(error, "The probe"), "", "", False)
@@ -188,9 +167,12 @@ class Answers:
         found, work = self.work.look(view.question)
         if found is None or found.head is None or found.judgement is None or work.running:
             raise ConfigError("The probe is not judged yet. Wait for the verdict, then keep it.")
-        most = threshold(found.scores, view.rate)
-        place = keep_probe(self.desk, name.strip(), found, view.question, view.rate, most)
-        return cards.note(f"{place}: kept, with its figures, in the bundle's manifest.", "done")
+        place = keep_probe(self.desk, name.strip(), found, view.question, view.rate)
+        return cards.note(
+            f"{place}: kept, with its figures, in the bundle's manifest. Serve it beside the encoder:\n"
+            f"jepack serve {place.parents[1]} --probe {place.stem}",
+            "done",
+        )
 
     def noted(self, work: Callable[[], str], what: str) -> str:
         try:
@@ -204,93 +186,16 @@ class Answers:
         except Exception as error:
             return self.show(replace(view, note=note_of(error, "Labelling")))
 
-    def _asked(self, view: View, found: Found) -> View:
-        """Choose what to ask, where nothing is asked yet, or all of it is answered."""
-        if view.what != ASK:
-            return view
-        place = {name: row for row, name in enumerate(found.ids)}
-        open_ones = [name for name in view.asked if name in place and found.y_N[place[name]] < 0]
-        if open_ones:
-            return view
-        free = free_rows(found)
-        # From thousands of images alike the start is by lot otherwise: the seed moves with the labels.
-        shares = None if found.shares_NC is None else found.shares_NC[free]
-        rows = ask(
-            found.x_ND[free], shares, PER_PAGE, labelled=found.labelled, seed=found.labelled
-        )  # fmt: skip
-        return replace(view, asked=tuple(found.ids[row] for row in free[rows]))
-
-    def _rows(self, view: View, found: Found) -> list[str]:
-        """The ids of a view, in its order."""
-        ids, y = found.ids, found.y_N
-        if view.what == ASK:
-            return list(view.asked)
-        if view.what == CHOSEN:
-            there = set(ids)
-            return [name for name in view.chosen.ids if name in there]
-        if view.what == MINE:
-            return list(reversed([name for name in found.standing.labels if name in set(ids)]))
-        if view.what == CELL and view.cell is not None and found.judgement is not None:
-            return [ids[row] for row in cell_rows(found, view.cell)]
-        if view.what == DOUBT and found.judgement is not None:
-            judged, rows = found.judgement, found.rows
-            wrong = np.flatnonzero(judged.answers != y[rows])
-            sure = judged.shares[wrong].max(axis=1)
-            return [ids[rows[at]] for at in wrong[np.argsort(-sure, kind="stable")]]
-        if view.what in (NAMED, UNSURE_ONES) and found.shares_NC is not None:
-            free = free_rows(found)
-            given = named(found.shares_NC[free], threshold(found.scores, view.rate))
-            sure = found.shares_NC[free].max(axis=1)
-            kept = (given == UNSURE) == (view.what == UNSURE_ONES)
-            order = np.argsort(-sure[kept], kind="stable")
-            return [ids[row] for row in free[kept][order]]
-        if view.what == ALL:
-            mixed = list(ids)
-            random.Random(0).shuffle(mixed)
-            return mixed
-        return []
-
     def _bench(self, view: View, found: Found) -> str:
-        every = self._rows(view, found)
+        every = ids_of(view, found)
         pages = max(1, -(-len(every) // PER_PAGE))
         page = view.page % pages
-        part = every[page * PER_PAGE : (page + 1) * PER_PAGE]
-        rows = self.desk.library.store.get(part)
-        place = {name: at for at, name in enumerate(found.ids)} if part else {}
-        judged = {} if found.judgement is None else {row: at for at, row in enumerate(found.rows)}
-        most = threshold(found.scores, view.rate)
-        shown = []
-        for row in rows:
-            at = place[row.id]
-            own = found.y_N[at]
-            guess, share, doubt = None, 0.0, False
-            if found.shares_NC is not None:
-                shares = found.shares_NC[at]
-                if own >= 0 and found.judgement is not None and at in judged:
-                    shares = found.judgement.shares[judged[at]]  # of a head that did not see it
-                guess, share = found.classes[int(shares.argmax())], float(shares.max())
-                doubt = bool(named(shares[None], most)[0] == UNSURE)
-            shown.append(
-                pieces.Shown(
-                    row,
-                    found.classes[own] if own >= 0 else None,
-                    row.id in found.standing.labels,
-                    guess,
-                    share,
-                    doubt,
-                    row.id in found.standing.left_out,
-                )
-            )
-        choices = list(VIEWS.items())
-        if view.chosen.ids:
-            choices.append((CHOSEN, f"Chosen ({len(view.chosen.ids):,})"))
-        if view.what == CELL:
-            choices.append((CELL, "From the table"))
+        rows = self.desk.library.store.get(every[page * PER_PAGE : (page + 1) * PER_PAGE])
         labels = self.labels(view, found)
         told = f"{page + 1:,} of {pages:,}" if pages > 1 else ""
         html = pieces.bench(
-            shown, labels, choices, view.what, told, said_of(view, found, len(every)),
-            self._colours(labels), self.desk.seen,
+            shown_of(rows, view, found), labels, view.choices, view.what, told,
+            said_of(view, found, len(every)), self._colours(labels), self.desk.seen,
         )  # fmt: skip
         return view.note + html
 
@@ -303,7 +208,7 @@ class Answers:
         return cards.colours_of([*known, *(label for label in labels if label not in known)])
 
     def _verdict(self, view: View, found: Found, share: float | None) -> str:
-        waiting = "" if share is None else pieces.working(share)
+        waiting = "" if share is None else judged.working(share)
         if found.head is None:
             have = len(found.classes)
             return pieces.empty(
@@ -311,15 +216,15 @@ class Answers:
                 "The verdict appears here with the third label or so. "
                 + (f"So far there is one class: {found.classes[0]}." if have else ""),
             )
-        judged = found.judgement
+        known = found.judgement
         free = free_rows(found)
         assert found.shares_NC is not None
         given = named(found.shares_NC[free], threshold(found.scores, view.rate))
         sure = int((given != UNSURE).sum())
-        promise = pieces.unsure(
+        promise = judged.unsure(
             sure, len(free) - sure, view.rate, needed(view.rate), len(found.scores)
         )
-        if judged is None:
+        if known is None:
             if share is None:
                 return pieces.empty(
                     "Two images of each class are needed to judge",
@@ -328,55 +233,7 @@ class Answers:
             return waiting + (promise if len(free) else "")
         return (
             waiting
-            + pieces.verdict(judged, view.question.group, found.unjudged)
+            + judged.verdict(known, view.question.group, found.unjudged)
             + (promise if len(free) else "")
-            + ("" if share and not judged.curve else pieces.curve(judged.curve, judged.gain))
+            + ("" if share and not known.curve else judged.curve(known.curve, known.gain))
         )
-
-
-def free_rows(found: Found) -> Ints:
-    """Images that nobody has labelled, nor left out."""
-    out = found.standing.left_out
-    free = np.flatnonzero(found.y_N < 0)
-    return np.array([row for row in free if found.ids[row] not in out], np.int64) if out else free
-
-
-def cell_rows(found: Found, cell: tuple[int, int]) -> Ints:
-    assert found.judgement is not None
-    true, given = cell
-    rows = found.rows
-    kept = (found.y_N[rows] == true) & (found.judgement.answers == given)
-    return np.asarray(rows[kept], np.int64)
-
-
-def said_of(view: View, found: Found, count: int) -> str:
-    """A sentence about the images shown."""
-    images = "1 image" if count == 1 else f"{count:,} images"
-    if view.what == ASK:
-        if not count:
-            return (
-                "Every image has a label. Choose “Yours alone” above to start from nothing, or look at "
-                "“Labels it doubts”."
-            )
-        if found.head is None or found.labelled < 3 * len(found.classes):
-            return "Each stands for a group of images. Click those alike, then press their label's key."
-        return "The probe wavers most about these, and they are unlike each other."
-    if view.what == DOUBT:
-        if not count:
-            waiting = found.judgement is None
-            return "Being judged …" if waiting else "The probe agrees with every label."
-        return f"{images} that a probe which never saw them names differently, the surest first."
-    if view.what == MINE:
-        return f"{images}, the newest first." if count else "You have labelled none yet."
-    if view.what == NAMED:
-        return f"{images} without a label that the probe names, the surest first."
-    if view.what == UNSURE_ONES:
-        return f"{images} without a label that the probe is unsure about."
-    if view.what == CHOSEN:
-        return f"{images} chosen {view.chosen.said}".strip() + "."
-    if view.what == CELL and view.cell is not None and found.judgement is not None:
-        true, given = (found.judgement.classes[at] for at in view.cell)
-        if true == given:
-            return f"{images} of {true}, rightly named."
-        return f"{images} of {true} taken for {given}."
-    return f"{images}, mixed."

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -19,19 +20,19 @@ from PIL import Image
 from app.desk import Desk
 from app.journal import Standing
 from app.lance import LanceStore
-from app.probing import Head, Judgement, fit, folds_of, judge, usable
-from app.probing.conformal import scores_of
-from app.probing.heads import Floats, Ints
 from app.work import Work
 from jepack.errors import JepackError
+from jepack.probing import Fitted, Head, Judgement, fit_some, judge, usable
+from jepack.probing.heads import Floats, Ints
 from jepack.sources import ImageFile, find_images
 
 MOST_FITTED = 10_000  # labelled images that a head is fitted on
 MOST_JUDGED = 3000  # that it is judged by
-LEAST_CALIBRATED = 20  # labels from which a quarter is set aside for the word "unsure"
 SIDE = 24  # px of the thumbnails that the random encoder sees
 KEPT = 6  # answers kept at once
 FILE = "file"  # the group of a part of a file that holds many
+_benches: WeakKeyDictionary[Desk, Bench] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Found:
     classes: tuple[str, ...]
     y_N: Ints = field(repr=False)  # into `classes`, -1 without a label
     standing: Standing = field(repr=False)
-    head: Head | None = None
+    fitted: Fitted | None = field(default=None, repr=False)
     shares_NC: Floats | None = field(default=None, repr=False)
-    scores: Floats = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)  # held back
     judgement: Judgement | None = None
     rows: Ints = field(
         default_factory=lambda: np.zeros(0, np.int64), repr=False
@@ -61,15 +61,33 @@ class Found:
     unjudged: tuple[str, ...] = ()  # classes seen once
 
     @property
+    def head(self) -> Head | None:
+        return None if self.fitted is None else self.fitted.head
+
+    @property
+    def scores(self) -> Floats:
+        """Of the labelled images that were held back, see conformal."""
+        return np.zeros(0, np.float32) if self.fitted is None else self.fitted.scores
+
+    @property
     def labelled(self) -> int:
         return int((self.y_N >= 0).sum())
+
+
+def bench_of(desk: Desk) -> Bench:
+    """The one bench of a desk: the tab's handlers and the map's colours are made apart."""
+    with _making:
+        if desk not in _benches:
+            _benches[desk] = Bench(desk)
+        return _benches[desk]
 
 
 class Bench:
     """Works on the questions of all visitors of a page."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+        # Not the desk itself: a bench must not keep alive what it is found by.
+        self.library, self.engine, self.journal = desk.library, desk.engine, desk.journal
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # one work at a time
         self._of: LanceStore | None = None
@@ -86,8 +104,8 @@ class Bench:
 
         Raises JepackError where the index or the journal cannot be read.
         """
-        standing = self.desk.journal.stands()
-        store = self.desk.library.store
+        standing = self.journal.stands()
+        store = self.library.store
         with self._lock:
             key = (id(store), standing.version, question)
             if key not in self._works:
@@ -102,13 +120,22 @@ class Bench:
                 )
             return self._found.get(key), self._works[key]
 
+    def newest(self) -> Found | None:
+        """What was computed last of the labels as they are; None where no head was. Nothing is begun."""
+        standing, store = self.journal.stands(), self.library.store
+        with self._lock:
+            for key, found in reversed(self._found.items()):
+                if key[:2] == (id(store), standing.version) and found.head is not None:
+                    return found
+        return None
+
     def images(self) -> list[ImageFile]:
         """The images of the data folder with the columns of its manifest; [] where it is not there."""
         with self._lock:
             if self._images is None:
                 self._images = []
                 with suppress(JepackError, OSError):
-                    self._images = find_images(self.desk.library.info.data, parts=True)
+                    self._images = find_images(self.library.info.data, parts=True)
             return self._images
 
     def columns(self) -> list[str]:
@@ -125,7 +152,7 @@ class Bench:
 
     def trained_by(self) -> str:
         """The column that the bundle's training kept together, where the images have it; else ""."""
-        bundle = self.desk.engine.bundle
+        bundle = self.engine.bundle
         recipe = None if bundle is None else bundle.folder / "recipe.json"
         if recipe is None or not recipe.is_file():
             return ""
@@ -144,7 +171,8 @@ class Bench:
 
             def tell(found: Found) -> None:
                 with self._lock:
-                    self._found[key] = found
+                    self._found.pop(key, None)
+                    self._found[key] = found  # at the end: the newest
 
             if len(found.classes) >= 2:
                 found = with_head(found, groups)
@@ -180,7 +208,7 @@ class Bench:
         """A number per image; None where every image stands for itself."""
         if not column:
             return None
-        base = Path(self.desk.library.info.data)
+        base = Path(self.library.info.data)
         of = {
             image.name_below(base): str(image.path) if column == FILE else image.columns.get(column)
             for image in self.images()
@@ -222,19 +250,9 @@ class Bench:
 def with_head(found: Found, groups: Ints | None) -> Found:
     """Fitted on the labels, a quarter of them held back where they suffice for the word "unsure"."""
     rows = some(np.flatnonzero(found.y_N >= 0), MOST_FITTED)
-    known = rows[usable(found.y_N[rows], None if groups is None else groups[rows])]
-    held = np.zeros(0, np.int64)
-    if len(known) >= LEAST_CALIBRATED and len(np.unique(found.y_N[known])) >= 2:
-        own = None if groups is None else groups[known]
-        held = known[folds_of(found.y_N[known], own, most=4)[0][1]]
-        if len(np.unique(found.y_N[np.setdiff1d(rows, held)])) < 2:
-            held = held[:0]
-    fitted = np.setdiff1d(rows, held)
-    head = fit(found.x_ND[fitted], found.y_N[fitted], found.classes)
-    shares = head.probabilities(found.x_ND)
-    return replace(
-        found, head=head, shares_NC=shares, scores=scores_of(shares[held], found.y_N[held])
-    )
+    own = None if groups is None else groups[rows]
+    fitted = fit_some(found.x_ND[rows], found.y_N[rows], found.classes, own)
+    return replace(found, fitted=fitted, shares_NC=fitted.head.probabilities(found.x_ND))
 
 
 def some(rows: Ints, most: int) -> Ints:

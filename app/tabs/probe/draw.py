@@ -9,7 +9,9 @@ from typing import Any
 from app.desk import Desk
 from app.shell import Selection, Shared, look_at
 from app.tabs.probe import pieces
-from app.tabs.probe.answer import CHOSEN, RATES, Answers, Board, Question, View
+from app.tabs.probe.answer import Answers, Board
+from app.tabs.probe.bench import Question
+from app.tabs.probe.view import CHOSEN, RATES, View
 from app.toolkit import QUIET, gr
 
 EVERY_S = 1.0  # between looks at the work

@@ -15,6 +15,7 @@ import numpy as np
 from app import cards
 from app.belonging import Belonging, judge
 from app.desk import Desk, note_of
+from app.kept_probes import said_of
 from app.originals import cut, full_size, read_original
 from app.search import by_image
 from app.shell import Selection
@@ -124,7 +125,10 @@ class Answers:
             return self._told(error, visit)
         visit = visit.answered(question, known)
         look = pieces.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
-        strip = pieces.strip(visit, hits, belonging, look, self.desk.library, address, new=new)
+        said = said_of(self.desk, query.vector, query.fingerprint) if len(known) == 1 else []
+        strip = pieces.strip(
+            visit, hits, belonging, look, self.desk.library, address, said, new=new
+        )
         return strip, pieces.neighbours(hits, look, question), visit, query
 
     def _known(self, example: Example, visit: Visit) -> Known:

@@ -44,10 +44,11 @@ def strip(
     look: Look,
     library: Library,
     address: str,
+    said: Sequence[str] = (),
     *,
     new: bool,
 ) -> str:
-    """What asks, how much it belongs, where the visitor was, and what is shown alone.
+    """What asks, how much it belongs, where the visitor was, and what is shown alone; `said` by probes of it.
 
     For page.js: the question's own address, and either that it is `new` or as what `address` it came.
     """
@@ -57,7 +58,7 @@ def strip(
         asks = several(visit.known, question, look)
     else:
         summary = agreement(hits, visit.known[0].row.label)
-        asks = query(visit.known[0], visit, look, summary, belonging)
+        asks = query(visit.known[0], visit, look, [summary, *said], belonging)
     turn = ' data-new="1"' if new else ""
     return (
         f'<div class="jp-asked" data-address="{safe(question.address)}" data-asked="{safe(address)}"{turn}>'
@@ -65,10 +66,11 @@ def strip(
     )
 
 
-def query(known: Known, visit: Visit, look: Look, summary: str, belonging: Belonging) -> str:
-    """The one image that asks, whole, and how much it belongs."""
+def query(known: Known, visit: Visit, look: Look, said: Sequence[str], belonging: Belonging) -> str:
+    """The one image that asks, whole, what is `said` of it, and how much it belongs."""
     row, box = known.row, known.example.box
     hidden = unseen(row, look.seen)
+    told = "".join(f"<p>{safe(one)}</p>" for one in said if one)
     crop = ""
     if hidden > MOST_UNSEEN:
         crop = f'<p class="jp-cropped">The encoder sees the bright part alone: {1 - hidden:.0%} of it.</p>'
@@ -76,7 +78,7 @@ def query(known: Known, visit: Visit, look: Look, summary: str, belonging: Belon
         f'<div class="jp-query"><div class="jp-frame">{picture(row, look.seen)}</div><div class="jp-about">'
         f'<span class="jp-over">{"Query" if box is None else "Query: a part of"}</span>'
         f"<strong>{safe(file_name(row))}</strong>{label_chip(row.label, look.colours)}"
-        f"<p>{safe(summary)}</p>{crop}{looks(known, visit)}{belongs(belonging)}</div></div>"
+        f"{told}{crop}{looks(known, visit)}{belongs(belonging)}</div></div>"
     )
 
 

@@ -106,3 +106,35 @@ def test_a_class_that_only_training_has_costs_accuracy_and_no_balance() -> None:
     found = score(x, y, train, test)
     assert found.linear == pytest.approx(0.75)
     assert found.balanced == pytest.approx(0.75)  # (0.5 + 1) / 2
+
+
+@pytest.mark.parametrize("output", ["embedding", "projection"])
+def test_a_head_is_kept_that_reads_the_bundle_s_own_output(
+    folder: Path, digits: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    probe(
+        str(folder), digits, classes="digit-0,digit-1,digit-2", output=output, keep="kinds",
+        error_rate=0.2, device="cpu", as_json=True,
+    )  # fmt: skip
+    told = capsys.readouterr().err
+    assert f"jepack serve {folder} --probe kinds" in told
+    bundle = bundles.load(folder)
+    kept = bundle.probe("kinds")
+    assert (kept.output, kept.fingerprint) == (output, bundle.fingerprints[output])
+    assert kept.classes == ("digit-0", "digit-1", "digit-2")
+    assert kept.error_rate == 0.2
+    assert kept.figures["labels"] == kept.figures["judged"]
+    assert 0 <= float(str(kept.figures["calibration_error"])) <= 1
+    shares = kept.probabilities(bundle.golden()[output])
+    assert np.allclose(shares.sum(axis=1), 1)
+    # The golden images are zeros that it has seen: in another space than its own it would not know them.
+    assert (shares.argmax(axis=1) == 0).mean() >= 0.75
+    assert (folder / "probes.json").is_file()
+
+
+def test_what_cannot_be_kept_is_told_before_any_work(folder: Path, digits: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a bundle to keep the probe in"):
+        probe("random:test_resnet", digits, keep="kinds", device="cpu")
+    with pytest.raises(ConfigError, match="cannot name a probe"):
+        probe(str(folder), digits, keep="../kinds", device="cpu")
+    assert bundles.load(folder).probes == []

@@ -18,14 +18,16 @@ from jepack.decoding import Pixels, Preprocessing
 from jepack.disk import check_writable
 from jepack.encoder import Encoder
 from jepack.errors import ConfigError
-from jepack.names import kept, marked
+from jepack.names import kept, marked, marked_lines
 from jepack.sources import ImageFile, Source
 from jepack.terminal import SEED, Limit, options
+from training.commands.probe.keeping import check_keep, keep_probe, words_of
 from training.commands.probe.opening import KINDS, is_checkpoint, opened
 from training.commands.probe.reading import find_labelled, read_images, read_labelled
-from training.commands.probe.scoring import mean_of, probe_column, score
+from training.commands.probe.scoring import Floats, mean_of, probe_column, score
 from training.commands.probe.splitting import seen_share, split_words, splits_of
-from training.commands.probe.table import keep, show
+from training.commands.probe.table import keep as keep_rows
+from training.commands.probe.table import show
 from training.data import Ints, column, copies_across
 from training.parallel import choose_device
 from training.watch import features
@@ -96,6 +98,19 @@ def probe(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the results in the bundle and its card.")
     ] = True,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep a probe in the bundle under this name, fitted on all but held-out images."
+        ),
+    ] = None,
+    error_rate: Annotated[
+        float,
+        typer.Option(
+            help="Wrong names that the kept probe may give; where it could not, it is unsure.",
+            callback=options.within(TESTED_ON),
+        ),
+    ] = 0.1,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
     ] = None,
@@ -108,13 +123,16 @@ def probe(
       jepack probe runs/solar/checkpoints/step-00000100 --data runs/data/solar
       jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
       jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
+      jepack probe runs/photos/bundle --data photos/ --keep kinds
     """
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
     target = choose_device(device)
     source = Source.of(data)
     files, wanted = find_labelled(source, classes)
-    bundle = bundle_of(encoder, save=save)
+    bundle = bundle_of(encoder, save=save or keep is not None)
+    if keep is not None:
+        check_keep(keep, bundle, encoder)
     model, preprocessing, name = opened(encoder, bundle, size)
     images, files = read_labelled(files, preprocessing, source, wanted)
     task = Task(
@@ -123,22 +141,29 @@ def probe(
         tested_on=split_words(files, group_by),
         control=control, values=column(files, control) if control else [],
     )  # fmt: skip
-    rows = [measure(task, Probed(name, model, preprocessing, output, bundle), images, target)]
+    own = Probed(name, model, preprocessing, output, bundle)
+    x = features_of(own, images, target)
+    rows = [measure(task, own, x, images)]
     for other in baselines or ():
         model, preprocessing, name = opened(other, bundle, size)
         images = read_images(files, preprocessing)
         baseline = Probed(name, model, preprocessing)
         if other == encoder:
             baseline = replace(baseline, output=output, bundle=bundle)
-        rows.append(measure(task, baseline, images, target))
+        rows.append(measure(task, baseline, features_of(baseline, images, target), images))
     if as_json:
         print(json.dumps({**rows[0], **({"baselines": rows[1:]} if baselines else {})}))
     else:
         show(rows)
+    console = Console(stderr=True)
     if bundle is not None and save:
-        keep(bundle, rows)
-        console = Console(stderr=True)
+        keep_rows(bundle, rows)
         console.print(f"kept in {marked(bundle.folder / PROBES)} and its card", highlight=False)
+    if bundle is not None and keep is not None:
+        bundle = bundles.load(bundle.folder)  # with the rows that were kept just now
+        head = keep_probe(keep, bundle, output, x, task.files, wanted, group_by, error_rate)
+        told = marked_lines(words_of(head, bundle.folder))
+        console.print(f"[green]✓[/] {told}", highlight=False, soft_wrap=True)
 
 
 def bundle_of(encoder: str, *, save: bool) -> bundles.Bundle | None:
@@ -153,10 +178,14 @@ def bundle_of(encoder: str, *, save: bool) -> bundles.Bundle | None:
     return bundle
 
 
-def measure(task: Task, probed: Probed, images: Pixels, target: torch.device) -> dict[str, Any]:
-    """One encoder's row: means over the task's splits, as tables, JSON and cards hold them."""
+def features_of(probed: Probed, images: Pixels, target: torch.device) -> Floats:
+    """[N, E] of the output that is probed."""
     outputs = features(probed.model.to(target), images, probed.preprocessing)
-    x = outputs[bundles.OUTPUTS.index(probed.output)]
+    return outputs[bundles.OUTPUTS.index(probed.output)]
+
+
+def measure(task: Task, probed: Probed, x: Floats, images: Pixels) -> dict[str, Any]:
+    """One encoder's row: means over the task's splits, as tables, JSON and cards hold them."""
     y = np.array([task.classes.index(str(file.label)) for file in task.files])
     scores = [score(x, y, *split, task.seed + n) for n, split in enumerate(task.splits)]
     copies = [copies_across(list(images), *split).share for split in task.splits]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.probing import UNSURE, ask, fit, folds_of, judge, named, threshold, usable
-from app.probing.asking import doubt_of
-from app.probing.conformal import needed, scores_of, sets_of
-from app.probing.judging import figure
+from jepack.probing import UNSURE, ask, fit, folds_of, judge, named, threshold, usable
+from jepack.probing.asking import doubt_of
+from jepack.probing.conformal import needed, scores_of, sets_of
+from jepack.probing.judging import figure
 
 D = 16
 

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from app.probing.heads import Floats, Ints
 from jepack.measures import unit
+from jepack.probing.heads import Floats, Ints
 
 MOST = 4000  # candidates that are looked at
 WIDE = 10  # times as many uncertain images as are asked for, to choose unlike ones from

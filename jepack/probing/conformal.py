@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from app.probing.heads import Floats, Ints
+from jepack.probing.heads import Floats, Ints
 
 UNSURE = -1
 

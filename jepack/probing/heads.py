@@ -15,6 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from jepack.probing.calibration import temperature
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -61,16 +63,18 @@ def fit(x_ND: Floats, y_N: Ints, classes: Sequence[str], seed: int = 0) -> Head:
 
 
 def linear(z_ND: Floats, y_N: Ints, seed: int) -> tuple[Floats, Floats]:
-    """Logistic regression: weights [C, D], bias [C] of the classes that occur."""
-    model = logistic(z_ND, y_N, strength_for(z_ND, y_N, seed))
-    weight, bias = model.coef_, model.intercept_
+    """Logistic regression, calibrated: weights [C, D], bias [C] of the classes that occur."""
+    strength, warmth = strength_for(z_ND, y_N, seed)
+    model = logistic(z_ND, y_N, strength)
+    weight, bias = model.coef_ / warmth, model.intercept_ / warmth
     if len(weight) == 1:  # of two classes scikit-learn keeps the second alone
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def strength_for(z_ND: Floats, y_N: Ints, seed: int) -> float:
-    """The strength that gives unseen images of the training part the best log loss."""
+def strength_for(z_ND: Floats, y_N: Ints, seed: int) -> tuple[float, float]:
+    """The strength that gives unseen images of the training part the best log loss, and the temperature that
+    calibrates it there."""
     if len(y_N) > MOST_TO_CHOOSE:
         kept = np.random.default_rng(seed).permutation(len(y_N))[:MOST_TO_CHOOSE]
         z_ND, y_N = z_ND[kept], y_N[kept]
@@ -78,15 +82,16 @@ def strength_for(z_ND: Floats, y_N: Ints, seed: int) -> float:
     enough = np.isin(y_N, names[counts >= 3])
     z_ND, y_N = z_ND[enough], y_N[enough]
     if len(np.unique(y_N)) < 2:
-        return STRENGTHS[1]
+        return STRENGTHS[1], 1.0
     train, test = next(StratifiedKFold(3, shuffle=True, random_state=seed).split(z_ND, y_N))
-    losses = []
+    found = []
     for strength in STRENGTHS:
         model = logistic(z_ND[train], y_N[train], strength)
         own = np.searchsorted(model.classes_, y_N[test])
-        found = model.predict_log_proba(z_ND[test])[np.arange(len(test)), own]
-        losses.append(-np.maximum(found, -20).sum())
-    return STRENGTHS[int(np.argmin(losses))]
+        shares = model.predict_log_proba(z_ND[test])
+        loss = -np.maximum(shares[np.arange(len(test)), own], -20).sum()
+        found.append((loss, strength, temperature(shares, own)))
+    return min(found)[1:]
 
 
 def logistic(z_ND: Floats, y_N: Ints, strength: float) -> LogisticRegression:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from app.probing.heads import Floats, Head, Ints, fit
+from jepack.probing.calibration import calibration_error, log_loss
+from jepack.probing.heads import Floats, Head, Ints, fit
 
 FOLDS = 5
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of a training part, of the learning curve
@@ -61,6 +62,8 @@ class Judgement:
     answers: Ints = field(repr=False)  # [N], each image's by the head that did not see it
     shares: Floats = field(repr=False)  # [N, C], likewise
     confusion: Ints = field(repr=False)  # [C, C]: true class, answer
+    log_loss: float  # of the shares, nats
+    calibration_error: float  # of the shares, see calibration
     random: Figure | None = None  # the same with vectors of no encoder
     over_random: Figure | None = None  # accuracy - random
     curve: tuple[Point, ...] = ()
@@ -96,31 +99,35 @@ def judge(
     groups_N: Ints | None = None,
     *,
     random_ND: Floats | None = None,
+    shares: Sequence[float] = SHARES,
     told: Told = lambda judgement: None,
     advance: Progress = lambda share: None,
     seed: int = 0,
 ) -> Judgement:
-    """Cross-validate; `told` gets what is known after each part. All of `y_N` must be `usable`."""
+    """Cross-validate; `told` gets what is known after each part. All of `y_N` must be `usable`.
+
+    `random_ND`: vectors of no encoder; `shares`: of a training part, of the learning curve.
+    """
     folds = folds_of(y_N, groups_N, seed=seed)
     units = np.arange(len(y_N)) if groups_N is None else groups_N
-    parts = 2 + len(SHARES)
+    parts = 2 + len(shares)
     done = 0
 
     def crossed(x: Floats, share: float = 1.0) -> tuple[Floats, float, Head]:
         nonlocal done
-        shares = np.zeros((len(y_N), len(classes)), np.float32)
+        found = np.zeros((len(y_N), len(classes)), np.float32)
         sizes = []
         for train, test in folds:
             part = some_of(train, y_N, share, seed)
             head = fit(x[part], y_N[part], classes, seed)
-            shares[test] = head.probabilities(x[test])
+            found[test] = head.probabilities(x[test])
             sizes.append(len(part))
             done += 1
             advance(done / (parts * len(folds)))
-        return shares, float(np.mean(sizes)), head
+        return found, float(np.mean(sizes)), head
 
-    shares, size, head = crossed(x_ND)
-    answers = shares.argmax(axis=1)
+    given, size, head = crossed(x_ND)
+    answers = given.argmax(axis=1)
     right = answers == y_N
     common = np.zeros(len(y_N), bool)
     for train, test in folds:
@@ -130,7 +137,7 @@ def judge(
     found = Judgement(
         tuple(classes), len(y_N), None if groups_N is None else len(np.unique(units)), len(folds),
         head.kind, figure(right, units), float(common.mean()), difference(right, common, units),
-        answers, shares, confusion,
+        answers, given, confusion, log_loss(given, y_N), calibration_error(given, y_N),
     )  # fmt: skip
     told(found)
     if random_ND is not None:
@@ -140,7 +147,7 @@ def judge(
         )
         told(found)
     points, half = [Point(round(size), found.accuracy)], None
-    for share in reversed(SHARES):
+    for share in reversed(shares):
         if share * size < 2 * len(np.unique(y_N)):
             break
         fewer, count, _ = crossed(x_ND, share)
