@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from export import gates, overrides, regression
-from export.choices import DEFAULT_FORMATS
+from export.choices import CHECKS, DEFAULT_FORMATS
 from export.evaluation import Evaluation, find_evaluation
 from export.extras import EXTRAS, WithExtras
 from export.formats import FORMATS, Source
@@ -105,10 +105,10 @@ def check_request(
         )
     if set(extras) - set(EXTRAS):
         raise ConfigError(f"extra outputs are {', '.join(EXTRAS)}; found {', '.join(extras)}")
-    strange = sorted(set(allow) - set(regression.CHECKS))
+    strange = sorted(set(allow) - set(CHECKS))
     if strange or (allow and against is None):
         raise ConfigError(
-            f"allowed are {', '.join(regression.CHECKS)}, together with a bundle to compare with "
+            f"allowed are {', '.join(CHECKS)}, together with a bundle to compare with "
             f"(--against); found {', '.join(allow)}"
         )
 

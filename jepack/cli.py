@@ -48,7 +48,7 @@ COMMANDS = {
         "Train a grid of short runs and rank them, no labels.",
     ),
     "probe": (
-        "training.commands.probe",
+        "training.commands.scores",
         "probe",
         "Score a bundle or any timm model with simple probes.",
     ),

@@ -19,6 +19,7 @@ COMMANDS = (
     "serving/cli.py",  # --no-http and --repository-only need no gateway
     "training/commands/importing.py",
     "training/commands/inspect.py",
+    "training/commands/scores.py",
     "training/commands/sweep.py",
     "training/commands/train.py",
     "training/commands/views.py",

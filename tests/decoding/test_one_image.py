@@ -23,7 +23,8 @@ from jepack.decoding import preprocess
 from jepack.errors import DataError, DecoderError, DependencyError, ServerError, listed
 from jepack.sources import find_images
 from training.commands.inspect import inspect
-from training.commands.probe import probe, read_labelled
+from training.commands.probe import read_labelled
+from training.commands.scores import probe
 from training.commands.views import views
 from training.commands.wrapping import readable
 from training.data import open_cache

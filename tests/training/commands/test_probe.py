@@ -13,7 +13,8 @@ from small_bundle import write_digits
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, ConfigError
-from training.commands.probe import open_encoder, probe, score
+from training.commands.probe import open_encoder, score
+from training.commands.scores import probe
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""`jepack probe`, and its parts for others: opening an encoder, reading labelled images, splits, scores."""
+"""The work of `jepack probe`, and its parts for others: encoders, labelled images, splits, scores."""
 
-from training.commands.probe.command import probe
+from training.commands.probe.command import run_probe
 from training.commands.probe.opening import open_encoder, opened
 from training.commands.probe.reading import read_images, read_labelled
 from training.commands.probe.scoring import Score, logistic, score
@@ -11,9 +11,9 @@ __all__ = [
     "logistic",
     "open_encoder",
     "opened",
-    "probe",
     "read_images",
     "read_labelled",
+    "run_probe",
     "score",
     "split_words",
     "splits_of",

@@ -1,15 +1,14 @@
-"""`jepack probe`: how much simple models get out of frozen features, by one protocol for every encoder."""
+"""The work of `jepack probe`: what simple models get out of frozen features, by one protocol for all."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from rich.console import Console
 
 from jepack import bundle as bundles
@@ -20,7 +19,6 @@ from jepack.encoder import Encoder
 from jepack.errors import ConfigError
 from jepack.names import kept, marked, marked_lines
 from jepack.sources import ImageFile, Source
-from jepack.terminal import SEED, Limit, options
 from training.commands.probe.keeping import check_keep, keep_probe, words_of
 from training.commands.probe.opening import KINDS, is_checkpoint, opened
 from training.commands.probe.reading import find_labelled, read_images, read_labelled
@@ -31,8 +29,6 @@ from training.commands.probe.table import show
 from training.data import Ints, column, copies_across
 from training.parallel import choose_device
 from training.watch import features
-
-TESTED_ON = Limit(0, 1, above=True, below=True)
 
 
 @dataclass(frozen=True)
@@ -61,70 +57,26 @@ class Probed:
     bundle: bundles.Bundle | None = None  # which holds it, and knows what it was fitted on
 
 
-def probe(
-    encoder: Annotated[
-        str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME or random:NAME.")
-    ],
-    data: Annotated[str, typer.Option(help="Folder with one subfolder per class.")],
-    classes: Annotated[
-        str | None, typer.Option(help="Comma-separated classes to use; default all.")
-    ] = None,
-    output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
-    size: Annotated[
-        int, typer.Option(help="Side for timm: and random: encoders, px.", min=8, max=8192)
-    ] = 224,
-    test_fraction: Annotated[
-        float,
-        typer.Option(help="Share of images tested on.", callback=options.within(TESTED_ON)),
-    ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the split.", min=0, max=SEED)] = 0,
-    seeds: Annotated[
-        int,
-        typer.Option(help="Splits, counted from --seed; the mean is told.", min=1, max=10_000),
-    ] = 1,
-    group_by: Annotated[
-        str | None, typer.Option(help="Manifest column no split may cut through, such as patient.")
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option(help="Manifest column probed beside the label, such as scanner.")
-    ] = None,
-    baselines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--baseline",
-            help="Also probe timm:NAME, random:NAME, or random (the same network untrained).",
-        ),
-    ] = None,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="Keep the results in the bundle and its card.")
-    ] = True,
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep a probe in the bundle under this name, fitted on all but held-out images."
-        ),
-    ] = None,
-    error_rate: Annotated[
-        float,
-        typer.Option(
-            help="Wrong names that the kept probe may give; where it could not, it is unsure.",
-            callback=options.within(TESTED_ON),
-        ),
-    ] = 0.1,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+def run_probe(
+    encoder: str,
+    data: str,
+    *,
+    classes: str | None,
+    output: str,
+    size: int,
+    test_fraction: float,
+    seed: int,
+    seeds: int,
+    group_by: str | None,
+    control: str | None,
+    baselines: list[str] | None,
+    save: bool,
+    keep: str | None,
+    error_rate: float,
+    device: str | None,
+    as_json: bool,
 ) -> None:
-    """Linear, kNN and few-shot probes on frozen features; the same protocol for every encoder.
-
-    Examples:
-      jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
-      jepack probe runs/solar/checkpoints/step-00000100 --data runs/data/solar
-      jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
-      jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
-      jepack probe runs/photos/bundle --data photos/ --keep kinds
-    """
+    """As `training.commands.scores.probe`, whose options say what each is."""
     if output not in bundles.OUTPUTS:
         raise ConfigError(f"--output must be {' or '.join(bundles.OUTPUTS)}, found {output}")
     target = choose_device(device)
