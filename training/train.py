@@ -164,7 +164,8 @@ def announce(watcher: Monitor, prepared: Prepared, session: Session) -> None:
     shapes = (
         images.shapes.tolist() if isinstance(images, Cache) else ()
     )  # a stream reads them later
-    if told := elongation((height, width) for height, width in shapes):
+    cropped = prepared.preprocessing.crop_mode == "center"
+    if cropped and (told := elongation((height, width) for height, width in shapes)):
         watcher.warn(told)
     if state.step:
         watcher.say(f"continuing after step {state.step} of {state.total}")

@@ -17,6 +17,7 @@ from rich.rule import Rule
 
 from jepack import bundle as bundles
 from jepack.commands.walk import STOPS, Walk, console, interrupt
+from jepack.decoding import FITS
 from jepack.errors import ArtifactError, ServerError
 from jepack.names import marked, marked_lines
 from jepack.sources import demo, find_images
@@ -37,6 +38,12 @@ def quickstart(
         typer.Option(help="Budget of the training steps.", callback=options.within(MINUTES)),
     ] = 6.0,
     preset: Annotated[str | None, typer.Option(help="View preset for --data.")] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How an image fills the square: {', '.join(FITS)}.", callback=options.fit
+        ),
+    ] = None,
     app: Annotated[bool, typer.Option(help="Open the page; --no-app ends after the check.")] = True,
     port: Annotated[
         int, typer.Option(help="Port of the page; 0 picks one.", min=0, max=65535)
@@ -58,7 +65,7 @@ def quickstart(
     for number in STOPS:  # a shell's background job ignores SIGINT
         signal.signal(number, interrupt)
     with walk.tidy():
-        train(walk, minutes, fresh)
+        train(walk, minutes, fresh, fit)
         export(walk, fresh)
         serve(walk, triton_port)
         index(walk, fresh)
@@ -99,14 +106,14 @@ def stage(walk: Walk, title: str) -> Iterator[None]:
     walk.seconds[title] = time.monotonic() - started
 
 
-def train(walk: Walk, minutes: float, fresh: bool) -> None:
+def train(walk: Walk, minutes: float, fresh: bool, fit: str | None = None) -> None:
     with stage(walk, "1 train"):
         sound(walk.bundle)  # whether it is of these images and settings, `train` says
         walk.run(
             "train", str(walk.data), "--recipe", "quickstart", "--preset", walk.preset,
             "--minutes", str(minutes), "--license", walk.license, "--out", str(walk.out),
             "--images-per-step", str(images_per_step(len(find_images(walk.data)))),
-            *(["--fresh"] if fresh else []),
+            *(["--fresh"] if fresh else []), *([] if fit is None else ["--fit", fit]),
         )  # fmt: skip
 
 

@@ -1,6 +1,14 @@
 """Image bytes -> the uint8 crop an encoder sees. With errors.py, exactly what the Triton server is given."""
 
-from jepack.decoding.cropping import INTERPOLATIONS, Preprocessing, crop, elongation, seen_box
+from jepack.decoding.cropping import (
+    FITS,
+    INTERPOLATIONS,
+    Preprocessing,
+    crop,
+    elongation,
+    paper,
+    seen_box,
+)
 from jepack.decoding.deep import READERS, fits_shape, kind_of, npy_header, size_of_file
 from jepack.decoding.dicom import Frames
 from jepack.decoding.dicom_header import may_be_large, quiet
@@ -45,6 +53,7 @@ __all__ = [
     "COLOURS",
     "DEEP_MODES",
     "DEPTH",
+    "FITS",
     "INTERPOLATIONS",
     "LONGER",
     "MAX_BYTES",
@@ -85,6 +94,7 @@ __all__ = [
     "npy_header",
     "open_tiff",
     "page_sizes",
+    "paper",
     "quiet",
     "read_raw",
     "resolve",

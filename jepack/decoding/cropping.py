@@ -16,6 +16,7 @@ from jepack.errors import ConfigError
 # timm's: center keeps the shape and cuts the longer side; squash makes every image a square; border fits the
 # whole image in and fills up with the mean colour.
 CROP_MODES = ("center", "squash", "border")
+FITS = {"crop": "center", "pad": "border", "squash": "squash"}  # what `--fit` calls them
 ELONGATED = 1.5  # longer over shorter side; a centre crop then misses a third
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -97,10 +98,13 @@ def seen_box(
     height: int, width: int, crop_pct: float = 1.0, crop_mode: str = "center"
 ) -> tuple[float, float, float, float]:
     """(top, left, height, width), 0..1: the part of an image that `crop` keeps."""
-    if crop_mode != "center" or not height or not width:
+    if not height or not width:
         return 0.0, 0.0, 1.0, 1.0
-    side = min(height, width) * crop_pct
-    tall, wide = side / height, side / width
+    if crop_mode == "squash":
+        tall = wide = crop_pct
+    else:
+        side = (min if crop_mode == "center" else max)(height, width) * crop_pct
+        tall, wide = min(1.0, side / height), min(1.0, side / width)
     return (1 - tall) / 2, (1 - wide) / 2, tall, wide
 
 
@@ -114,7 +118,8 @@ def elongation(shapes: Iterable[tuple[int, int]]) -> str | None:
     return (
         f"{len(seen):,} of {len(ratios):,} images ({len(seen) / len(ratios):.0%}) are elongated "
         f"({ELONGATED:g} to 1 or more): an encoder that crops sees their central square alone, on average "
-        f"{sum(seen) / len(seen):.0%} of each. Cut them into squares where their ends matter"
+        f"{sum(seen) / len(seen):.0%} of each. Where the ends matter: `--fit pad` of train and import shows "
+        "it whole images"
     )
 
 
@@ -182,11 +187,15 @@ def framed(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     """The image in the middle of the mean colour, at least [size, size, C]."""
     size, (height, width, channels) = preprocessing.size, pixels_HWC.shape
     shape = (max(size, height), max(size, width), channels)
-    paper = np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
-    canvas = np.broadcast_to(paper, shape).copy()
+    canvas = np.broadcast_to(paper(preprocessing), shape).copy()
     top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
     canvas[top : top + height, left : left + width] = pixels_HWC
     return canvas
+
+
+def paper(preprocessing: Preprocessing) -> Pixels:
+    """[C], the mean colour: what a whole image is laid on, and 0 once it is normalised."""
+    return np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
 
 
 def resize(pixels_HWC: Pixels, height: int, width: int, interpolation: str = "bicubic") -> Pixels:

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from jepack.client import check_address
+from jepack.decoding import FITS
 from jepack.disk import obstacle
 from jepack.terminal.drawing import PICTURES
 
@@ -76,6 +77,13 @@ def within(limit: Limit) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def fit(value: str | None) -> str | None:
+    """How an image fills the square; None where nobody said it."""
+    if value is not None and value not in FITS:
+        raise typer.BadParameter(f"must be {' or '.join(FITS)}, found {value}")
+    return value
 
 
 def address(value: str | None) -> str | None:

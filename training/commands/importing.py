@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from jepack.bundle import refuse_other_folder
+from jepack.decoding import FITS
 from jepack.disk import check_writable
 from jepack.names import marked
 from jepack.sources import Source
@@ -50,6 +51,13 @@ def import_encoder(
         ),
     ] = 0,
     channels: Annotated[int, typer.Option(help="1 or 3.", callback=grey_or_colour)] = 3,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How an image fills the square: {', '.join(FITS)}; default the model's own.",
+            callback=options.fit,
+        ),
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="Values shown as 0..255: p1,p99 or lo,hi or dicom.")
     ] = None,
@@ -92,7 +100,7 @@ def import_encoder(
     bundle = wrap(
         weights, Source.of(data), out, channels=channels, size=size, projection_dims=projection_dims,
         license=license or weights.stated.get("license") or "not stated", seed=seed, device=chosen,
-        window=window, group_by=group_by,
+        window=window, group_by=group_by, fit=fit,
     )  # fmt: skip
     if as_json:
         print(json.dumps({"bundle": str(bundle.folder), "fingerprints": bundle.fingerprints}))

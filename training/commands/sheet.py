@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from jepack.decoding import Preprocessing
 from jepack.errors import DataError
 from jepack.names import shown as shown_name
 from jepack.names import tell
@@ -16,6 +17,7 @@ from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import drawing
 from training.data import (
     Decoded,
+    Fetched,
     contents_for,
     decode_file,
     gathered,
@@ -24,7 +26,7 @@ from training.data import (
 )
 from training.settings import Preset, TrainConfig
 from training.settings import preset as preset_of
-from training.views import add_noise, crop_boxes, cut_views, draw
+from training.views import add_noise, crop_boxes, cut_views, draw, fitted
 
 
 def draw_sheet(
@@ -54,15 +56,21 @@ def draw_sheet(
         if len(chosen) == images or len(refused) > 20:
             break
         try:
-            image = decode_file(files[number], round(1.25 * size), channels, span)
+            side = round(1.25 * size)
+            image = decode_file(files[number], side, channels, span, config.crop_mode)
             chosen.append((files[number], image))
         except DataError as error:
             refused.append(f"{files[number].name}: {error}")
     if not chosen:
         raise DataError(f"{source}: none of the images tried can be read: {refused[0]}")
     pictures = [image for _, image in chosen]
-    large = make(pictures, preset, views[0], size, preset.global_scale, seed)
-    small = make(pictures, preset, views[1], round(size * 0.44), preset.local_scale, seed + 1)
+    look = Preprocessing(
+        size=size, channels=channels, window=span, crop_mode=config.crop_mode,
+        mean=mean_of(pictures), std=(1.0,) * channels,
+    )  # fmt: skip
+    large = make(pictures, preset, views[0], size, preset.global_scale, seed, look)
+    little = round(size * 0.44)
+    small = make(pictures, preset, views[1], little, preset.local_scale, seed + 1, look)
     draw_grid(out, chosen, large, small, config.preset, preset, config.view_overrides)
     return len(chosen)
 
@@ -74,6 +82,7 @@ def make(
     size: int,
     scale: tuple[float, float],
     seed: int,
+    look: Preprocessing,
 ) -> Any:
     """[V, B, S, S, C] uint8, as training on the CPU cuts them, noise included."""
     pictures = [image.pixels for image in chosen]
@@ -81,12 +90,23 @@ def make(
     shapes = np.array([picture.shape[:2] for picture in pictures])
     regions, masks = gathered(chosen)
     contents = contents_for(pictures, masks, preset)
-    boxes = crop_boxes(shapes, numbers, size, scale, preset, regions, masks, contents)
-    cut = cut_views(pictures, boxes, numbers=numbers, preset=preset)
+    fetched = Fetched(pictures, shapes, regions, masks, np.arange(len(pictures)))
+    fetched, contents = fitted(fetched, contents, look)
+    boxes = crop_boxes(
+        fetched.shapes, numbers, size, scale, preset, fetched.regions, fetched.masks, contents,
+        inside=fetched.inside, squash=look.crop_mode == "squash",
+    )  # fmt: skip
+    cut = cut_views(fetched.images, boxes, numbers=numbers, preset=preset)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         noisy = add_noise(torch.from_numpy(cut).float() / 255, preset)
     return (noisy * 255).round().byte().numpy()
+
+
+def mean_of(chosen: list[Decoded]) -> tuple[float, ...]:
+    """Per channel, on the 0..1 scale."""
+    means = [image.pixels.mean(axis=(0, 1)) / 255 for image in chosen]
+    return tuple(float(value) for value in np.mean(means, axis=0))
 
 
 def shown(picture_HWC: Any) -> Any:

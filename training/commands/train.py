@@ -28,6 +28,7 @@ OPTIONS = {
     "encoder": "timm name.",
     "preset": "View preset; see `jepack views`.",
     "window": "Intensities shown: p1,p99 or lo,hi or dicom.",
+    "fit": "How an image fills the square: crop (its middle), pad (all of it, with borders) or squash.",
     "group_by": "Manifest column that validation must not cut through.",
     "size": "Side of the global views, px.",
     "images_per_step": "Over all ranks.",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from jepack.decoding import FITS
 from jepack.names import marked
 from jepack.terminal import SEED, options
 from training.settings import PRESETS, TrainConfig, override
@@ -34,6 +35,9 @@ def views(
     window: Annotated[
         str | None, typer.Option(help="Intensities shown: p1,p99 or lo,hi or dicom.")
     ] = None,
+    fit: Annotated[
+        str, typer.Option(help=f"As of train: {', '.join(FITS)}.", callback=options.fit)
+    ] = "crop",
     seed: Annotated[int, typer.Option(help="Of the images and views.", min=0, max=SEED)] = 0,
     settings: Setting = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -44,7 +48,7 @@ def views(
     """
     from training.commands.sheet import draw_sheet
 
-    config = override(TrainConfig(preset=preset_name), settings or [])
+    config = override(TrainConfig(preset=preset_name, fit=fit), settings or [])
     preset = preset_of(config.preset, config.view_overrides)
     shown = draw_sheet(
         data, out, config, images=images, views=(global_views, local_views), size=size,

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from jepack.bundle import PRETRAINED_CFG, Bundle, table_problems
-from jepack.decoding import INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
+from jepack.decoding import FITS, INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
 from jepack.errors import ArtifactError, DataError
 from jepack.names import tell
@@ -44,11 +44,14 @@ def wrap(
     device: torch.device | None = None,
     window: str | None = None,
     group_by: str | None = None,
+    fit: str | None = None,
 ) -> Bundle:
     """Fit the projection on most of the images, measure on the rest, write the bundle."""
     files, contents, span = images_for(data, window, channels)
     digest = hashlib.sha256(b"".join(bytes.fromhex(content) for content in contents)).hexdigest()
     preprocessing = replace(preprocessing_of(weights.stated, channels, size), window=span)
+    if fit is not None:
+        preprocessing = replace(preprocessing, crop_mode=FITS[fit])
     width = embedding_dims(weights.backbone.eval(), channels, preprocessing.size)
     unused = Projector(ProjectorConfig(in_features=width, out_features=1, layers=1))
     fitting, held_out = training_split(files, HELD_OUT_SHARE, seed, group_by, contents)

@@ -4,7 +4,7 @@ from training.data.cache import Cache, open_cache
 from training.data.content import Grids, centres, contents_for, shares
 from training.data.copies import Thumbprint, copies_across, thumbprint_of
 from training.data.decoded import Decoded, decode_file, gathered
-from training.data.images import Images, Ints
+from training.data.images import Fetched, Images, Ints
 from training.data.ranges import Range, cautions, range_of, sentences
 from training.data.samples import guess_channels, measure_window
 from training.data.splits import (
@@ -22,6 +22,7 @@ from training.data.stream import open_stream
 __all__ = [
     "Cache",
     "Decoded",
+    "Fetched",
     "Grids",
     "Images",
     "Ints",

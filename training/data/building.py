@@ -41,6 +41,7 @@ def build_cache(
     side: int,
     channels: int,
     window: Window,
+    crop_mode: str,
     max_bad: float,
     workers: int,
     on_progress: Progress | None,
@@ -50,7 +51,9 @@ def build_cache(
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     try:
-        entries = decode_all(partial, files, side, channels, window, workers, on_progress)
+        entries = decode_all(
+            partial, files, side, channels, window, crop_mode, workers, on_progress
+        )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(disk_is_full(partial)) from error
@@ -84,13 +87,16 @@ def decode_all(
     side: int,
     channels: int,
     window: Window,
+    crop_mode: str,
     workers: int,
     on_progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """One entry per image, in order: {"shape", "sha"} or {"bad": reason}."""
     entries, used = done_already(partial, channels)
     todo = files[len(entries) :]
-    work = functools.partial(decoded, side=side, channels=channels, window=window)
+    work = functools.partial(
+        decoded, side=side, channels=channels, window=window, crop_mode=crop_mode
+    )
     with (
         (partial / "pixels.bin").open("ab") as pixels_file,
         (partial / "done.jsonl").open("a") as list_file,
@@ -114,11 +120,11 @@ def ended(file: ImageFile) -> tuple[dict[str, Any], bytes]:
 
 
 def decoded(
-    file: ImageFile, side: int, channels: int, window: Window
+    file: ImageFile, side: int, channels: int, window: Window, crop_mode: str
 ) -> tuple[dict[str, Any], bytes]:
     """An image's entry and its pixels. Raises SourceError, at which what is done is kept."""
     try:
-        image = decode_file(file, side, channels, window)
+        image = decode_file(file, side, channels, window, crop_mode)
     except SourceError:
         raise
     except DataError as error:

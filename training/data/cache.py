@@ -1,6 +1,6 @@
 """Images decoded once into a memory-mapped cache of uint8 pixels; building.py fills it.
 
-N images, C channels. Each image keeps its aspect ratio; its shorter side is at most `side` px.
+N images, C channels. Images are shrunk for crops of `side` px, see `shrink`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def open_cache(
     window: Window = None,
     tile: int = 0,
     stride: int = 0,
+    crop_mode: str = "center",
     root: Path | None = None,
     max_bad: float = 0.01,
     workers: int = 2,
@@ -110,7 +111,7 @@ def open_cache(
     """
     if files is None:
         files = find_images(data, parts=True, tile=tile, stride=stride)
-    folder = (root or cache_root()) / f"images-{identity(files, side, channels, window)}"
+    folder = (root or cache_root()) / f"images-{identity(files, side, channels, window, crop_mode)}"
     while True:
         if not (folder / "index.json").is_file():
             with caches.alone(caches.lock_of(folder)):
@@ -123,6 +124,7 @@ def open_cache(
                         side,
                         channels,
                         window,
+                        crop_mode,
                         max_bad,
                         workers,
                         on_progress,
@@ -133,9 +135,13 @@ def open_cache(
             return replace(read(folder), lock=lock)
 
 
-def identity(files: Sequence[ImageFile], side: int, channels: int, window: Window) -> str:
+def identity(
+    files: Sequence[ImageFile], side: int, channels: int, window: Window, crop_mode: str = "center"
+) -> str:
     """16 hex digits that change when a file appears, goes, or is written again."""
     entries: list[Any] = [FORMAT, side, channels, window]
+    if crop_mode != "center":  # which goes without saying: earlier caches stay what they are
+        entries.append(crop_mode)
     state: dict[Path, Any] = {}
     for file in files:
         for path in (file.path, file.mask):

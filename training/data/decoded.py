@@ -36,13 +36,15 @@ def gathered(images: Sequence[Decoded]) -> tuple[Any, Grids | None]:
     return regions, masks
 
 
-def decode_file(file: ImageFile, side: int, channels: int, window: Window) -> Decoded:
-    """The image, its shorter side at most `side` px. Raises DataError with the bare reason it is bad,
+def decode_file(
+    file: ImageFile, side: int, channels: int, window: Window, crop_mode: str = "center"
+) -> Decoded:
+    """The image, shrunk for crops of `side` px. Raises DataError with the bare reason it is bad,
     SourceError when it is only out of reach."""
     try:
         content = file.read()
         whole = preprocess.decode(content, channels, window)
-        pixels = shrink(whole, side)
+        pixels = shrink(whole, side, crop_mode)
         full = None if file.box is None else full_size_in(file)
         return Decoded(
             pixels,
@@ -77,10 +79,16 @@ def scaled(file: ImageFile, before: tuple[int, ...], after: tuple[int, ...]) -> 
     return [round(top * y), round(left * x), max(1, round(height * y)), max(1, round(width * x))]
 
 
-def shrink(pixels_HWC: Pixels, side: int) -> Pixels:
-    """Shorter side down to at most `side` px, antialiased; never enlarged."""
+def shrink(pixels_HWC: Pixels, side: int, crop_mode: str = "center") -> Pixels:
+    """What becomes the side of the square down to at most `side` px, antialiased; never enlarged.
+
+    That is the shorter side where the middle is cut, the longer one of a whole image (border), both where it
+    is squashed.
+    """
     height, width = pixels_HWC.shape[:2]
-    scale = side / min(height, width)
+    if crop_mode == "squash":
+        return preprocess.resize(pixels_HWC, min(side, height), min(side, width))
+    scale = side / (min if crop_mode == "center" else max)(height, width)
     if scale >= 1:
         return pixels_HWC
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))

@@ -31,6 +31,7 @@ class Fetched:
     regions: Ints | None  # [B, 4] top, left, height, width, px
     masks: Grids | None  # [B, G, G]
     indices: Ints  # [B] which images they are
+    inside: Ints | None = None  # [B, 4] as regions: the image within its pixels; None = all of them
 
 
 class Images(Protocol):

@@ -34,8 +34,9 @@ class Stream:
     files: tuple[ImageFile, ...]
     channels: int
     digest: str  # of names, labels and sizes: bytes were not read
-    side: int  # px, of the shorter side at most
+    side: int  # px, see `shrink`
     window: Window = None
+    crop_mode: str = "center"
     max_bad: float = 0.0
     bad: list[tuple[str, str]] = field(default_factory=list)
     known_bad: set[int] = field(default_factory=set)
@@ -105,7 +106,9 @@ class Stream:
         if index in self.known_bad:
             return None
         try:
-            return decode_file(self.files[index], self.side, self.channels, self.window)
+            return decode_file(
+                self.files[index], self.side, self.channels, self.window, self.crop_mode
+            )
         except SourceError:
             raise
         except DataError as error:
@@ -129,6 +132,7 @@ def open_stream(
     window: Window = None,
     tile: int = 0,
     stride: int = 0,
+    crop_mode: str = "center",
     max_bad: float = 0.01,
 ) -> Stream:
     """A data set to be read as training goes. `files`: what find_images found in it, where that is known.
@@ -141,7 +145,7 @@ def open_stream(
     sizes = {path: state_of(path)[0] for path in {file.path for file in files}}
     told = [[file.name_below(source.base), file.label, sizes[file.path]] for file in files]
     digest = "names-" + hashlib.sha256(canonical_json(told)).hexdigest()
-    return Stream(tuple(files), channels, digest, side, window, max_bad)
+    return Stream(tuple(files), channels, digest, side, window, crop_mode, max_bad)
 
 
 def substitutes(index: int, among: Any) -> Iterator[int]:

@@ -67,8 +67,9 @@ class Prepared:
         rank, world, on_device = self.here.rank, self.here.world, self.here.device.type == "cuda"
         chosen = self.split.train
         return Cutter(
-            self.images, chosen, self.config, self.views, rank, world, on_device=on_device
-        )
+            self.images, chosen, self.config, self.views, rank, world,
+            preprocessing=self.preprocessing, on_device=on_device,
+        )  # fmt: skip
 
     def finisher(self) -> Finisher:
         mean, std = self.preprocessing.mean, self.preprocessing.std
@@ -146,7 +147,7 @@ def decoded(
     """Decoded once, on rank 0, where everyone opens the same cache; or a stream, which keeps nothing."""
     arguments: dict[str, Any] = {
         "files": files, "side": config.kept_side, "channels": config.channels, "window": window,
-        "max_bad": config.max_bad,
+        "crop_mode": config.crop_mode, "max_bad": config.max_bad,
     }  # fmt: skip
     if config.stream:
         return together(here, lambda: open_stream(source, **arguments))
@@ -183,6 +184,7 @@ def serving_preprocessing(config: TrainConfig, images: Images, window: Window) -
         size=config.serving_size,
         channels=images.channels,
         window=window,
+        crop_mode=config.crop_mode,
         mean=tuple(round(float(value), 4) for value in mean),
         std=tuple(round(max(float(value), 0.01), 4) for value in np.sqrt(variance)),
     )

@@ -95,6 +95,7 @@ def decided(settings: Json) -> Json:
     values["cache_side"] = values["cache_side"] or round(
         1.25 * max(values["size"], values["eval_size"])
     )
+    values["fit"] = values["fit"] or "crop"
     values["tile_stride"] = values["tile_stride"] or values["tile"]
     overrides = values.pop("view_overrides")
     if values["preset"] in PRESETS:

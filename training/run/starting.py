@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from jepack import bundle as bundles
+from jepack.decoding import FITS, Preprocessing
 from jepack.encoder import Encoder, build_encoder, load_encoder
 from jepack.errors import ConfigError, DataError
 from jepack.network import check_network
@@ -36,6 +37,7 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
         start = bundles.load(config.init)
         check_network(start)
         config = inherit(config, start)
+    config = replace(config, fit=config.fit or "crop")
     if config.precision == "auto":  # the first rank decides for all
         native = broadcast(computes_bf16(here.device))
         config = replace(config, precision="bf16" if native else "fp32")
@@ -72,10 +74,16 @@ def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
         config,
         encoder=start.config()["architecture"],
         channels=channels,
+        fit=config.fit or fit_of(start.preprocessing),
         global_pool=arguments.get("global_pool", config.global_pool),
         patch_size=arguments.get("patch_size", config.patch_size),
         projection_dims=start.dimensions["projection"],
     )
+
+
+def fit_of(preprocessing: Preprocessing) -> str:
+    (fit,) = (word for word, mode in FITS.items() if mode == preprocessing.crop_mode)
+    return fit
 
 
 def steps_of(config: TrainConfig, images: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from jepack.decoding import FITS
 from jepack.errors import ConfigError
 from training.settings.groups import (
     DataSettings,
@@ -97,8 +98,13 @@ class TrainConfig(
 
     @property
     def kept_side(self) -> int:
-        """px, the shorter side of an image in the decoded cache."""
+        """px, the side of an image in the decoded cache, see `shrink`."""
         return self.cache_side or round(1.25 * max(self.size, self.serving_size))
+
+    @property
+    def crop_mode(self) -> str:
+        """timm's word for `fit`."""
+        return FITS[self.fit or "crop"]
 
     @property
     def encoder_options(self) -> dict[str, Any]:

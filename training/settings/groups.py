@@ -31,11 +31,15 @@ class DataSettings:
 
     # intensities shown: p1,p99 or lo,hi or dicom; None = 8 bits as they are
     window: str | None = None
+    # how an image fills the square: crop, pad or squash; None = as the bundle of `init`, else crop
+    fit: str | None = None
     tile: int = 0  # px, side of the windows that large TIFFs are cut into; 0 = whole
     tile_stride: int = 0  # px from window to window; 0 = no overlap
     channels: int = 0  # 0 = decide from the images
     stream: bool = False  # decode when a step needs an image, keep no cache
-    cache_side: int = 0  # px, shorter side kept in the decoded cache; 0 = 1.25 * size
+    cache_side: int = (
+        0  # px, side kept in the decoded cache (of `crop` the shorter); 0 = 1.25 * size
+    )
     max_bad: float = 0.01  # fraction of unreadable images that is skipped
     validation_fraction: float = 0.2
     group_by: str | None = None  # manifest column that a split must not cut through

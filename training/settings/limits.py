@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jepack.decoding import FITS
 from jepack.terminal import SEED, SHARE, SIDE, Limit, positive, whole
 
 # Upper ends are far beyond any use: they catch a slipped key before it becomes a full memory.
@@ -47,11 +48,12 @@ LIMITS: dict[str, Limit] = {
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": ("lejepa", "ijepa"),
+    "fit": tuple(FITS),
     "regulariser": ("sigreg", "visreg"),
     "precision": ("auto", "bf16", "fp32", "fp64"),
     "sharding": ("none", "fsdp"),
 }
-MAY_BE_NONE = ("patch_size", "minutes", "weight_decay_end")
+MAY_BE_NONE = ("fit", "patch_size", "minutes", "weight_decay_end")
 
 
 def out_of_range(settings: dict[str, Any]) -> list[str]:
@@ -62,8 +64,9 @@ def out_of_range(settings: dict[str, Any]) -> list[str]:
         if not limit.holds(value) and not (value is None and name in MAY_BE_NONE):
             problems.append(f"{name} must be {limit}, found {value!r}")
     for name, words in CHOICES.items():
-        if settings[name] not in words:
-            problems.append(f"{name} must be {' or '.join(words)}, found {settings[name]!r}")
+        value = settings[name]
+        if value not in words and not (value is None and name in MAY_BE_NONE):
+            problems.append(f"{name} must be {' or '.join(words)}, found {value!r}")
     ends = settings["target_ema"]
     if len(ends) != 2 or not all(SHARE.holds(end) for end in ends):
         problems.append(f"target_ema must be two numbers in [0, 1], found {list(ends)}")

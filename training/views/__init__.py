@@ -2,6 +2,7 @@
 
 from training.views.batches import Batch, Cutter, Finisher, Prefetcher, Took, Views
 from training.views.boxes import crop_boxes, draw
+from training.views.canvas import fitted
 from training.views.cpu import cut_views, preset
 from training.views.device import cut_on_device, pack_images
 from training.views.light import add_noise, photometry
@@ -20,6 +21,7 @@ __all__ = [
     "cut_on_device",
     "cut_views",
     "draw",
+    "fitted",
     "pack_images",
     "photometry",
     "preset",

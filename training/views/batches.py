@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jepack.decoding import Preprocessing
 from training.data import Images, contents_for
 from training.parallel import upload
 from training.settings import TrainConfig
 from training.views.boxes import Boxes, Draw, crop_boxes, draw
+from training.views.canvas import fitted
 from training.views.cpu import Preset, cut_views
 from training.views.device import Pack, cut_on_device, pack_images
 from training.views.light import add_noise, photometry
@@ -79,7 +81,10 @@ class Views:
 
 
 class Cutter:
-    """Cuts one rank's views of any step; with `on_device`, packs the images for a GPU to cut."""
+    """Cuts one rank's views of any step; with `on_device`, packs the images for a GPU to cut.
+
+    Views are parts of what `preprocessing` fits into its square; without it of the images as they are.
+    """
 
     def __init__(
         self,
@@ -90,11 +95,13 @@ class Cutter:
         rank: int = 0,
         world: int = 1,
         *,
+        preprocessing: Preprocessing | None = None,
         on_device: bool = False,
     ) -> None:
         if config.images_per_step % (world * config.accumulate):
             raise ValueError(f"{config.images_per_step} images per step do not divide by {world}")
         self.images, self.chosen, self.config, self.preset = images, chosen, config, preset
+        self.preprocessing = preprocessing
         self.on_device = on_device
         share = config.images_per_step // world
         self.share = slice(rank * share, (rank + 1) * share)
@@ -104,17 +111,22 @@ class Cutter:
         started = time.perf_counter()
         config, preset = self.config, self.preset
         fetched = self.images.fetch(self.order(step)[self.share], self.chosen, pool)
-        images = fetched.images
         numbers = draw(
             config.views, config.images_per_step, seed=config.seed, step=step, preset=preset
         )
         numbers = numbers.images(self.share)
-        contents = contents_for(images, fetched.masks, preset)
+        contents = contents_for(fetched.images, fetched.masks, preset)
+        squash = False
+        if self.preprocessing is not None:
+            fetched, contents = fitted(fetched, contents, self.preprocessing)
+            squash = self.preprocessing.crop_mode == "squash"
+        images = fetched.images
 
         def boxes(views: slice, size: int, scale: tuple[float, float]) -> Boxes:
             return crop_boxes(
                 fetched.shapes, numbers.views(views), size, scale, preset,
                 fetched.regions, fetched.masks, contents,
+                inside=fetched.inside, squash=squash,
             )  # fmt: skip
 
         global_boxes = boxes(slice(0, config.global_views), config.size, preset.global_scale)

@@ -79,20 +79,29 @@ def crop_boxes(
     regions: Ints | None = None,
     masks: Grids | None = None,
     contents: Grids | None = None,
+    *,
+    inside: Ints | None = None,
+    squash: bool = False,
 ) -> Boxes:
     """Boxes of all views at once. `shapes` [B, 2] are heights and widths, px.
 
     `regions` [B, 4] (top, left, height, width, px) keep every crop's centre inside, `masks` [B, G, G]
     draw it where they count. Of a view whose `contents` (else `masks`) fill less than preset.min_content,
-    the first of `numbers.again` that shows enough is taken, else the fullest.
+    the first of `numbers.again` that shows enough is taken, else the fullest. `inside` [B, 4] is the image
+    within its pixels, beyond which no box reaches further than its length asks. `squash`: boxes have the
+    image's shape, as a part of the image squashed to a square has.
     """
     limits = np.asarray(shapes, np.float64)[None]
-    starts, lengths = placed(numbers.box, limits, scale, preset, regions, masks)
+
+    def places(box: Floats) -> tuple[Any, Any]:
+        return placed(box, limits, scale, preset, regions, masks, inside, squash=squash)
+
+    starts, lengths = places(numbers.box)
     grids = masks if contents is None else contents
     if numbers.again is not None and grids is not None:
         tries = [(starts, lengths)]
         for number in range(numbers.again.shape[2]):
-            tries.append(placed(numbers.again[:, :, number], limits, scale, preset, regions, masks))
+            tries.append(places(numbers.again[:, :, number]))
         every_start, every_length = (np.stack(part) for part in zip(*tries, strict=True))
         share = shares(grids, every_start, every_length, limits[0])
         enough = share >= preset.min_content
@@ -133,12 +142,17 @@ def placed(
     preset: Preset,
     regions: Ints | None,
     masks: Grids | None,
+    inside: Ints | None,
+    *,
+    squash: bool,
 ) -> tuple[Any, Any]:
     """Where crops start and how large they are, [V, B, 2] px each, from their random numbers [V, B, 4]."""
     unit = box.astype(np.float64)
     area = limits.prod(axis=-1) * (scale[0] + unit[..., 0] * (scale[1] - scale[0]))
     low, high = math.log(preset.aspect[0]), math.log(preset.aspect[1])
     ratio = np.exp(low + unit[..., 1] * (high - low))
+    if squash:
+        ratio = ratio * limits[..., 1] / limits[..., 0]
     lengths = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], axis=-1)
     lengths = np.clip(np.round(lengths), 1, limits)
     place = unit[..., 2:4]
@@ -147,6 +161,11 @@ def placed(
     elif regions is not None:
         centre = regions[None, :, :2] + place * regions[None, :, 2:]
         starts = np.round(centre - lengths / 2)
+    elif inside is not None:
+        first, last = inside[None, :, :2], inside[None, :, :2] + inside[None, :, 2:] - lengths
+        low = np.maximum(0, np.minimum(first, last))
+        high = np.minimum(limits - lengths, np.maximum(first, last))
+        starts = low + np.floor(place * (high - low + 1))
     else:
         starts = np.floor(place * (limits - lengths + 1))
     return np.clip(starts, 0, limits - lengths), lengths

@@ -58,7 +58,7 @@ class LabelFreeScore:
         )
         self.preprocessing = preprocessing
         self.preset = preset(config.preset, config.view_overrides)
-        self.cutter = Cutter(images, train, self.config, self.preset)
+        self.cutter = Cutter(images, train, self.config, self.preset, preprocessing=preprocessing)
 
     def figures(self, encoder: Encoder) -> dict[str, float]:
         """{"score": ...}, empty where the method has no such loss."""

@@ -1,0 +1,66 @@
+"""Whole images on the square that serving sees, so that their views can be cut from it.
+
+B images, H x W pixels, L = max(H, W), C channels, G cells a side of a grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from jepack.decoding import Pixels, Preprocessing, paper
+from training.data import Fetched, Grids, Ints
+
+
+def fitted(
+    fetched: Fetched, contents: Grids | None, preprocessing: Preprocessing
+) -> tuple[Fetched, Grids | None]:
+    """Images, and what counts in them, as views are cut from: on a square where serving lays them on one."""
+    if preprocessing.crop_mode != "border":
+        return fetched, contents
+    if contents is not None:
+        contents = grids_on_canvas(contents, fetched.shapes)
+    return on_canvas(fetched, paper(preprocessing)), contents
+
+
+def on_canvas(fetched: Fetched, paper_C: Pixels) -> Fetched:
+    """Each image in the middle of a square [L, L, C] of the colour `paper_C`, its region and mask with it."""
+    shapes = np.repeat(fetched.shapes.max(axis=1, keepdims=True), 2, axis=1)
+    starts = (shapes - fetched.shapes) // 2
+    moved = np.concatenate([starts, np.zeros_like(starts)], axis=1)
+    return Fetched(
+        [laid(image, paper_C) for image in fetched.images],
+        shapes,
+        None if fetched.regions is None else fetched.regions + moved,
+        None if fetched.masks is None else grids_on_canvas(fetched.masks, fetched.shapes),
+        fetched.indices,
+        np.concatenate([starts, fetched.shapes], axis=1),
+    )
+
+
+def laid(image_HWC: Pixels, paper_C: Pixels) -> Pixels:
+    height, width, channels = image_HWC.shape
+    if height == width:
+        return image_HWC
+    side = max(height, width)
+    canvas = np.broadcast_to(paper_C, (side, side, channels)).copy()
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = image_HWC
+    return canvas
+
+
+def grids_on_canvas(grids_BGG: Grids, shapes_B2: Ints) -> Grids:
+    """What counts in each image -> what counts in its canvas: nothing of the paper does."""
+    result = np.zeros_like(grids_BGG)
+    cells = grids_BGG.shape[1]
+    for number, (height, width) in enumerate(shapes_B2.tolist()):
+        side = max(height, width)
+        rows, columns = (max(1, round(cells * extent / side)) for extent in (height, width))
+        top, left = (cells - rows) // 2, (cells - columns) // 2
+        grid: Any = grids_BGG[number]
+        if (rows, columns) != (cells, cells):
+            grid = cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_AREA)
+        result[number, top : top + rows, left : left + columns] = grid
+    return result
