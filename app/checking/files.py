@@ -53,7 +53,7 @@ def find(
             far_out(np.log(pictures.longer), np.log(LONG)), -pictures.longer,
             "{:.1f} to 1, longer than the others here: an encoder that crops sees its middle alone.",
             f"Sides whose ratio lies beyond {FENCE:g} times the range between this data set's "
-            f"quartiles, in logarithms.",
+            f"quartiles, in logarithms. An encoder of `jepack train --fit pad` sees whole pictures.",
             "longer side over shorter, negative",
         ),
     ]  # fmt: skip

@@ -42,14 +42,25 @@ def test_a_picture_keeps_its_shape_and_shows_what_is_seen_of_it(height: int, wid
 
 @pytest.mark.parametrize(("height", "width"), [(160, 40), (40, 160), (80, 80)])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.5])
-def test_the_seen_box_is_what_the_encoder_gets(height: int, width: int, crop_pct: float) -> None:
-    settings = Preprocessing(size=32, channels=1, mean=(0.5,), std=(0.5,), crop_pct=crop_pct)
-    top, left, tall, wide = seen_box(height, width, crop_pct)
+@pytest.mark.parametrize("mode", ["center", "border", "squash"])
+def test_the_seen_box_is_what_the_encoder_gets(
+    height: int, width: int, crop_pct: float, mode: str
+) -> None:
+    settings = Preprocessing(
+        size=32, channels=1, mean=(0.0,), std=(0.5,), crop_pct=crop_pct, crop_mode=mode
+    )
+    top, left, tall, wide = seen_box(height, width, crop_pct, mode)
     rows = slice(round(top * height), round((top + tall) * height))
     columns = slice(round(left * width), round((left + wide) * width))
     inside = np.zeros((height, width, 1), np.uint8)
     inside[rows, columns] = 255
-    assert np.mean(crop(inside, settings)) > 250  # all of it lies in the crop
+    # All of it lies in the crop, beside paper where a whole image is laid on some.
+    square = (
+        1
+        if mode != "border"
+        else tall * height * wide * width / (max(height, width) * crop_pct) ** 2
+    )
+    assert np.mean(crop(inside, settings)) > 250 * square
     outside = 255 - inside
     assert np.mean(crop(outside, settings)) < 5  # and nothing else does
 

@@ -101,6 +101,9 @@ def test_every_number_of_a_run_has_a_range(command: str) -> None:
         (("probe", "timm:resnet18", "--test-fraction", "0"), "must be in (0, 1), found 0.0"),
         (("embed", "photos", "--timeout-s", "0"), "must be in (0, 1e+06], found 0.0"),
         (("serve", "bundle", "--threads", "0"), "--threads"),
+        (("views", "photos", "--fit", "stretch"), "must be crop or pad or squash, found stretch"),
+        (("import", "timm:resnet18", "--fit", "stretch"), "must be crop or pad or squash"),
+        (("quickstart", "--fit", "stretch"), "must be crop or pad or squash, found stretch"),
         (("views", "photos", "--out", "views.foo"), "views.foo must end in .png"),
     ],
 )

@@ -22,7 +22,7 @@ from export.evaluation import find_evaluation
 from export.gates import Thresholds, judge_images
 from jepack import bundle as bundles
 from jepack.cli import app
-from jepack.decoding import preprocess
+from jepack.decoding import crop, preprocess
 from jepack.encoder import serving_graph
 from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, DependencyError
 from jepack.sources import find_images, record_of
@@ -240,6 +240,24 @@ def test_an_imported_model_keeps_the_preprocessing_of_its_authors(
         assert torch.allclose(
             model.forward_features(ours), model.forward_features(theirs), atol=1e-4
         )
+
+
+def test_an_imported_model_fits_images_as_it_is_told_and_timm_does_the_same(
+    weights: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    run(
+        "import", weights, "--encoder", "resnet10t", "--data", digits_folder, "--out", out,
+        "--size", "64", "--fit", "pad",
+    )  # fmt: skip
+    look = bundles.load(out).preprocessing
+    assert look.crop_mode == "border"
+    stated = timm.data.resolve_data_config(
+        pretrained_cfg=json.loads((out / "config.json").read_text())["pretrained_cfg"]
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (40, 200, 3), dtype=np.uint8)
+    theirs = timm.data.create_transform(**stated, normalize=False)(Image.fromarray(noise))
+    np.testing.assert_array_equal(crop(noise, look), np.asarray(theirs).transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(

@@ -152,12 +152,13 @@ def test_one_image_is_a_data_set_and_an_empty_folder_is_not(tmp_path: Path) -> N
     assert "no images found" in done.stderr
 
 
-@pytest.mark.parametrize("preset", ["astronomy", "satellite"])
+@pytest.mark.parametrize(("preset", "fit"), [("astronomy", "pad"), ("satellite", "squash")])
 def test_views_draws_a_picture_of_what_is_the_same(
-    tmp_path: Path, digits_folder: Path, preset: str
+    tmp_path: Path, digits_folder: Path, preset: str, fit: str
 ) -> None:
     out = tmp_path / "views.png"
-    done = jepack("views", digits_folder, "--preset", preset, "--out", out, "--size", 48, "--json")
+    words = ("--preset", preset, "--fit", fit, "--out", out, "--size", 48, "--json")
+    done = jepack("views", digits_folder, *words)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["images"] == 5
@@ -178,3 +179,4 @@ def test_elongated_images_are_told_with_how_much_of_them_is_seen(tmp_path: Path)
         image.save(tmp_path / f"{number}.png")
     told = json.loads(jepack("inspect", tmp_path, "--json").stdout)["cautions"]
     assert any("6 of 10 images (60%) are elongated" in one and "25% of each" in one for one in told)
+    assert any("`--fit pad` of train and import" in one for one in told)

@@ -96,6 +96,7 @@ DIFFERENCES: list[Any] = [
             ({"view_overrides": {"blur": 0.25}}, r"view\.blur: 0\.5 -> 0\.25"),
             ({"global_views": 3}, "global_views: 2 -> 3"),
             ({"local_views": 1, "local_size": 16}, "local_views: 0 -> 1"),
+            ({"fit": "pad"}, "fit: crop -> pad"),
             ({"window": "0,128"}, "window: none -> 0,128"),
             ({"group_by": "site"}, "group_by: none -> site"),
             ({"validation_fraction": 0.3}, r"validation_fraction: 0\.2 -> 0\.3"),
