@@ -47,15 +47,18 @@ def cut(source: bytes, box: Box, channels: int, window: Window) -> bytes:
     Decoded as in training, for an encoder of `channels` under `window`, and kept without loss: as PNG, or
     as npy where the encoder's own window or its channels ask for it. Raises DataError.
     """
-    pixels = decode(source, channels, window)
-    part = part_of(pixels, box)
+    return as_file(part_of(decode(source, channels, window), box), channels, window)
+
+
+def as_file(pixels_HWC: Pixels, channels: int, window: Window) -> bytes:
+    """Decoded pixels as a file from which the same `channels` and `window` give them back."""
     stream = io.BytesIO()
     if isinstance(window, tuple):
-        np.save(stream, hidden(part, window))
+        np.save(stream, hidden(pixels_HWC, window))
     elif channels in (1, 3):
-        Image.fromarray(part[..., 0] if channels == 1 else part).save(stream, "PNG")
+        Image.fromarray(pixels_HWC[..., 0] if channels == 1 else pixels_HWC).save(stream, "PNG")
     else:
-        np.save(stream, part)
+        np.save(stream, pixels_HWC)
     return stream.getvalue()
 
 
