@@ -284,3 +284,30 @@ def test_what_is_not_in_the_index_is_not_handed_out(digits_page: str, asked: str
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (404, b"The index holds no such image.")
     connection.close()
+
+
+CAMERA = """
+const canvas = Object.assign(document.createElement('canvas'), {width: 320, height: 240});
+window.drawn = setInterval(() => canvas.getContext('2d').fillRect(40, 40, 99, 99), 50);
+window.lent = canvas.captureStream();
+navigator.mediaDevices.getUserMedia = async () => window.lent;
+"""
+NONE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); };"
+
+
+def test_a_picture_taken_by_a_camera_asks(driver: Any, digits_page: str) -> None:
+    driver.get(digits_page)
+    gallery(driver)
+    driver.execute_script(NONE)
+    wait_for(driver, "[data-camera]")[0].click()
+    told = wait_for(driver, ".jp-camera [role=status]")[0]
+    wait_until(driver, lambda: "Allow it beside the address" in told.text)
+    wait_for(driver, ".jp-camera .jp-view-close")[0].click()
+    driver.execute_script(CAMERA)
+    wait_for(driver, "[data-camera]")[0].click()
+    take = wait_for(driver, ".jp-camera .jp-view-go")[0]
+    wait_until(driver, take.is_enabled)
+    take.click()
+    wait_until(driver, lambda: query(driver).startswith("camera "))
+    assert len(cards(driver)) == 10
+    assert driver.execute_script("return window.lent.getTracks()[0].readyState") == "ended"

@@ -14,6 +14,7 @@ from app.toolkit import QUIET, forgiving, gr, with_names
 
 # What page.js is told with: the page's address is a question, and an answer may change the address.
 TELLS = "jepackSearch.tell(address => trigger('click', {address}));"
+CAMERA = '<button type="button" class="jp-act" data-camera>Take a picture</button>'
 HEARS = "watch('value', () => jepackSearch.answered(element));"
 
 
@@ -58,6 +59,7 @@ def components(desk: Desk) -> Components:
                     elem_id="jp-upload",
                 )
             )
+            gr.HTML(CAMERA, elem_id="jp-camera")
             with gr.Row(elem_id="jp-filter"):
                 label = gr.Dropdown(
                     [

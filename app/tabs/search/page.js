@@ -35,7 +35,7 @@ window.jepackSearch = (() => {
     },
   };
 })();
-// A file dropped anywhere on the page, or pasted, goes to the upload; a dropped one would take the page's place.
+// A file dropped anywhere on the page, pasted, or taken by a camera, goes to the upload; a dropped one would take the page's place.
 (() => {
   const bring = files => {
     const input = document.querySelector('#jp-upload input[type=file]');
@@ -62,6 +62,55 @@ window.jepackSearch = (() => {
     if (event.defaultPrevented) return;  // the upload itself took it
     event.preventDefault();
     bring(event.dataTransfer.files);
+  });
+
+  // Browsers lend a camera to pages of this machine and of https alone; elsewhere the button is not shown.
+  const cameras = navigator.mediaDevices?.getUserMedia && navigator.mediaDevices;
+  document.documentElement.classList.toggle('jp-has-camera', Boolean(cameras));
+  const make = (name, more, ...inside) => {
+    const one = Object.assign(document.createElement(name), more);
+    one.append(...inside);
+    return one;
+  };
+  function photograph(button) {
+    const video = make('video', {autoplay: true, muted: true, playsInline: true});
+    const told = make('p', {className: 'jp-view-told', textContent: 'Waiting for the camera …'});
+    told.setAttribute('role', 'status');
+    const take = make('button', {type: 'button', className: 'jp-view-go', textContent: 'Search with this picture', disabled: true});
+    const close = make('button', {type: 'button', className: 'jp-view-close', textContent: 'Close'});
+    const dialog = make('dialog', {className: 'jp-view jp-camera'}, make('div', {className: 'jp-view-tools'}, take, close), told, video);
+    dialog.setAttribute('aria-label', 'Take a picture');
+    let stream = null, open = true;
+    const stop = () => stream?.getTracks().forEach(track => track.stop());
+    cameras.getUserMedia({video: {facingMode: 'environment', width: {ideal: 1920}}}).then(found => {
+      stream = found;
+      if (!open) return stop();  // closed while it was asked for
+      video.srcObject = found;
+    }, error => {
+      told.textContent = {
+        NotAllowedError: 'The browser does not let this page use the camera. Allow it beside the address, then try again.',
+        NotFoundError: 'This machine has no camera that the browser knows of.',
+      }[error.name] ?? 'The camera does not start: ' + error.message;
+    });
+    video.addEventListener('loadeddata', () => { told.textContent = ''; take.disabled = false; take.focus(); });
+    take.addEventListener('click', () => {
+      const canvas = make('canvas', {width: video.videoWidth, height: video.videoHeight});
+      canvas.getContext('2d').drawImage(video, 0, 0);
+      canvas.toBlob(blob => {
+        const time = new Date().toTimeString().slice(0, 8).replaceAll(':', '.'), held = new DataTransfer();
+        held.items.add(new File([blob], `camera ${time}.png`, {type: 'image/png'}));
+        dialog.close();
+        bring(held.files);
+      }, 'image/png');
+    });
+    close.addEventListener('click', () => dialog.close());
+    dialog.addEventListener('close', () => { open = false; stop(); dialog.remove(); button.focus(); });
+    (document.querySelector('.gradio-container') ?? document.body).append(dialog);
+    dialog.showModal();
+  }
+  document.addEventListener('click', event => {
+    const button = event.target.closest('#jp-desk [data-camera]');
+    if (button) photograph(button);
   });
 })();
 
