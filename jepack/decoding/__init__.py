@@ -6,7 +6,7 @@ from jepack.decoding.cropping import (
     Preprocessing,
     crop,
     elongation,
-    paper,
+    framed,
     seen_box,
 )
 from jepack.decoding.deep import READERS, fits_shape, kind_of, npy_header, size_of_file
@@ -85,6 +85,7 @@ __all__ = [
     "elongation",
     "fits_shape",
     "formats_of",
+    "framed",
     "hidden",
     "kind_of",
     "load",
@@ -94,7 +95,6 @@ __all__ = [
     "npy_header",
     "open_tiff",
     "page_sizes",
-    "paper",
     "quiet",
     "read_raw",
     "resolve",

@@ -87,9 +87,8 @@ def crop(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     height, width = resized_to(pixels_HWC.shape[:2], preprocessing)
     if preprocessing.crop_mode != "border":
         return middle(pixels_HWC, height, width, preprocessing)
-    framed_HWC = framed(
-        resize(pixels_HWC, height, width, preprocessing.interpolation), preprocessing
-    )
+    resized_HWC = resize(pixels_HWC, height, width, preprocessing.interpolation)
+    framed_HWC = framed(resized_HWC, preprocessing.size, preprocessing)
     height, width = framed_HWC.shape[:2]
     return middle(framed_HWC, height, width, preprocessing)
 
@@ -183,19 +182,17 @@ def resized_to(shape: tuple[int, ...], preprocessing: Preprocessing) -> tuple[in
     return max(size, int(short * height / width)), short
 
 
-def framed(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """The image in the middle of the mean colour, at least [size, size, C]."""
-    size, (height, width, channels) = preprocessing.size, pixels_HWC.shape
-    shape = (max(size, height), max(size, width), channels)
-    canvas = np.broadcast_to(paper(preprocessing), shape).copy()
+def framed(pixels_HWC: Pixels, side: int, preprocessing: Preprocessing) -> Pixels:
+    """The image in the middle of the mean colour, which is 0 once normalised; at least [side, side, C]."""
+    height, width, channels = pixels_HWC.shape
+    shape = (max(side, height), max(side, width), channels)
+    if shape == pixels_HWC.shape:
+        return pixels_HWC
+    paper = np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
+    canvas = np.broadcast_to(paper, shape).copy()
     top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
     canvas[top : top + height, left : left + width] = pixels_HWC
     return canvas
-
-
-def paper(preprocessing: Preprocessing) -> Pixels:
-    """[C], the mean colour: what a whole image is laid on, and 0 once it is normalised."""
-    return np.array([round(255 * value) for value in preprocessing.mean], np.uint8)
 
 
 def resize(pixels_HWC: Pixels, height: int, width: int, interpolation: str = "bicubic") -> Pixels:

@@ -59,6 +59,8 @@ def test_a_disc_at_the_end_of_a_strip_is_seen_by_whoever_sees_whole_pictures(
     engine = InProcess(fitting(exported_bundle, fit))
     without, with_it = engine.infer([strip(disc=False), strip(disc=True)]).rows["embedding"]
     assert (np.abs(without - with_it).max() > 1e-4) == (fit != "crop")
+    pixels = [load(strip(disc=disc), engine.bundle.preprocessing) for disc in (False, True)]
+    assert np.array_equal(*pixels) == (fit == "crop")  # 0.0 then, on every engine
     told = engine.endpoint()
     _, _, tall, wide = seen_box(200, 1200, told.crop_pct, told.crop_mode)
     assert (tall, wide) == ((1, 1 / 6) if fit == "crop" else (1, 1))

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jepack.decoding import Pixels, Preprocessing, paper
+from jepack.decoding import Preprocessing, framed
 from training.data import Fetched, Grids, Ints
 
 
@@ -22,33 +22,22 @@ def fitted(
         return fetched, contents
     if contents is not None:
         contents = grids_on_canvas(contents, fetched.shapes)
-    return on_canvas(fetched, paper(preprocessing)), contents
+    return on_canvas(fetched, preprocessing), contents
 
 
-def on_canvas(fetched: Fetched, paper_C: Pixels) -> Fetched:
-    """Each image in the middle of a square [L, L, C] of the colour `paper_C`, its region and mask with it."""
+def on_canvas(fetched: Fetched, preprocessing: Preprocessing) -> Fetched:
+    """Each image in the middle of a square [L, L, C] of the mean colour, its region and mask with it."""
     shapes = np.repeat(fetched.shapes.max(axis=1, keepdims=True), 2, axis=1)
     starts = (shapes - fetched.shapes) // 2
     moved = np.concatenate([starts, np.zeros_like(starts)], axis=1)
     return Fetched(
-        [laid(image, paper_C) for image in fetched.images],
+        [framed(image, max(image.shape[:2]), preprocessing) for image in fetched.images],
         shapes,
         None if fetched.regions is None else fetched.regions + moved,
         None if fetched.masks is None else grids_on_canvas(fetched.masks, fetched.shapes),
         fetched.indices,
         np.concatenate([starts, fetched.shapes], axis=1),
     )
-
-
-def laid(image_HWC: Pixels, paper_C: Pixels) -> Pixels:
-    height, width, channels = image_HWC.shape
-    if height == width:
-        return image_HWC
-    side = max(height, width)
-    canvas = np.broadcast_to(paper_C, (side, side, channels)).copy()
-    top, left = (side - height) // 2, (side - width) // 2
-    canvas[top : top + height, left : left + width] = image_HWC
-    return canvas
 
 
 def grids_on_canvas(grids_BGG: Grids, shapes_B2: Ints) -> Grids:

@@ -11,6 +11,11 @@ from jepack.bundle.card.measured import isotropy_of
 from jepack.bundle.card.snippets import snippets
 from jepack.bundle.contents import OUTPUTS
 
+WHOLE = {  # by crop mode; the usual one goes without saying
+    "border": ", whole images on their mean colour",
+    "squash": ", whole images stretched to it",
+}
+
 
 def summary(folder: Path, manifest: Json) -> str:
     config = read_json(folder / "config.json") or {}
@@ -39,7 +44,8 @@ def summary(folder: Path, manifest: Json) -> str:
         ["method", text_of((config.get("jepack") or {}).get("method") or "not stated")],
         [
             "input",
-            f"{channels}, {preprocessing['size']} x {preprocessing['size']} px, uint8; normalised inside",
+            f"{channels}, {preprocessing['size']} x {preprocessing['size']} px, uint8"
+            f"{WHOLE.get(preprocessing.get('crop_mode', ''), '')}; normalised inside",
         ],
         *outputs,
         ["for retrieval", f"`{manifest.get('default_output', 'embedding')}`"],

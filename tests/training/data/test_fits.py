@@ -110,9 +110,9 @@ def test_a_square_image_is_cut_alike_padded_squashed_or_not(
 
 
 def test_boxes_of_a_squashed_image_have_its_shape() -> None:
-    shapes = np.array([[HEIGHT, WIDTH], [WIDTH, HEIGHT], [WIDTH, WIDTH]])
+    shapes = 10 * np.array([[HEIGHT, WIDTH], [WIDTH, HEIGHT], [WIDTH, WIDTH]])
     look = preset("none", {"aspect": [1.0, 1.0]})
-    boxes = crop_boxes(shapes, draw(4, 3, seed=0, step=0), 16, (0.3, 1.0), look, squash=True)
+    boxes = crop_boxes(shapes, draw(4, 3, seed=0, step=0), 400, (0.3, 1.0), look, squash=True)
     lengths = boxes.box[..., 2:] / shapes
     assert np.abs(lengths[..., 0] - lengths[..., 1]).max() < 0.06
     area = lengths.prod(axis=-1)
