@@ -14,7 +14,7 @@ from app.toolkit import QUIET, forgiving, gr, with_names
 
 # What page.js is told with: the page's address is a question, and an answer may change the address.
 TELLS = "jepackSearch.tell(address => trigger('click', {address}));"
-CAMERA = '<button type="button" class="jp-act" data-camera>Take a picture</button>'
+CAMERA = '<button type="button" class="jp-camera-go" data-camera>Take a picture</button>'
 HEARS = "watch('value', () => jepackSearch.answered(element));"
 
 
