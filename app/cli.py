@@ -221,7 +221,11 @@ def search(
         for rank, hit in enumerate(hits, start=1)
     ]
     if as_json:
-        told = {"query": image, "index": str(folder), "belonging": asdict(belonging)}
+        told: dict[str, Any] = {
+            "query": image,
+            "index": str(folder),
+            "belonging": asdict(belonging),
+        }
         told |= {} if tiled is None else {"tiles": tiled.squares}
         print(json.dumps({**told, "neighbours": rows}))
         return
@@ -231,11 +235,9 @@ def search(
 def show_neighbours(
     image: str, rows: list[dict[str, Any]], belonging: Belonging, tiles: int
 ) -> None:
-    """`tiles`: how many squares asked; 0 where the image did."""
-    squares = ("square",) if tiles else ()
-    table = Table(
-        "rank", "distance", *squares, "label", "path", title=f"Nearest to {marked(image)}"
-    )
+    """`tiles`: how many asked; 0 where the whole image did."""
+    which = ("tile",) if tiles else ()
+    table = Table("rank", "distance", *which, "label", "path", title=f"Nearest to {marked(image)}")
     for row in rows:
         table.add_row(
             str(row["rank"]),
