@@ -89,6 +89,20 @@ def serve(
             help="triton, embedded (ONNX Runtime in this process), or a Triton's host:port."
         ),
     ] = "triton",
+    wait_s: Annotated[
+        float,
+        typer.Option(
+            help="How long the Triton of --engine host:port may take to answer.",
+            callback=options.within(options.Limit(0, 1e6)),
+        ),
+    ] = 0.0,
+    http_log: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the gateway's log goes; - for standard output.",
+            callback=lambda value: value if value == "-" else options.file_to_write(value),
+        ),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate of the gateway, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     images_per_false_alarm: Annotated[
@@ -146,8 +160,10 @@ def serve(
         watching = Watching.of(opened, images_per_false_alarm, no_watch)
         tell(console, watching.notes(opened))
         heads = kept_in(opened, probes or ())
-    elif engine != "triton" or http is not None or canary:
-        raise ConfigError("--no-http leaves nothing for --http, --engine and --canary to serve")
+    elif engine != "triton" or http is not None or canary or http_log is not None:
+        raise ConfigError(
+            "--no-http leaves nothing for --http, --http-log, --engine and --canary to serve"
+        )
     elif key_file is not None or tls_cert is not None or tls_key is not None:
         raise ConfigError(
             "--no-http leaves nothing for --key-file, --tls-cert and --tls-key: gRPC has neither keys nor TLS"
@@ -185,10 +201,16 @@ def serve(
                         stack,
                         max_batch_size=max_batch_size,
                         threads=threads,
+                        wait_s=wait_s,
                     )
                     watches = [watching.by(one) for one in engines]
                     gateway = door.open(
-                        engines, stack, shares=shares, watches=watches, probes=heads
+                        engines,
+                        stack,
+                        shares=shares,
+                        watches=watches,
+                        probes=heads,
+                        log=http_log,
                     )
             url = gateway.url if door is not None else None
             kept = heads if door is not None else []

@@ -99,6 +99,10 @@ def pull(
     public_key: Annotated[
         Path | None, typer.Option(help="Refuse what this key (PEM) did not sign.")
     ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="Refuse a bundle none of whose outputs is of this embedding space."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fetch a bundle from the Hub at one commit, verify it, and write it to --out.
@@ -120,10 +124,12 @@ def pull(
         offer = offer_of(repo, revision, api=api, patience=patience, say=say)
         with downloading(console, sum(offer.sizes.values())) as advance:
             fetch(
-                offer, out, api=api, force=force, public_key=public_key, patience=patience, say=say,
-                advance=advance,
+                offer, out, api=api, force=force, public_key=public_key, fingerprint=fingerprint,
+                patience=patience, say=say, advance=advance,
             )  # fmt: skip
     bundle = bundles.load(out)
+    if there and fingerprint is not None:
+        fetching.check_fingerprint(f"{repo}@{revision}", bundle.fingerprints, fingerprint)
     if there and public_key is not None:
         signing.check(bundle, public_key)
     report(

@@ -103,6 +103,7 @@ def fetch(
     api: HfApi,
     force: bool = False,
     public_key: Path | None = None,
+    fingerprint: str | None = None,
     patience: Patience | None = None,
     say: Say = lambda text: None,
     advance: Advance = lambda count: None,
@@ -110,7 +111,7 @@ def fetch(
     """Download into a temporary folder beside `out`, verify, and only then take the name `out`.
 
     Whatever fails, a folder already at `out` stays as it was. With `public_key` a bundle that this key
-    did not sign is refused. `advance` hears of downloaded bytes.
+    did not sign is refused, with `fingerprint` one of another embedding space. `advance` hears of downloaded bytes.
     """
     patience = patience or Patience()
     refuse_target(offer, out, force)
@@ -125,6 +126,9 @@ def fetch(
     with new_folder(out) as stage:
         download(offer, MANIFEST, stage, api, patience, say, advance)
         compare(offer, stage)
+        if fingerprint is not None:
+            told = bundles.read_manifest(stage)["fingerprints"]
+            check_fingerprint(f"{offer.repo}@{offer.revision}", told, fingerprint)
         for name in sorted(set(offer.sizes) - {MANIFEST}):
             download(offer, name, stage, api, patience, say, advance)
         shutil.rmtree(stage / ".cache")  # huggingface_hub's notes on the download
@@ -202,6 +206,16 @@ def compare(offer: Offer, stage: Path) -> None:
     problems += [f"{name}: not listed in the manifest" for name in sorted(strangers)]
     if problems:
         raise unsound(offer.repo, offer.revision, problems, "Only the manifest was downloaded.")
+
+
+def check_fingerprint(what: str, fingerprints: dict[str, str], wanted: str) -> None:
+    """Raise ArtifactError unless an output of `what` is of this embedding space."""
+    if wanted not in fingerprints.values():
+        told = ", ".join(f"{output} {text}" for output, text in fingerprints.items())
+        raise ArtifactError(
+            f"{what} is of another embedding space ({told}) than the one asked for, {wanted}. "
+            "Embeddings of two spaces cannot be compared: name the revision that has it"
+        )
 
 
 def unsound(repo: str, revision: str, problems: list[str], after: str) -> ArtifactError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jepack.bundle import Bundle
-from jepack.client import address_of
+from jepack.client import UnreachableError, address_of
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, loopback
 from jepack.measures import Null
@@ -25,6 +29,8 @@ from serving.served import Served
 from serving.server import default_log
 
 PORT = 8080
+ASK_EVERY_S = 1.0  # a Triton elsewhere that is still starting
+STDOUT = "-"  # as the place of a log
 PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 ENGINES = ("triton", "embedded")
 
@@ -77,8 +83,9 @@ class Door:
         shares: Shares | None = None,
         watches: Sequence[Watch] = (),
         probes: Sequence[Probes] = (),
+        log: str | None = None,
     ) -> Gateway:
-        """A running gateway, stopped before what the stack holds already."""
+        """A running gateway, stopped before what the stack holds already; `log`: a file, "-" or None."""
         gateway = self._gateway(engines, self.port, limits, shares, watches, probes)
         try:
             gateway.start()
@@ -86,7 +93,7 @@ class Door:
             if self.chosen:
                 raise
             gateway = self._gateway(engines, 0, limits, shares, watches, probes).start()
-        stack.callback(log_to(log_file(gateway.port)).close)
+        stack.callback(handler_for(log, gateway.port).close)
         stack.callback(gateway.stop)  # first: what is in flight is told in the log
         return gateway
 
@@ -154,6 +161,11 @@ def log_file(port: int) -> Path:
     return default_log(port).with_name(f"gateway-{port}.log")
 
 
+def handler_for(log: str | None, port: int) -> logging.Handler:
+    """Where requests are told: a file, standard output for "-", where a container's log is read."""
+    return log_to(sys.stdout if log == STDOUT else Path(log) if log else log_file(port))
+
+
 def check_engine(name: str) -> None:
     if name not in ENGINES:
         try:
@@ -174,12 +186,15 @@ def engines_of(
     *,
     max_batch_size: int,
     threads: int,
+    wait_s: float = 0.0,
 ) -> list[Engine]:
     """One for each bundle, closed by the stack; `url` is that of our own Triton.
 
-    Raises ServerError for a Triton that serves another bundle.
+    A Triton elsewhere that does not answer yet is asked again for `wait_s`. Raises ServerError for one that
+    serves another bundle, or none.
     """
     engines: list[Engine] = []
+    end = time.monotonic() + wait_s
     for one in served:
         engine: Engine
         if kind == "embedded":
@@ -188,7 +203,9 @@ def engines_of(
                 max_batch_size=max_batch_size, threads=threads,
             )  # fmt: skip
         else:
-            engine = TritonEngine(url or kind, one.bundle, model=one.model, name=one.name)
+            engine = patiently(
+                partial(TritonEngine, url or kind, one.bundle, model=one.model, name=one.name), end
+            )
         stack.callback(engine.close)
         told = engine.endpoint
         if told.fingerprints != one.bundle.fingerprints or told.version != one.version:
@@ -197,6 +214,17 @@ def engines_of(
             )
         engines.append(engine)
     return engines
+
+
+def patiently(make: Callable[[], Engine], end: float) -> Engine:
+    """An engine, made again until `end` (of time.monotonic) while nobody answers there."""
+    while True:
+        try:
+            return make()
+        except UnreachableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(ASK_EVERY_S)
 
 
 def check_shares(shares: Shares, served: Sequence[Served]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import h11
 import uvicorn
@@ -274,10 +274,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(told)
 
 
-def log_to(file: Path) -> logging.Handler:
-    """The gateway's log, a JSON object a line, no image and no key in it; kept to two files of 50 MB."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(file, maxBytes=50_000_000, backupCount=1, delay=True)
+def log_to(place: Path | TextIO) -> logging.Handler:
+    """The gateway's log, a JSON object a line, no image and no key in it; a file is kept to two of 50 MB."""
+    handler: logging.Handler
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(place, maxBytes=50_000_000, backupCount=1, delay=True)
+    else:
+        handler = logging.StreamHandler(place)
     handler.setFormatter(JsonLines())
     for name, level in ((LOG.name, logging.INFO), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
