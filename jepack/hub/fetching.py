@@ -111,7 +111,8 @@ def fetch(
     """Download into a temporary folder beside `out`, verify, and only then take the name `out`.
 
     Whatever fails, a folder already at `out` stays as it was. With `public_key` a bundle that this key
-    did not sign is refused, with `fingerprint` one of another embedding space. `advance` hears of downloaded bytes.
+    did not sign is refused, with `fingerprint` one of another embedding space. `advance` hears of downloaded
+    bytes.
     """
     patience = patience or Patience()
     refuse_target(offer, out, force)

@@ -131,6 +131,23 @@ def test_a_pull_that_asks_for_a_signature_keeps_nothing_without_it(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pull_that_names_a_fingerprint_takes_no_other_space(
+    hub: LocalHub, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    push(small_bundle, hub, tmp_path / "work")
+    for fingerprint in small_bundle.fingerprints.values():
+        assert pull(hub, tmp_path / "out", fingerprint=fingerprint).fingerprints
+    asked = hub.count("/resolve/")
+    with pytest.raises(ArtifactError, match=r"another embedding space .*" + "0" * 16):
+        pull(hub, tmp_path / "other", fingerprint="0" * 16)
+    assert hub.count("/resolve/") - asked <= 2  # the manifest alone was fetched
+    assert not (tmp_path / "other").exists()
+    done = command(
+        hub, tmp_path, "pull", REPO, "--out", str(tmp_path / "out"), "--fingerprint", "0"
+    )
+    assert done.returncode == ArtifactError.exit_code  # also of what is there already
+
+
 def test_what_is_pulled_is_what_was_pushed(
     hub: LocalHub, small_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from jepack.bundle import Bundle
 from jepack.cli import app
+from jepack.machine import loopback
 
 KEY = "a-key-of-sixteen-characters"
 ANYWHERE = ["--port", "0", "--http-port", "0", "--metrics-port", "0"]
@@ -85,6 +87,40 @@ def test_keys_come_from_a_file_or_the_environment(exported_bundle: Bundle, tmp_p
             assert process.wait(60) == 0
 
 
+def test_a_container_reads_the_log_on_standard_output(
+    exported_bundle: Bundle, tmp_path: Path
+) -> None:
+    options = ["--http", "127.0.0.1:0", "--engine", "embedded", "--http-log", "-"]
+    with serving(exported_bundle, tmp_path, *options) as (told, process):
+        httpx.get(f"{told['gateway']}/v1/models", trust_env=False)
+        assert json.loads(process.stdout.readline())["route"] == "/v1/models"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.triton
+def test_a_gateway_waits_for_a_triton_that_is_started_after_it(
+    exported_bundle: Bundle, tmp_path: Path
+) -> None:
+    from serving.server import TritonServer
+
+    with loopback.hold(0) as held:
+        port = held.getsockname()[1]
+    told: list[dict[str, Any]] = []
+    options = ["--http", "127.0.0.1:0", "--engine", f"127.0.0.1:{port}", "--wait-s", "300"]
+
+    def serve() -> None:
+        with serving(exported_bundle, tmp_path, *options) as (facts, _):
+            told.append(facts)
+
+    gateway = threading.Thread(target=serve)
+    gateway.start()
+    with TritonServer(
+        exported_bundle, http_port=0, grpc_port=port, metrics_port=0, log_file=tmp_path / "log"
+    ):
+        gateway.join(300)
+    assert told[0]["fingerprints"] == exported_bundle.fingerprints
+
+
 @pytest.mark.triton
 def test_a_triton_elsewhere_can_stand_behind_it(
     triton_server: Any, exported_bundle: Bundle, small_bundle: Bundle, tmp_path: Path
@@ -107,6 +143,7 @@ REFUSED = {
     "a certificate that is missing": (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "c.pem"),
     "an unknown engine": (["--engine", "torch"], "--engine is triton"),
     "nothing to serve": (["--no-http", "--engine", "embedded"], "--no-http"),
+    "a log of no gateway": (["--no-http", "--http-log", "-"], "--http-log"),
     "nothing to watch": (["--no-http", "--no-watch"], "--no-watch"),
     "a rate of what is not watched": (
         ["--no-watch", "--images-per-false-alarm", "9"],

@@ -1,0 +1,376 @@
+"""The processes of compose.yaml here, without containers: the same commands, their ports on free ones.
+
+    .venv/bin/python deploy/smoke.py --out FOLDER [--bundle BUNDLE]
+
+The gateway is started before the Triton it waits for; both embed; Prometheus (where it can be had) reads
+both and answers every query of alerts and dashboard; a process of Triton's models is killed, which readiness
+must tell; Triton is started anew; all end by SIGTERM. FOLDER gets smoke.log, the logs of each, and their pages
+of /metrics. Run by root where `unshare` works, each sees a disk that is read only but for its volumes, and has
+no capability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from jepack import bundle as bundles
+from jepack.bundle import Bundle, golden_file
+from jepack.client import Client
+from jepack.errors import DataError
+from jepack.machine import loopback
+from serving.environment import ensure_server_environment
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+START_S = 300.0
+# What the containers' disk is: read only but for volumes, /tmp (where Triton's Python backend makes a folder,
+# whatever TMPDIR says) and shared memory.
+READ_ONLY = """
+set -e
+for place in "$1" /dev/shm /tmp; do mount --bind "$place" "$place"; done
+awk '{print $2}' /proc/self/mounts | sort -u | while read -r place; do
+  case "$place" in
+    "$1"|/dev/shm|/tmp|/proc*|/sys*|/dev/pts) ;;
+    *) mount -o remount,bind,ro "$place" 2>/dev/null || true ;;
+  esac
+done
+shift
+exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs "$@"
+"""
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((HERE / "compose.yaml").read_text())["services"]
+    return found
+
+
+def entrypoint(dockerfile: str) -> list[str]:
+    """The words of an ENTRYPOINT in exec form."""
+    text = (HERE / dockerfile).read_text().replace("\\\n", "")
+    [line] = re.findall(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)
+    words: list[str] = json.loads(line)
+    return words
+
+
+def translated(words: list[str], names: dict[str, str]) -> list[str]:
+    """A command with what it names in its container replaced by what that is here."""
+    pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+    return [pattern.sub(lambda found: names[found[0]], str(word)) for word in words]
+
+
+def names_here(work: Path, bundle: Path) -> dict[str, str]:
+    """Paths and ports of the containers: here."""
+    ports = []
+    holders = [loopback.hold(0) for _ in range(4)]  # held until all are chosen
+    for holder in holders:
+        ports.append(holder.getsockname()[1])
+        holder.close()
+    http, grpc, metrics, prometheus = ports
+    return {
+        "/bundle": str(bundle),
+        "/work/": f"{work}/",
+        "/run/secrets/": f"{work}/",
+        "triton:8001": f"127.0.0.1:{grpc}",
+        "triton:8002": f"127.0.0.1:{metrics}",
+        "gateway:8080": f"127.0.0.1:{http}",
+        "=0.0.0.0:8080": f"=127.0.0.1:{http}",
+        "=0.0.0.0": "=127.0.0.1",
+        "=8001": f"={grpc}",
+        "=8002": f"={metrics}",
+        "/etc/prometheus/": f"{work}/",
+        "=/prometheus": f"={work}/prometheus",
+        "prometheus:9090": f"127.0.0.1:{prometheus}",
+    }
+
+
+def commands(names: dict[str, str]) -> dict[str, list[str]]:
+    """What each container would run. Triton's build is another one here, so it is told where its parts lie."""
+    services = compose()
+    jepack = [sys.executable, "-m", "jepack"]
+    assert entrypoint("gateway.Dockerfile") == ["jepack"]
+    _, program, *flags = entrypoint("triton.Dockerfile")
+    assert program == "tritonserver"
+    environment = ensure_server_environment()
+    build = [
+        f"--backend-directory={environment.backends}",
+        f"--cache-directory={environment.caches}",
+        f"--backend-config=python,shm-region-prefix-name=jepack-smoke-{secrets.token_hex(4)}-",
+        "--model-config-name=cpu",
+        "--allow-gpu-metrics=false",
+    ]
+    return {
+        "repository": jepack + translated(services["repository"]["command"], names),
+        "gateway": jepack + translated(services["gateway"]["command"], names),
+        "triton": [
+            str(environment.binary),
+            *translated([*flags, *services["triton"]["command"]], names),
+            *build,
+        ],
+        "prometheus": [
+            *translated(services["prometheus"]["command"], names),
+            f"--web.listen-address={names['prometheus:9090']}",
+        ],
+    }
+
+
+class Smoke:
+    """The processes, what is told of them, and their end."""
+
+    def __init__(self, out: Path, bundle: Bundle) -> None:
+        self.out, self.bundle = out, bundle
+        self.work = out / "work"  # the volumes
+        for folder in (self.work, self.work / "tmp", self.work / "prometheus"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.key = secrets.token_hex(16)
+        for name in ("keys", "metrics_key"):
+            (self.work / name).write_text(f"{self.key}\n")
+        self.names = names_here(self.work, bundle.folder)
+        self.commands = commands(self.names)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.began = time.monotonic()
+        self.log = (out / "smoke.log").open("w")
+        self.url = f"http://{self.names['gateway:8080']}"
+        self.shut = shutter(self.work)
+        self.tell(
+            "disk read only but for volumes and /tmp, no capabilities"
+            if self.shut
+            else "no read-only disk here (it takes root and unshare)"
+        )
+
+    def tell(self, text: str) -> None:
+        line = f"{time.monotonic() - self.began:6.1f} s  {text}"
+        print(line, flush=True)
+        print(line, file=self.log, flush=True)
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        environment = ensure_server_environment().variables() if name == "triton" else os.environ
+        home = {name: str(self.work / "tmp") for name in ("HOME", "TMPDIR", "XDG_STATE_HOME")}
+        with (self.out / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*self.shut, *self.commands[name]], stdout=log, stderr=log, cwd=ROOT,
+                env={**environment, **home, "JEPACK_TRITON_VENV": ""}, start_new_session=True,
+            )  # fmt: skip
+        self.processes[name] = process
+        words = " ".join(self.commands[name]).replace(str(self.out), "OUT").replace("\n", "\\n")
+        self.tell(f"{name}: {words}")
+        return process
+
+    def stop(self, name: str, timeout_s: float = 60) -> int:
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout_s)
+        self.tell(f"{name}: SIGTERM, ended with {code}")
+        return code
+
+    def end(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    one.kill()
+                process.wait()
+        self.log.close()
+
+    def ready(self) -> int:
+        try:
+            return httpx.get(f"{self.url}/health/ready", trust_env=False, timeout=10).status_code
+        except httpx.TransportError:
+            return 0
+
+    def until(self, told: str, holds: Callable[[], bool], *needed: str) -> None:
+        """Wait until it holds, while the processes needed for it live."""
+        end = time.monotonic() + START_S
+        while not holds():
+            dead = [name for name in needed if self.processes[name].poll() is not None]
+            if dead or time.monotonic() > end:
+                reason = f"{dead[0]} ended" if dead else f"not within {START_S:g} s"
+                raise SystemExit(f"{told}: {reason}. Its log: {self.out}")
+            time.sleep(0.2)
+        self.tell(told)
+
+    def page(self, name: str, address: str, key: str = "") -> str:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        answer = httpx.get(f"http://{address}/metrics", headers=headers, trust_env=False)
+        answer.raise_for_status()
+        (self.out / f"{name}.metrics").write_text(answer.text)
+        return answer.text
+
+
+def shutter(work: Path) -> list[str]:
+    """Words before a command that give it a read-only disk; none where that cannot be had."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
+        return []
+    prefix = ["unshare", "-m", "bash", "-c", READ_ONLY, "shut", str(work)]
+    probe = f"touch {work}/tmp/x && ! touch {HERE}/x 2>/dev/null"
+    tried = subprocess.run([*prefix, "bash", "-c", probe], capture_output=True)
+    return prefix if tried.returncode == 0 else []
+
+
+def walk(smoke: Smoke) -> None:
+    """The story. Raises AssertionError where it goes otherwise."""
+    bundle = smoke.bundle
+    assert smoke.start("repository").wait(120) == 0, "see repository.log"
+    smoke.processes.pop("repository")
+    smoke.tell("repository: written")
+    smoke.start("gateway")
+    smoke.start("triton")
+    smoke.until(
+        "ready: a golden image came back right", lambda: smoke.ready() == 200, "gateway", "triton"
+    )
+    assert httpx.get(f"{smoke.url}/v1/models", trust_env=False).status_code == 401
+    smoke.tell("without a key: 401")
+    embed(smoke, bundle)
+    smoke.page("gateway", smoke.names["gateway:8080"], smoke.key)
+    smoke.page("triton", smoke.names["triton:8002"])
+    watch(smoke)
+    break_and_mend(smoke)
+    assert smoke.stop("gateway") == 0
+    assert smoke.stop("triton") == 0
+    lines = [line for line in (smoke.out / "gateway.log").read_text().splitlines() if line]
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert any(one.get("route") == "/v1/embeddings" for one in told), "requests are not in its log"
+    assert smoke.key not in "".join(lines)
+    smoke.tell(f"gateway's log: {len(told)} JSON lines on standard output, no key in them")
+
+
+def embed(smoke: Smoke, bundle: Bundle) -> None:
+    files = [golden_file(one, bundle.preprocessing) for one in bundle.golden()["images"]]
+    head = {"authorization": f"Bearer {smoke.key}"}
+    with Client(smoke.url, key=smoke.key, timeout_s=120) as client:
+        found = client.embed(files * 20, batch_size=8)
+        assert found.fingerprints == bundle.fingerprints
+        try:
+            client.embed([b"no image"])
+        except DataError as error:
+            smoke.tell(f"no image: refused, {error}")
+    with httpx.Client(base_url=smoke.url, headers=head, trust_env=False, timeout=120) as http:
+        form = http.post("/v1/embeddings", files={"file": files[0]})
+        assert form.status_code == 200, form.text
+        drift = http.get("/v1/drift").json()["data"]
+    smoke.tell(f"embedded {len(found.names)} images, and one of a form; drift: {drift[0]['state']}")
+
+
+def watch(smoke: Smoke) -> None:
+    """Prometheus with our config, where it can be had."""
+    from check import queries
+    from tools import Missing, prometheus
+
+    try:
+        binary, asked = prometheus("prometheus"), queries()
+    except Missing as missing:
+        smoke.tell(f"SKIPPED Prometheus, because {missing}")
+        return
+    config = translated([(HERE / "prometheus/prometheus.yml").read_text()], smoke.names)[0]
+    (smoke.work / "prometheus.yml").write_text(config.replace(": 15s", ": 1s"))
+    shutil.copy(HERE / "chart/monitoring/alerts.yaml", smoke.work / "alerts.yaml")
+    smoke.commands["prometheus"].insert(0, str(binary))
+    smoke.start("prometheus")
+    with httpx.Client(
+        base_url=f"http://{smoke.names['prometheus:9090']}", trust_env=False, timeout=30
+    ) as http:
+
+        def values(query: str) -> list[Any]:
+            try:
+                answer = http.get("/api/v1/query", params={"query": query}).json()
+            except httpx.TransportError:
+                return []
+            assert answer["status"] == "success", (query, answer)
+            return list(answer["data"]["result"])
+
+        def scraped() -> bool:
+            return len(values("count_over_time(up[1m]) > 4")) == 2 and len(values("up == 1")) == 2
+
+        smoke.until("Prometheus: both are up", scraped, "prometheus")
+        embed(smoke, smoke.bundle)  # so that rates have something to show
+        panels = [query for where, query in asked.items() if where.startswith("panel")]
+        smoke.until(
+            f"Prometheus: each of {len(panels)} queries of the dashboard has data",
+            lambda: all(values(query) for query in panels),
+            "prometheus",
+        )
+        for query in asked.values():
+            values(query)  # alerts have data when they fire; all must be answered
+        rules = http.get("/api/v1/rules").json()["data"]["groups"]
+        health = {rule["health"] for group in rules for rule in group["rules"]}
+        assert health <= {"ok", "unknown"}, rules
+        alarmed = {
+            one["metric"]["alertname"]: one["metric"]["alertstate"] for one in values("ALERTS")
+        }
+        smoke.tell(f"Prometheus: {sum(len(one['rules']) for one in rules)} alerts, now {alarmed}")
+    smoke.stop("prometheus")
+
+
+def break_and_mend(smoke: Smoke) -> None:
+    """Readiness tells of a dead process of Triton's models; a new Triton mends it, without a new gateway."""
+    stubs = [
+        one
+        for one in psutil.Process(smoke.processes["triton"].pid).children(recursive=True)
+        if "stub" in one.name()
+    ]
+    for one in stubs:
+        one.kill()
+    smoke.tell(f"{len(stubs)} processes of Triton's models killed")
+    smoke.until("readiness tells: 503", lambda: smoke.ready() == 503, "gateway", "triton")
+    triton = smoke.processes.pop("triton")  # as kubelet would after the liveness probe
+    triton.terminate()
+    triton.wait(90)
+    smoke.start("triton")
+    smoke.until("ready again", lambda: smoke.ready() == 200, "gateway", "triton")
+
+
+@contextmanager
+def running(out: Path, bundle: Bundle) -> Iterator[Smoke]:
+    smoke = Smoke(out, bundle)
+    try:
+        yield smoke
+    finally:
+        smoke.end()
+
+
+def small_bundle(folder: Path) -> Bundle:
+    """A small random encoder over scikit-learn's digits, exported, with a null."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from small_bundle import write_digits, write_small_bundle
+
+    from export.run import export_bundle
+
+    digits = write_digits(folder / "digits", 160)
+    made = write_small_bundle(folder / "bundle", digits)
+    return export_bundle(made, formats=["onnx"], data=digits, timing=False).bundle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--bundle", type=Path, help="Exported, with a null; a small one is made without."
+    )
+    asked = parser.parse_args()
+    out = asked.out.absolute()
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    bundle = bundles.load(asked.bundle) if asked.bundle else small_bundle(out)
+    with running(out, bundle) as smoke:
+        walk(smoke)
+        smoke.tell("all is well")
+
+
+if __name__ == "__main__":
+    main()
