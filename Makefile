@@ -65,13 +65,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m serving.environment
 	@touch $@
 
-# deploy/ without a cluster: charts, manifests, alerts, images' recipes, and the processes of compose.yaml.
-# The second holds what helm and promtool are fetched into. Without a server binary the smoke is skipped, and told.
+# deploy/ without a cluster: chart, manifests, alerts, the recipes of images, and the processes of compose.yaml.
 .PHONY: deploy-check
 deploy-check: install .venv-deploy/.installed
-	@$(BIN)/python deploy/smoke.py --out .venv-deploy/smoke $(if $(BUNDLE),--bundle $(BUNDLE)) \
-		|| echo "FAILED   deploy/smoke.py: see .venv-deploy/smoke"
-	@.venv-deploy/bin/python deploy/check.py --metrics .venv-deploy/smoke
+	@failed=0; \
+	$(BIN)/python deploy/smoke.py --out .venv-deploy/smoke $(if $(BUNDLE),--bundle $(BUNDLE)) || failed=1; \
+	.venv-deploy/bin/python deploy/check.py --metrics .venv-deploy/smoke || failed=1; \
+	exit $$failed
 
 .venv-deploy/.installed: deploy/check-requirements.txt
 	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy

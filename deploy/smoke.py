@@ -4,9 +4,9 @@
 
 The gateway is started before the Triton it waits for; both embed; Prometheus (where it can be had) reads
 both and answers every query of alerts and dashboard; a process of Triton's models is killed, which readiness
-must tell; Triton is started anew; all end by SIGTERM. FOLDER gets smoke.log, the logs of each, and their pages
-of /metrics. Run by root where `unshare` works, each sees a disk that is read only but for its volumes, and has
-no capability.
+must tell; Triton is started anew; all end by SIGTERM. FOLDER gets smoke.log, the logs of each, and their
+pages of /metrics. Run by root where `unshare` works, each sees a disk that is read only but for its volumes,
+and has no capability.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import yaml
 from jepack import bundle as bundles
 from jepack.bundle import Bundle, golden_file
 from jepack.client import Client
-from jepack.errors import DataError
+from jepack.errors import DataError, DependencyError
 from jepack.machine import loopback
 from serving.environment import ensure_server_environment
 
@@ -101,7 +101,7 @@ def names_here(work: Path, bundle: Path) -> dict[str, str]:
 
 
 def commands(names: dict[str, str]) -> dict[str, list[str]]:
-    """What each container would run. Triton's build is another one here, so it is told where its parts lie."""
+    """What each container would run. Triton's build is another one here, so it is told where it lies."""
     services = compose()
     jepack = [sys.executable, "-m", "jepack"]
     assert entrypoint("gateway.Dockerfile") == ["jepack"]
@@ -366,6 +366,11 @@ def main() -> None:
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
+    try:
+        ensure_server_environment()
+    except DependencyError as error:
+        print(f"SKIPPED  the processes of compose.yaml\n         because {error}")
+        return
     bundle = bundles.load(asked.bundle) if asked.bundle else small_bundle(out)
     with running(out, bundle) as smoke:
         walk(smoke)
