@@ -172,6 +172,8 @@ def serve(
         raise ConfigError("--no-http leaves nothing for --probe: gRPC answers with the rows alone")
     elif no_watch or images_per_false_alarm is not None:
         raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
+    if wait_s and engine in ("triton", "embedded"):
+        raise ConfigError(f"--wait-s waits for a Triton at --engine host:port, not for {engine}")
     server = None
     if engine == "triton":
         server = TritonServer(

@@ -144,6 +144,7 @@ REFUSED = {
     "an unknown engine": (["--engine", "torch"], "--engine is triton"),
     "nothing to serve": (["--no-http", "--engine", "embedded"], "--no-http"),
     "a log of no gateway": (["--no-http", "--http-log", "-"], "--http-log"),
+    "nobody to wait for": (["--engine", "embedded", "--wait-s", "9"], "--wait-s"),
     "nothing to watch": (["--no-http", "--no-watch"], "--no-watch"),
     "a rate of what is not watched": (
         ["--no-watch", "--images-per-false-alarm", "9"],
