@@ -211,13 +211,16 @@ def check_metrics(pages: Path) -> Iterator[str]:
         if found := re.match(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? ", line):
             labels = re.findall(r'(\w+)="', found[2] or "")
             told.setdefault(found[1], set()).update(labels)
+    watched = "jepack_drift_alarm" in told  # not without a null, which smoke.py tells
     for where, expression in queries().items():
         for name in re.findall(r"\b(?:jepack|nv)_\w+", expression):
+            if name.startswith("jepack_drift_") and not watched:
+                continue
             if name not in told:
                 yield f"{where} names {name}, which no process tells"
         for name, matchers in re.findall(r"\b((?:jepack|nv)_\w+)\{([^}]*)\}", expression):
             asked = set(re.findall(r"(\w+)=", matchers)) - {"namespace", "service"}
-            if lost := asked - told.get(name, set()):
+            if name in told and (lost := asked - told[name]):
                 yield f"{where} asks {name} for {sorted(lost)}, which it has not"
 
 
