@@ -13,7 +13,7 @@ COPY constraints.txt /tmp/constraints.txt
 COPY --from=wheel /wheels /tmp/wheels
 # serve: also the embedded engine, for CPUs without Triton. The rest: the Hub, and the decoders of that engine.
 RUN pip install --no-cache-dir -c /tmp/constraints.txt \
-      "jepack[serve,hub,sign,tiff,dicom,fits] @ file://$(ls /tmp/wheels/jepack-*.whl)" \
+      "jepack[serve,hub,tiff,dicom,fits] @ file://$(ls /tmp/wheels/jepack-*.whl)" \
     && rm -r /tmp/wheels /tmp/constraints.txt \
     && install -d -o 1000 -g 1000 /work
 # /work: where a fresh volume may be written by this user. Everything else is read only.

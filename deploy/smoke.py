@@ -100,10 +100,10 @@ def names_here(work: Path, bundle: Path) -> dict[str, str]:
     }
 
 
-def commands(names: dict[str, str]) -> dict[str, list[str]]:
+def commands(names: dict[str, str], python: str) -> dict[str, list[str]]:
     """What each container would run. Triton's build is another one here, so it is told where it lies."""
     services = compose()
-    jepack = [sys.executable, "-m", "jepack"]
+    jepack = [python, "-m", "jepack"]
     assert entrypoint("gateway.Dockerfile") == ["jepack"]
     _, program, *flags = entrypoint("triton.Dockerfile")
     assert program == "tritonserver"
@@ -133,7 +133,7 @@ def commands(names: dict[str, str]) -> dict[str, list[str]]:
 class Smoke:
     """The processes, what is told of them, and their end."""
 
-    def __init__(self, out: Path, bundle: Bundle) -> None:
+    def __init__(self, out: Path, bundle: Bundle, python: str) -> None:
         self.out, self.bundle = out, bundle
         self.work = out / "work"  # the volumes
         for folder in (self.work, self.work / "tmp", self.work / "prometheus"):
@@ -142,7 +142,7 @@ class Smoke:
         for name in ("keys", "metrics_key"):
             (self.work / name).write_text(f"{self.key}\n")
         self.names = names_here(self.work, bundle.folder)
-        self.commands = commands(self.names)
+        self.commands = commands(self.names, python)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.began = time.monotonic()
         self.log = (out / "smoke.log").open("w")
@@ -164,7 +164,7 @@ class Smoke:
         home = {name: str(self.work / "tmp") for name in ("HOME", "TMPDIR", "XDG_STATE_HOME")}
         with (self.out / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*self.shut, *self.commands[name]], stdout=log, stderr=log, cwd=ROOT,
+                [*self.shut, *self.commands[name]], stdout=log, stderr=log, cwd=self.work,
                 env={**environment, **home, "JEPACK_TRITON_VENV": ""}, start_new_session=True,
             )  # fmt: skip
         self.processes[name] = process
@@ -351,8 +351,8 @@ def break_and_mend(smoke: Smoke) -> None:
 
 
 @contextmanager
-def running(out: Path, bundle: Bundle) -> Iterator[Smoke]:
-    smoke = Smoke(out, bundle)
+def running(out: Path, bundle: Bundle, python: str) -> Iterator[Smoke]:
+    smoke = Smoke(out, bundle, python)
     try:
         yield smoke
     finally:
@@ -377,6 +377,11 @@ def main() -> None:
     parser.add_argument(
         "--bundle", type=Path, help="Exported, with a null; a small one is made without."
     )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="Of an environment with jepack, as the gateway's image.",
+    )
     asked = parser.parse_args()
     out = asked.out.absolute()
     if out.exists():
@@ -388,7 +393,7 @@ def main() -> None:
         print(f"SKIPPED  the processes of compose.yaml\n         because {error}")
         return
     bundle = bundles.load(asked.bundle) if asked.bundle else small_bundle(out)
-    with running(out, bundle) as smoke:
+    with running(out, bundle, asked.python) as smoke:
         walk(smoke)
         smoke.tell("all is well")
 
