@@ -35,9 +35,8 @@ REFUSED = {
     "a tag for a digest": ("images.triton.digest=26.09", "digest"),
 }
 NOT_RUN = """\
-kubeconform and Grafana are on no registry used here; docker compose, a Docker daemon and a cluster
-neither. So no image was built, no dashboard drawn, and nothing scheduled, scaled or drained:
-docs/deploy.md, "What was not run"."""
+Not run, for want of containers, a cluster and Grafana: no image was built, no dashboard drawn, nothing scheduled,
+scaled or drained. docs/deploy.md tells what that leaves open."""
 
 
 def rendered(values: Path) -> list[dict[str, Any]]:

@@ -32,11 +32,11 @@ SERVED = ("gateway.Dockerfile", "triton.Dockerfile")
 MONITORING = [CHART / "monitoring" / name for name in ("alerts.yaml", "dashboard.json")]
 SCALING = CHART / "templates" / "autoscaling.yaml"
 
-spec = importlib.util.spec_from_file_location("smoke", DEPLOY / "smoke.py")
+spec = importlib.util.spec_from_file_location("containers", DEPLOY / "containers.py")
 assert spec is not None
-smoke: Any = importlib.util.module_from_spec(spec)
+containers: Any = importlib.util.module_from_spec(spec)
 assert spec.loader is not None
-spec.loader.exec_module(smoke)
+spec.loader.exec_module(containers)
 
 
 def command_of(name: str) -> Any:
@@ -60,7 +60,7 @@ def test_the_files_parse(name: str) -> None:
 
 
 def test_compose_gives_our_command_what_it_takes() -> None:
-    services = smoke.compose()
+    services = containers.compose()
     repository, gateway = (parsed(services[name]["command"]) for name in ("repository", "gateway"))
     assert repository["bundles"] == gateway["bundles"] == ("/bundle",)
     assert repository["repository_only"] == "/work/repository"
@@ -79,14 +79,14 @@ def test_prometheus_asks_where_they_answer_with_a_key() -> None:
         one["job_name"]: one["static_configs"][0]["targets"] for one in config["scrape_configs"]
     }
     assert targets == {"jepack": ["gateway:8080"], "triton": [f"triton:{SERVICES['metrics']}"]}
-    assert set(smoke.compose()) >= {"gateway", "triton"}
+    assert set(containers.compose()) >= {"gateway", "triton"}
     [job] = [one for one in config["scrape_configs"] if one["job_name"] == "jepack"]
-    [secret] = smoke.compose()["prometheus"]["secrets"]
+    [secret] = containers.compose()["prometheus"]["secrets"]
     assert job["authorization"]["credentials_file"] == f"/run/secrets/{secret}"
 
 
 def test_containers_of_compose_are_shut() -> None:
-    for name, service in smoke.compose().items():
+    for name, service in containers.compose().items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"]
         assert int(service["user"].split(":")[0]) > 0
@@ -100,12 +100,12 @@ def test_images_are_built_on_a_digest_that_somebody_names_and_run_as_nobody(name
     assert bases
     assert all(base.endswith(f"@${{{digest}}}") for base in bases)
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["1000:1000"]
-    arguments = [one["build"]["args"] for one in smoke.compose().values() if "build" in one]
+    arguments = [one["build"]["args"] for one in containers.compose().values() if "build" in one]
     assert any(digest in one for one in arguments)
 
 
 def test_triton_of_the_image_is_as_shut_as_the_one_started_here() -> None:
-    entry = smoke.entrypoint("triton.Dockerfile")
+    entry = containers.entrypoint("triton.Dockerfile")
     assert entry[1] == "tritonserver"
     assert f"--grpc-restricted-protocol={GRPC_LOCKED}:{NO_KEY}" in entry
     assert {"--model-control-mode=none", "--allow-http=false", "--strict-readiness=true"} <= {
