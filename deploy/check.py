@@ -35,8 +35,8 @@ REFUSED = {
     "a tag for a digest": ("images.triton.digest=26.09", "digest"),
 }
 NOT_RUN = """\
-Not run, for want of containers, a cluster and Grafana: no image was built, no dashboard drawn, nothing scheduled,
-scaled or drained. docs/deploy.md tells what that leaves open."""
+Not run, for want of containers, a cluster and Grafana: no image was built, no dashboard drawn, nothing
+scheduled, scaled or drained. docs/deploy.md tells what that leaves open."""
 
 
 def rendered(values: Path) -> list[dict[str, Any]]:
