@@ -62,7 +62,8 @@ def index(
         str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Take the vectors from this .npz of `jepack embed`.")
+        Path | None,
+        typer.Option(help="Take the vectors from this file or folder of `jepack embed`."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Shown on the page; default: data folder.")

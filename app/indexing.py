@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from app.lance import building, open_index
 from app.store import IndexInfo, Row, Vectors
 from app.thumbnail import size_of, thumbnail_of
 from app.updating import PART, Kept, Part, stamp_of
-from jepack.bundle import OUTPUTS
-from jepack.client import Embeddings, Endpoint, Item, read_saved
+from jepack.client import Embeddings, Endpoint, Item, SavedRows, default_output, saved_rows
 from jepack.decoding import Window, elongation
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
@@ -89,8 +87,8 @@ def of_file(
     on_progress: Progress,
 ) -> Origin:
     """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by."""
-    output = output or default_of(path)
-    source = read_file(path, output)
+    output = output or default_output(path)
+    source = saved_rows(path, output)
     parts = from_file(images, base, source, skipped, on_progress)
     return Origin(parts, output, source.fingerprint)
 
@@ -138,49 +136,29 @@ def from_embedder(
         on_progress(len(part))
 
 
-@dataclass(frozen=True)
-class EmbeddingsFile:
-    """What `jepack embed` wrote: one output's row per image path below the data folder."""
-
-    vectors: dict[str, Vectors]  # image id -> [D]
-    fingerprint: str
-
-
-def default_of(path: Path) -> str:
-    """The output that the encoder of an .npz says to search by; embedding where it says nothing."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = str(arrays["default_output"])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return OUTPUTS[0]  # read_file says what is wrong with a file
-    return found if found in OUTPUTS else OUTPUTS[0]
-
-
-def read_file(path: Path, output: str) -> EmbeddingsFile:
-    """Read one output of an .npz of `jepack embed`. Raises ArtifactError saying what it lacks."""
-    found = read_saved(path, output)
-    rows = dict(zip(map(stored, found.names), found.vectors, strict=True))
-    return EmbeddingsFile(rows, found.fingerprint)
-
-
 def from_file(
     images: Sequence[ImageFile],
     base: Path,
-    source: EmbeddingsFile,
+    source: SavedRows,
     skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
 ) -> Iterator[Part]:
-    """Pair `images` with the rows of a file; images it does not hold are noted in `skipped`."""
-    for start in range(0, len(images), PART):
-        part: Part = []
-        for image in images[start : start + PART]:
-            vector = source.vectors.get(image.name_below(base))
-            if vector is None:
-                skipped[image] = "not in the file of embeddings"
-            else:
-                part.append((image, vector))
-        yield part
-        on_progress(len(images[start : start + PART]))
+    """The rows of a file or folder with the `images` they are of, in its order and a block at a time.
+
+    Images it does not hold are noted in `skipped`; of a name it holds twice the first row counts.
+    """
+    waiting = {image.name_below(base): image for image in images}
+    for names, vectors in source.blocks():
+        found = [
+            (waiting.pop(name, None), vector)
+            for name, vector in zip(map(stored, names), vectors, strict=True)
+        ]
+        pairs = [(image, vector) for image, vector in found if image is not None]
+        for start in range(0, len(pairs), PART):
+            yield pairs[start : start + PART]
+            on_progress(len(pairs[start : start + PART]))
+    skipped.update(dict.fromkeys(waiting.values(), "not in the file of embeddings"))
+    on_progress(len(waiting))
 
 
 def write_index(

@@ -81,6 +81,29 @@ def write_bytes(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target`, for a file too large for memory; it takes that name when the block
+    ends well. If the block raises, `target` is as it was."""
+    with telling(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent
+        )
+        os.close(handle)
+    stage = Path(name)
+    try:
+        yield stage
+        fsync_file(stage)
+        set_mode(stage, 0o644)
+        os.replace(stage, target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        stage.unlink(missing_ok=True)
+    fsync_folder(target.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 

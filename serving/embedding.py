@@ -1,29 +1,43 @@
-"""`jepack embed`: the vectors of a folder of images, from a running endpoint into a file."""
+"""`jepack embed`: the vectors of a folder of images into a file, or into a folder of parts."""
 
 from __future__ import annotations
 
-import io
 import json
-import time
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
-from jepack.client import DEFAULT_URL, Client, Embeddings
+from jepack.client import DEFAULT_URL, Endpoint
+from jepack.client.answers import outputs_of
 from jepack.client.wire import MODEL
 from jepack.disk import check_writable
-from jepack.errors import ConfigError, DataError, DependencyError, listed
-from jepack.files import write_bytes
-from jepack.names import marked, marked_lines, tell
-from jepack.sources import ImageFile, Source, find_images
+from jepack.errors import ConfigError, DataError, listed
+from jepack.names import marked, marked_lines, original, tell
+from jepack.sources import Source, each_image
 from jepack.terminal import SIDE, options
 from jepack.terminal import bar as progress_bar
+from serving.bulk import Job, Spool, Worker, at_endpoints, here, store_for, work
+from serving.bulk.store import Totals
 from serving.command import MOST_IMAGES
 
 SHOWN_BAD = 20
+TOLD_BAD = 1000  # in JSON
+ENGINES = ("endpoint", "local", "ray")
+ENDINGS = (".npz", ".parquet")
+LOG_EVERY_S = 60.0  # a line where no bar can be drawn
+MOST_ROWS = 1_000_000
+
+
+def place_to_write(value: Any) -> Any:
+    """A file by its ending, else a folder."""
+    is_file = value is not None and Path(value).suffix in ENDINGS
+    return options.file_to_write(value) if is_file else options.folder_to_write(value)
 
 
 def embed(
@@ -32,19 +46,43 @@ def embed(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="File to write: .npz or .parquet.", callback=options.file_to_write),
+        typer.Option(
+            help="Folder for Parquet parts, or one file: .parquet or .npz.", callback=place_to_write
+        ),
     ],
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="endpoint; local: --bundle in this process; ray: --bundle on a Ray cluster."
+        ),
+    ] = "endpoint",
     url: Annotated[
-        str, typer.Option(help=options.ENDPOINT, callback=options.address)
-    ] = DEFAULT_URL,
+        list[str] | None,
+        typer.Option(
+            help=f"{options.ENDPOINT} Several share the work. Default: {DEFAULT_URL}.",
+            callback=options.addresses,
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="Which one, where bundles are served by name: photos, photos@2.")
     ] = MODEL,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle with an ONNX export, for --engine local and ray.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; without it one is started here.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Actors on the Ray cluster; 0 = one a core.", min=0, max=65_536)
+    ] = 0,
+    output: Annotated[
+        str, typer.Option(help="Which rows to keep: embedding, projection or both.")
+    ] = "both",
     batch_size: Annotated[
         int, typer.Option(help="Images per request.", min=1, max=MOST_IMAGES)
     ] = 16,
     concurrency: Annotated[
-        int, typer.Option(help="Requests on their way at once.", min=1, max=256)
+        int, typer.Option(help="Requests on their way at once, to each endpoint.", min=1, max=256)
     ] = 2,
     timeout_s: Annotated[
         float,
@@ -52,6 +90,12 @@ def embed(
             help="Limit of one request, seconds.", callback=options.within(options.SECONDS)
         ),
     ] = 30.0,
+    part_rows: Annotated[
+        int, typer.Option(help="Rows of a part; also held in memory.", min=1, max=MOST_ROWS)
+    ] = 4096,
+    retry_bad: Annotated[
+        bool, typer.Option("--retry-bad", help="Try images again that were refused before.")
+    ] = False,
     tile: Annotated[
         int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
     ] = 0,
@@ -60,61 +104,187 @@ def embed(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
-    """Embed a folder of images through a running endpoint. Bad images are listed and left out.
+    """Embed images into a folder of Parquet parts or a file. Bad images are listed and left out.
 
-    Example: jepack embed photos/ --out photos.npz
+    Parts are written as they are done: after an interruption the same command goes on where it was. An .npz
+    is written at the end.
+
+    Example: jepack embed photos/ --out photos.parquet
+    Millions: jepack embed photos/ --out vectors --url gpu1:8001 --url gpu2:8001
     """
-    if out.suffix not in WRITERS:
-        raise ConfigError(f"--out must end in {' or '.join(WRITERS)}, found {out.name}")
+    check_words(out, engine, url, bundle, address, workers)
+    outputs = outputs_of(output)
     check_writable(out)
-    source = Source.of(data)
-    notes: list[str] = []
-    files = find_images(source, parts=True, tile=tile, stride=tile_stride, notes=notes)
+    source, notes = Source.of(data), list[str]()
     console = Console(stderr=True)
-    tell(console, notes)
-    start = time.monotonic()
-    with (
-        Client(url, model=model, timeout_s=timeout_s) as client,
-        progress_bar(console, speed=True) as bar,
-    ):
-        task = bar.add_task("embedding", total=len(files), speed="")
-
-        def show(done: int, total: int) -> None:
-            bar.update(
-                task, completed=done, speed=f"{done / (time.monotonic() - start):.1f} images/s"
-            )
-
-        embeddings = client.embed(
-            [file.path if file.part is None else file for file in files],
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is done is written first
+    start = monotonic()
+    with ExitStack() as stack:
+        served, crew = crew_of(
+            engine,
+            stack,
+            urls=url or [DEFAULT_URL],
+            bundle=bundle,
+            address=address,
+            workers=workers,
+            model=model,
+            timeout_s=timeout_s,
+            outputs=outputs,
             batch_size=batch_size,
             concurrency=concurrency,
-            on_progress=show,
-            skip_bad=True,
+            notes=notes,
         )
-    seconds = time.monotonic() - start
-    bad = {files[number].name: reason for number, reason in embeddings.errors.items()}
-    if len(bad) == len(files):
-        raise DataError(f"{data}: none of {len(files)} images can be used.\n{listing(bad)}")
-    write_bytes(out, WRITERS[out.suffix](source, files, embeddings))
+        job = Job.of(source, tile, tile_stride, outputs, served)
+        store = stack.enter_context(store_for(out, job, retry_bad=retry_bad))
+        with console.status("listing the images"):
+            images = each_image(source, tile=tile, stride=tile_stride, notes=notes)
+            spool = Spool(
+                images, source.base, store.done(), store.place, repeats=source.kind == "manifest"
+            )
+        stack.callback(spool.close)
+        tell(console, [*notes, *notes_of(spool, out)])
+        with progress(console, spool) as (advance, note):
+            work(
+                spool.frames(part_rows),
+                crew,
+                store,
+                job,
+                batch_size=batch_size,
+                on_rows=advance,
+                on_note=note,
+            )
+        totals = store.totals(TOLD_BAD)
+        totals.reasons = {
+            str(source.base / original(name)): why for name, why in totals.reasons.items()
+        }
+        if not totals.images:
+            raise DataError(
+                f"{data}: none of {totals.bad} images can be used.\n{listing(totals.reasons)}"
+            )
+        store.finish()
+    seconds = monotonic() - start
     summary = {
         "out": str(out),
-        "images": len(files) - len(bad),
-        "bad": bad,
+        "images": totals.images,
+        "there": spool.there,
+        "bad": totals.reasons,
+        "bad_images": totals.bad,
         "seconds": round(seconds, 3),
-        "images_per_s": round(len(files) / seconds, 2),
-        "fingerprints": embeddings.fingerprints,
+        "images_per_s": round(spool.left / seconds, 2),
+        "fingerprints": job.fingerprints,
     }
     if as_json:
         print(json.dumps(summary))
         return
-    if bad:
-        console.print(
-            f"[yellow]{len(bad)} bad images left out:[/]\n{marked_lines(listing(bad))}",
-            soft_wrap=True,
+    show(console, out, totals, summary)
+
+
+def check_words(
+    out: Path,
+    engine: str,
+    url: list[str] | None,
+    bundle: Path | None,
+    address: str | None,
+    workers: int,
+) -> None:
+    """Refuse what does not go together, before any work."""
+    if out.suffix not in ENDINGS and out.suffix[1:].isalpha() and not out.is_dir():
+        raise ConfigError(
+            f"--out must end in {' or '.join(ENDINGS)}, or be a folder's name without an ending; "
+            f"found {out.name}"
         )
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine is {', '.join(ENGINES)}; found {engine}")
+    if engine == "endpoint" and bundle is not None:
+        raise ConfigError(
+            "--bundle is for --engine local or ray; an endpoint has its own: jepack serve BUNDLE"
+        )
+    if engine != "endpoint" and bundle is None:
+        raise ConfigError(f"--engine {engine} needs --bundle BUNDLE")
+    if engine != "endpoint" and url:
+        raise ConfigError(f"--engine {engine} asks no endpoint: leave out --url")
+    if engine != "ray" and (address is not None or workers):
+        raise ConfigError("--address and --workers are for --engine ray")
+
+
+def crew_of(
+    engine: str,
+    stack: ExitStack,
+    *,
+    urls: list[str],
+    bundle: Path | None,
+    address: str | None,
+    workers: int,
+    model: str,
+    timeout_s: float,
+    outputs: tuple[str, ...],
+    batch_size: int,
+    concurrency: int,
+    notes: list[str],
+) -> tuple[Endpoint, list[Worker]]:
+    """What the engine serves, and who embeds."""
+    if engine == "endpoint":
+        return at_endpoints(
+            urls,
+            stack,
+            model=model,
+            timeout_s=timeout_s,
+            outputs=outputs,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            notes=notes,
+        )
+    assert bundle is not None
+    if engine == "local":
+        return here(bundle, batch_size=batch_size, concurrency=concurrency)
+    from serving.bulk.over_ray import on_cluster
+
+    return on_cluster(bundle, stack, address=address, workers=workers, batch_size=batch_size)
+
+
+def notes_of(spool: Spool, out: Path) -> Iterator[str]:
+    if spool.there:
+        yield (
+            f"{spool.there:,} of {spool.total:,} images are in {out} already, by their names; "
+            "remove it to embed all of them anew"
+        )
+    if spool.again:
+        yield f"{spool.again:,} rows of the manifest name an image again; it has one row"
+
+
+@contextmanager
+def progress(
+    console: Console, spool: Spool
+) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """A bar with rate and time left, or a line a minute where none can be drawn; and how to tell a note."""
+    start = said = monotonic()
+    done = 0
+    with progress_bar(console, speed=True) as bar:
+        task = bar.add_task("embedding", total=spool.total, completed=spool.there, speed="")
+
+        def advance(count: int) -> None:
+            nonlocal done, said
+            done += count
+            rate = done / (monotonic() - start)
+            bar.update(task, advance=count, speed=f"{rate:.1f} images/s")
+            if not console.is_terminal and monotonic() - said > LOG_EVERY_S:
+                said = monotonic()
+                left_min = (spool.left - done) / rate / 60
+                console.print(
+                    f"embedding {spool.there + done}/{spool.total}, {rate:.1f} images/s, "
+                    f"{left_min:.0f} min left",
+                    highlight=False,
+                )
+
+        yield advance, lambda note: tell(console, [note])
+
+
+def show(console: Console, out: Path, totals: Totals, summary: dict[str, Any]) -> None:
+    if totals.bad:
+        shown = marked_lines(listing(totals.reasons))
+        console.print(f"[yellow]{totals.bad} bad images left out:[/]\n{shown}", soft_wrap=True)
     console.print(
-        f"[green]✓[/] {summary['images']} images, {summary['images_per_s']} per second -> "
-        f"{marked(out)}",
+        f"[green]✓[/] {totals.images} images, {summary['images_per_s']} per second -> {marked(out)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -122,55 +292,3 @@ def embed(
 
 def listing(bad: dict[str, str]) -> str:
     return listed(bad.items(), SHOWN_BAD)
-
-
-def columns_of(source: Source, files: list[ImageFile], embeddings: Embeddings) -> dict[str, Any]:
-    """Rows of the good images: names (see Source), labels ("" for none) and the two outputs."""
-    kept = [file for file, good in zip(files, embeddings.good, strict=True) if good]
-    return {
-        "path": [file.name_below(source.base) for file in kept],
-        "label": [file.label or "" for file in kept],
-        "embedding": embeddings.embedding[embeddings.good],
-        "projection": embeddings.projection[embeddings.good],
-    }
-
-
-def npz_bytes(source: Source, files: list[ImageFile], embeddings: Embeddings) -> bytes:
-    columns = columns_of(source, files, embeddings)
-    arrays: dict[str, Any] = {
-        "path": np.array(columns["path"], dtype=np.str_),
-        "label": np.array(columns["label"], dtype=np.str_),
-        "embedding": columns["embedding"],
-        "projection": columns["projection"],
-    }
-    for output, fingerprint in embeddings.fingerprints.items():
-        arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
-    arrays["default_output"] = np.str_(embeddings.default_output)
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    return stream.getvalue()
-
-
-def parquet_bytes(source: Source, files: list[ImageFile], embeddings: Embeddings) -> bytes:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            "writing .parquet needs pyarrow. Install it: pip install pyarrow, or write .npz"
-        ) from error
-    columns = columns_of(source, files, embeddings)
-    arrays = {
-        name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-        if isinstance(values, np.ndarray)
-        else pa.array(values, pa.string())
-        for name, values in columns.items()
-    }
-    about = {f"fingerprint_{key}": value for key, value in embeddings.fingerprints.items()}
-    about["default_output"] = embeddings.default_output
-    stream = io.BytesIO()
-    pq.write_table(pa.table(arrays).replace_schema_metadata(about), stream)
-    return stream.getvalue()
-
-
-WRITERS = {".npz": npz_bytes, ".parquet": parquet_bytes}

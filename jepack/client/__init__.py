@@ -9,11 +9,22 @@ from jepack.client.answers import Embeddings, Endpoint
 from jepack.client.asynchronous import AsyncClient
 from jepack.client.failures import BusyError, ImageError, UnreachableError
 from jepack.client.items import Item, batches_of, listed, name_of
-from jepack.client.saved import Saved, read_saved
+from jepack.client.saved import (
+    PARTS,
+    Saved,
+    SavedRows,
+    about,
+    default_output,
+    is_saved,
+    parquet,
+    read_saved,
+    saved_rows,
+)
 from jepack.client.synchronous import Client
 
 __all__ = [
     "DEFAULT_URL",
+    "PARTS",
     "AsyncClient",
     "BusyError",
     "Client",
@@ -22,11 +33,17 @@ __all__ = [
     "ImageError",
     "Item",
     "Saved",
+    "SavedRows",
     "UnreachableError",
+    "about",
     "address_of",
     "batches_of",
     "check_address",
+    "default_output",
+    "is_saved",
     "listed",
     "name_of",
+    "parquet",
     "read_saved",
+    "saved_rows",
 ]

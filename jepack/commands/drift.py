@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack.client import DEFAULT_URL, Client, Saved, read_saved
+from jepack.client import DEFAULT_URL, Client, Saved, is_saved, read_saved
 from jepack.commands import drift_live, drift_page, drift_picture
 from jepack.decoding import Preprocessing
 from jepack.disk import check_writable
@@ -39,7 +39,7 @@ def drift(
     ],
     images: Annotated[
         str | None,
-        typer.Argument(help="An .npz of `jepack embed`, or images to send to the endpoint."),
+        typer.Argument(help="What `jepack embed` wrote, or images to send to the endpoint."),
     ] = None,
     url: Annotated[
         str,
@@ -138,7 +138,7 @@ def check(
         )
     elif key_file is not None:
         raise ConfigError("--key-file is for a gateway, asked as http://host:port")
-    elif thumbnails and (beside.endswith(".npz") or images.endswith(".npz")):
+    elif thumbnails and (is_saved(beside) or is_saved(images)):
         raise ConfigError(
             "--thumbnails needs the images themselves, as the bundle's encoder sees them, and an .npz holds "
             "none: jepack drift BUNDLE FOLDER"
@@ -175,8 +175,8 @@ class Ordinary:
 
     @classmethod
     def of(cls, place: str) -> Ordinary:
-        """A bundle's null, or one of the projections of an .npz. Raises ArtifactError, DataError."""
-        if place.endswith(".npz"):
+        """A bundle's null, or one of what `jepack embed` wrote. Raises ArtifactError, DataError."""
+        if is_saved(place):
             found = read_saved(Path(place), "projection")
             try:
                 null = fit_null(found.vectors)
@@ -201,7 +201,7 @@ class Ordinary:
 
 def given(images: str, url: str) -> tuple[Saved, list[ImageFile]]:
     """Projections, and the images they are of where those are at hand."""
-    if images.endswith(".npz"):
+    if is_saved(images):
         return read_saved(Path(images), "projection"), []
     return embedded(images, url)
 

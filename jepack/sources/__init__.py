@@ -4,7 +4,7 @@ from jepack.sources.classes import class_ids, classes_of
 from jepack.sources.crashes import ENDED, in_blocks
 from jepack.sources.demo import package_folder
 from jepack.sources.fetching import fetched_record
-from jepack.sources.find import find_images, passed_over
+from jepack.sources.find import each_image, find_images, passed_over
 from jepack.sources.folders import split_of
 from jepack.sources.heldout import Record, record_of
 from jepack.sources.image import ImageFile
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "class_ids",
     "classes_of",
+    "each_image",
     "fetched_record",
     "find_images",
     "full_size",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,31 +47,15 @@ class Walk:
     _seen: set[tuple[int, int]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Path, list[str]]]:
+        self.again, self.dead, self.closed, self.odd, self._seen = [], [], [], [], None
         return self._below(self.folder, False)
 
     def _below(self, root: Path, linked: bool) -> Iterator[tuple[Path, list[str]]]:
-        names: list[str] = []
-        folders: list[str] = []
         try:
-            with os.scandir(root) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+            names, folders = self._listed(root)
         except OSError as error:
             self.closed.append(f"{kept(str(root))} ({error.strerror})")
             return
-        for entry in listed:
-            if entry.name.startswith("."):
-                continue
-            path, link = root / entry.name, entry.is_symlink()
-            # Asking the file system only about links: a million files are a million answers.
-            if os.path.isdir(path) if link else entry.is_dir(follow_symlinks=False):
-                (names if self.whole(path) else folders).append(entry.name)
-                continue
-            if link and not os.path.exists(path):
-                self.dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
-            elif not (os.path.isfile(path) if link else entry.is_file(follow_symlinks=False)):
-                self.odd.append(kept(str(path)))
-                continue
-            names.append(entry.name)
         yield root, names
         for name in folders:
             path = root / name
@@ -80,6 +64,31 @@ class Walk:
                 self.again.append(kept(str(path)))
                 continue
             yield from self._below(path, through)
+
+    def _listed(self, root: Path) -> tuple[list[str], list[str]]:
+        """Sorted names of a folder's files and of its folders; of a million files nothing but the names."""
+        names: list[str] = []
+        folders: list[str] = []
+        dead: list[str] = []
+        odd: list[str] = []
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path, link = root / entry.name, entry.is_symlink()
+                # Asking the file system only about links: a million files are a million answers.
+                if os.path.isdir(path) if link else entry.is_dir(follow_symlinks=False):
+                    (names if self.whole(path) else folders).append(entry.name)
+                    continue
+                if link and not os.path.exists(path):
+                    dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
+                elif not (os.path.isfile(path) if link else entry.is_file(follow_symlinks=False)):
+                    odd.append(kept(str(path)))
+                    continue
+                names.append(entry.name)
+        self.dead += sorted(dead)
+        self.odd += sorted(odd)
+        return sorted(names), sorted(folders)
 
     def _first(self, path: Path) -> bool:
         """Whether this folder is read here for the first time, and not by its own path."""
@@ -126,30 +135,32 @@ def identity(path: Path) -> tuple[int, int]:
 Place = tuple[str | None, str]  # class, None = none; train, val, test, or "" = not told
 
 
-def places(
-    parents: Sequence[tuple[str, ...]], *, splits: bool = True
-) -> tuple[list[Place], str | None]:
-    """Class and split of each file by the folders it lies in, and a sentence where there is a split.
+def placing(
+    parents: Mapping[tuple[str, ...], int], *, splits: bool = True
+) -> tuple[Callable[[tuple[str, ...]], Place], str | None]:
+    """The rule from the folders a file lies in to its class and split, and a sentence where there is a split.
 
-    The first level is the class, unless the folders of one level are train, val or test (see SPLITS)
-    and nothing else, or a train and a held-out one among others. Then that level is the split, and the class
-    is the level below it, or the one above it where that has several folders.
+    `parents`: how many files lie in which folders. The first level is the class, unless the folders of one
+    level are train, val or test (see SPLITS) and nothing else, or a train and a held-out one among others.
+    Then that level is the split, and the class is the level below it, or the one above it where that has
+    several folders.
     """
     depth = split_level(parents) if splits else None
     if depth is None:
-        return [(kept(levels[0]) if levels else None, "") for levels in parents], None
+        return (lambda levels: (kept(levels[0]) if levels else None, "")), None
     above = depth and len({levels[0] for levels in parents if levels}) > 1
-    placed: list[Place] = []
-    for levels in parents:
+
+    def place(levels: tuple[str, ...]) -> Place:
         split = split_of(levels[depth]) if len(levels) > depth else ""
         label = (
             levels[0] if above else levels[depth + 1] if split and len(levels) > depth + 1 else None
         )
-        placed.append((None if label is None else kept(label), split))
-    return placed, sentence(parents, depth, placed)
+        return None if label is None else kept(label), split
+
+    return place, sentence(parents, depth, place)
 
 
-def split_level(parents: Sequence[tuple[str, ...]]) -> int | None:
+def split_level(parents: Iterable[tuple[str, ...]]) -> int | None:
     if is_split({levels[0] for levels in parents if levels}):
         return 0
     below: dict[str, set[str]] = {}
@@ -168,9 +179,14 @@ def is_split(names: set[str]) -> bool:
     return bool(splits - {""}) and ("" not in splits or {"train"} < splits - {""})
 
 
-def sentence(parents: Sequence[tuple[str, ...]], depth: int, placed: Sequence[Place]) -> str:
+def sentence(
+    parents: Mapping[tuple[str, ...], int], depth: int, place: Callable[[tuple[str, ...]], Place]
+) -> str:
     names = sorted({levels[depth] for levels in parents if len(levels) > depth})
-    counts = Counter(split for _, split in placed if split)
+    placed = [place(levels) for levels in parents]
+    counts: Counter[str] = Counter()
+    for (_, split), count in zip(placed, parents.values(), strict=True):
+        counts[split] += count
     told = ", ".join(f"{counts[key]:,} {key}" for key in ("train", "val", "test") if counts[key])
     labels = sorted({label for label, _ in placed if label is not None})
     classes = f"the classes are {examples(labels)}" if labels else "there are no classes"

@@ -93,6 +93,13 @@ def address(value: str | None) -> str | None:
     return value
 
 
+def addresses(value: list[str] | None) -> list[str] | None:
+    """As `address`, of each."""
+    for one in value or ():
+        check_address(one)
+    return value
+
+
 def file_to_write(value: Any) -> Any:
     """The path of a file that can be made or replaced where it is."""
     return writable(value, folder=False)

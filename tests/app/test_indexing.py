@@ -18,6 +18,7 @@ from app.lance import open_index
 from app.store import IndexInfo
 from app.thumbnail import make_thumbnail
 from jepack.bundle import Bundle
+from jepack.client import default_output
 from jepack.errors import ArtifactError, DataError
 from jepack.sources import find_images
 
@@ -101,7 +102,7 @@ def test_the_output_that_the_bundle_names_is_indexed_unless_told_otherwise(
     done = jepack("index", digits_folder, "--embeddings", tmp_path / "digits.npz", "--out", out)
     assert done.returncode == 0, done.stderr
     assert open_index(out).info.output == "projection"
-    assert indexing.default_of(embeddings_file) == "embedding"
+    assert default_output(embeddings_file) == "embedding"
 
 
 @pytest.mark.parametrize(

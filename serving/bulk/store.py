@@ -1,0 +1,369 @@
+"""The rows of a run: a folder of Parquet parts, one .parquet made of such parts, or an .npz made at the end.
+
+A part is written to a temporary name, synced and renamed: after `kill -9` a row is there once or not at all.
+Which images are done is read from the names in the parts themselves. `part-000007.parquet` holds rows,
+`bad-000007.parquet` the images that were refused at the time, each with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from os import listdir
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from jepack.client import PARTS, about, parquet
+from jepack.errors import ArtifactError, ConfigError
+from jepack.files import new_file, write_bytes, write_json
+from jepack.machine import alone, is_locked
+from serving.bulk.job import KEY, Job
+
+BAD = "bad-*.parquet"
+RECORD = "job.json"  # what a folder's parts are of, and whether all of them are there
+LOCK = ".lock"
+KEY_BYTES = 16  # of a name's hash: two of 10^7 names are the same with a probability of 10^-25
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What came of some images, in the order of the listing."""
+
+    names: list[str]
+    labels: list[str]  # "" for none
+    outputs: dict[str, npt.NDArray[np.float32]]  # [N, D] each
+    bad: list[tuple[str, str, str]]  # name, label, reason
+
+
+def key_of(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=KEY_BYTES).digest()
+
+
+class Keys:
+    """The names that are done, 16 bytes each."""
+
+    def __init__(self, names: Iterable[Sequence[str]] = ()) -> None:
+        blocks = [self._array(some) for some in names]
+        self._keys = np.concatenate([*blocks, self._array(())])
+        self._keys.sort()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @staticmethod
+    def _array(names: Sequence[str]) -> npt.NDArray[np.bytes_]:
+        return np.frombuffer(b"".join(map(key_of, names)), dtype=f"S{KEY_BYTES}")
+
+    def hold(self, names: Sequence[str]) -> list[bool]:
+        """Which of these names are done."""
+        if not len(self._keys):
+            return [False] * len(names)
+        asked = self._array(names)
+        at = np.minimum(np.searchsorted(self._keys, asked), len(self._keys) - 1)
+        found: list[bool] = (self._keys[at] == asked).tolist()
+        return found
+
+
+@dataclass
+class Totals:
+    """What a store holds."""
+
+    images: int = 0
+    bad: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)  # of the first bad ones
+
+
+class Store(Protocol):
+    """Where rows go."""
+
+    place: Path | None  # a folder for temporary files, beside the rows
+
+    def done(self) -> Keys: ...
+
+    def add(self, rows: Rows) -> None: ...
+
+    def totals(self, most: int) -> Totals:
+        """With the reasons of the first `most` bad images."""
+        ...
+
+    def finish(self) -> None:
+        """All images were dealt with."""
+        ...
+
+
+@contextmanager
+def store_for(out: Path, job: Job, *, retry_bad: bool = False) -> Iterator[Store]:
+    """The store at `out`: an ending of .npz or .parquet is one file, anything else a folder.
+
+    Raises ArtifactError where a folder holds another job's rows or something else, naming the difference,
+    and ConfigError where another command is writing there.
+    """
+    if out.suffix == ".npz":
+        yield Memory(out, job)
+        return
+    folder = out.with_name(f"{out.name}.parts") if out.suffix == ".parquet" else out
+    parquet()
+    check_folder(folder, job)
+    if is_locked(folder / LOCK):
+        raise ConfigError(
+            f"{out}: another `jepack embed` is writing there. Wait for it, or choose another --out"
+        )
+    with alone(folder / LOCK, "Choose another --out."):
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        parts = Parts(folder, job)
+        store = parts if folder == out else OneFile(out, parts)
+        if retry_bad:
+            store.forget_bad()
+        yield store
+
+
+def check_folder(folder: Path, job: Job) -> None:
+    """Raises ArtifactError where the folder holds anything but parts of this job."""
+    record = folder / RECORD
+    try:
+        told = json.loads(record.read_text())["job"]
+    except FileNotFoundError:
+        others = [name for name in listdir(folder) if name[0] != "."] if folder.is_dir() else []
+        if others:
+            raise ArtifactError(
+                f"{folder}: holds other files ({', '.join(sorted(others)[:3])}) and no {RECORD}. "
+                "Choose a new folder for --out"
+            ) from None
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{record}: cannot be read ({error}), so nobody knows what the parts beside it are of. "
+            "Choose a new folder for --out"
+        ) from error
+    if different := job.differences(told):
+        raise ArtifactError(
+            f"{folder}: holds the rows of another job: {'; '.join(different)}. Choose another --out, or "
+            f"remove {folder}"
+        )
+
+
+class Parts:
+    """A folder of parts."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self.folder, self.job = folder, job
+        self.place: Path | None = folder
+        numbers = [int(path.stem.partition("-")[2]) for path in self.files(PARTS, BAD)]
+        self._next = max(numbers, default=-1) + 1
+        self.run = self._record().get("run") or uuid4().hex
+        self._tell(whole=False)
+
+    def files(self, *patterns: str) -> list[Path]:
+        return sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+
+    def done(self) -> Keys:
+        return Keys(names for file in self.files(PARTS, BAD) for names in names_of(file))
+
+    def add(self, rows: Rows) -> None:
+        """Both files have one number; their names have nothing in common, so either may come first."""
+        about = self.job.metadata(run=self.run)
+        if rows.bad:
+            write_bytes(self.folder / f"bad-{self._next:06}.parquet", bad_bytes(rows.bad, about))
+        if rows.names:
+            write_bytes(self.folder / f"part-{self._next:06}.parquet", row_bytes(rows, about))
+        self._next += 1
+
+    def totals(self, most: int) -> Totals:
+        return totals_of(self.files(PARTS), self.files(BAD), most)
+
+    def finish(self) -> None:
+        self._tell(whole=True)
+
+    def forget_bad(self) -> None:
+        for file in self.files(BAD):
+            file.unlink()
+
+    def remove(self) -> None:
+        """With its lock, which is held until the end."""
+        shutil.rmtree(self.folder)
+
+    def _record(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads((self.folder / RECORD).read_text())
+            return found
+        return {}
+
+    def _tell(self, whole: bool) -> None:
+        told = {"job": asdict(self.job), "run": self.run, "whole": whole}
+        write_json(self.folder / RECORD, told)
+
+
+class OneFile:
+    """One .parquet, with a .bad.parquet beside it where images were refused.
+
+    Rows go to parts; at the end the file is written anew from its own rows and theirs, and names the run
+    whose parts it took: those are never taken twice. A file of another job is replaced when the new one is
+    whole.
+    """
+
+    def __init__(self, out: Path, parts: Parts) -> None:
+        self.out, self.parts, self.place = out, parts, parts.place
+        self.bad = out.with_name(f"{out.stem}.bad.parquet")
+        if self._told(self.out).get("run") == parts.run:  # ended between renaming and removing
+            for file in parts.files(PARTS, BAD):
+                file.unlink()
+        self.parts.run = uuid4().hex if not parts.files(PARTS, BAD) else parts.run
+        self.parts._tell(whole=False)
+
+    def done(self) -> Keys:
+        files = [*self._own(self.out), *self._own(self.bad), *self.parts.files(PARTS, BAD)]
+        return Keys(names for file in files for names in names_of(file))
+
+    def add(self, rows: Rows) -> None:
+        self.parts.add(rows)
+
+    def totals(self, most: int) -> Totals:
+        rows = [*self._own(self.out), *self.parts.files(PARTS)]
+        return totals_of(rows, [*self._own(self.bad), *self.parts.files(BAD)], most)
+
+    def finish(self) -> None:
+        module, rows, bad = parquet(), self.parts.files(PARTS), self.parts.files(BAD)
+        about = self.parts.job.metadata(run=self.parts.run)
+        refused = {
+            name: (name, label, reason)
+            for file in [*self._own(self.bad), *bad]
+            for name, label, reason in bad_rows(file)
+        }
+        if refused:
+            write_bytes(self.bad, bad_bytes(list(refused.values()), about))
+        elif self.bad.exists():  # of another job, or tried again
+            self.bad.unlink()
+        if rows:
+            rows = [*self._own(self.out), *rows]
+            schema = module.read_schema(rows[-1]).with_metadata(about)
+            with new_file(self.out) as stage, module.ParquetWriter(stage, schema, **HOW) as writer:
+                for file in rows:
+                    for batch in module.ParquetFile(file).iter_batches():
+                        writer.write_batch(batch.replace_schema_metadata(about))
+        self.parts.remove()
+
+    def forget_bad(self) -> None:
+        self.bad.unlink(missing_ok=True)
+        self.parts.forget_bad()
+
+    def _told(self, file: Path) -> dict[str, str]:
+        with suppress(ArtifactError):
+            return about(file)
+        return {}
+
+    def _own(self, file: Path) -> list[Path]:
+        """The file, where it is of this job."""
+        try:
+            told = json.loads(self._told(file)[KEY])
+        except (KeyError, ValueError):
+            return []
+        return [] if self.parts.job.differences(told) else [file]
+
+
+class Memory:
+    """An .npz: all rows in memory until they are written."""
+
+    def __init__(self, out: Path, job: Job) -> None:
+        self.out, self.job = out, job
+        self.place: Path | None = None
+        self._rows: list[Rows] = []
+
+    def done(self) -> Keys:
+        return Keys()
+
+    def add(self, rows: Rows) -> None:
+        self._rows.append(rows)
+
+    def totals(self, most: int) -> Totals:
+        bad = [one for rows in self._rows for one in rows.bad]
+        images = sum(len(rows.names) for rows in self._rows)
+        return Totals(images, len(bad), {name: reason for name, _, reason in bad[:most]})
+
+    def finish(self) -> None:
+        if not self.totals(0).images:
+            return
+        names = [name for rows in self._rows for name in rows.names]
+        arrays: dict[str, Any] = {
+            "path": np.array(names, dtype=np.str_),
+            "label": np.array([one for rows in self._rows for one in rows.labels], dtype=np.str_),
+        }
+        for output, fingerprint in self.job.fingerprints.items():
+            arrays[output] = np.concatenate([rows.outputs[output] for rows in self._rows])
+            arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
+        arrays["default_output"] = np.str_(self.job.default_output)
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_bytes(self.out, stream.getvalue())
+
+    def forget_bad(self) -> None:
+        """None are remembered."""
+
+
+# Vectors have no values in common; a dictionary of them would only be given up on the way.
+HOW = {"compression": "zstd", "use_dictionary": ["label", "reason"]}
+
+
+def row_bytes(rows: Rows, about: dict[str, str]) -> bytes:
+    import pyarrow as pa
+
+    columns = {
+        "path": pa.array(rows.names, pa.string()),
+        "label": pa.array(rows.labels, pa.string()),
+    }
+    for output, values in rows.outputs.items():
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        columns[output] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return table_bytes(pa.table(columns), about)
+
+
+def bad_bytes(bad: list[tuple[str, str, str]], about: dict[str, str]) -> bytes:
+    import pyarrow as pa
+
+    columns = zip(("path", "label", "reason"), zip(*bad, strict=True), strict=True)
+    return table_bytes(
+        pa.table({name: pa.array(some, pa.string()) for name, some in columns}), about
+    )
+
+
+def table_bytes(table: Any, about: dict[str, str]) -> bytes:
+    stream = io.BytesIO()
+    parquet().write_table(table.replace_schema_metadata(about), stream, **HOW)
+    return stream.getvalue()
+
+
+def names_of(file: Path) -> Iterator[list[str]]:
+    """Raises ArtifactError where a part cannot be read."""
+    try:
+        for batch in parquet().ParquetFile(file).iter_batches(columns=["path"]):
+            yield batch.column("path").to_pylist()
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(
+            f"{file}: cannot be read ({error}). Remove it, and the same command embeds its images anew"
+        ) from error
+
+
+def bad_rows(file: Path) -> Iterator[tuple[str, str, str]]:
+    table = parquet().read_table(file, columns=["path", "label", "reason"])
+    yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def totals_of(rows: list[Path], bad: list[Path], most: int) -> Totals:
+    def count(files: list[Path]) -> int:
+        return sum(parquet().read_metadata(file).num_rows for file in files)
+
+    reasons: dict[str, str] = {}
+    for file in bad:
+        if len(reasons) >= most:
+            break
+        reasons.update((name, reason) for name, _, reason in bad_rows(file))
+    return Totals(count(rows), count(bad), dict(list(reasons.items())[:most]))
