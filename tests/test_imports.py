@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "serving": COMMAND | {
         "pyarrow",
         "fastapi", "fastapi_offline", "h11", "prometheus_client", "python_multipart", "starlette",
-        "uvicorn",
+        "ray", "uvicorn",
     },
     "model_repository": {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",

@@ -168,8 +168,9 @@ def below(
     if sentence is not None:
         told[f"{kept(str(folder))}: {sentence}"] = []
     for root, names in folders:
-        label, split = place(root.relative_to(folder).parts)
-        for name in taken(root, names):
+        own = taken(root, names)
+        label, split = place(root.relative_to(folder).parts) if own else (None, "")
+        for name in own:
             columns = {} if sentence is None else {"split": by_name.get(name, split)}
             yield ImageFile(root / name, label, columns=columns)
 

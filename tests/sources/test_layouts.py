@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jepack.errors import ConfigError, DataError
-from jepack.sources import Source, find_images, passed_over
+from jepack.sources import Source, each_image, find_images, passed_over
 from training.commands.probe import split_words, splits_of
 from training.data import training_split
 
@@ -353,3 +353,36 @@ def test_a_metadata_table_that_names_no_files_is_told_and_not_read(tmp_path: Pat
     notes: list[str] = []
     assert placed(tmp_path, notes=notes) == {(None, None): 1}
     assert notes == [f"{tmp_path / 'metadata.csv'}: not read, it has no column `file_name`"]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("b/x.png", "a/y.png", "z.png"),
+        ("train/cat/1.png", "test/cat/2.png", "test/dog/3.png"),
+        ("cat/train/1.png", "cat/val/2.png", "dog/train/3.png", "dog/val/4.png"),
+    ],
+)
+@pytest.mark.parametrize("manifest", [False, True])
+def test_images_one_by_one_are_those_of_the_list(
+    layout: tuple[str, ...], manifest: bool, tmp_path: Path
+) -> None:
+    pictures(tmp_path, *layout)
+    pages = [Image.new("L", (4, 4), n) for n in range(3)]
+    pages[0].save(tmp_path / layout[0].replace(".png", ".tif"), save_all=True, append_images=pages)
+    (tmp_path / "packed.zip").write_bytes(b"PK")
+    (tmp_path / "dead.png").symlink_to("nowhere.png")
+    (tmp_path / "again").symlink_to(tmp_path / layout[0].split("/")[0], target_is_directory=True)
+    if manifest:
+        (tmp_path / "manifest.csv").write_text(f"path,label\n{layout[0]},mine\n")
+    listed: list[str] = []
+    told: list[str] = []
+    files = find_images(tmp_path, parts=True, notes=listed)
+    found = list(each_image(tmp_path, notes=told))
+    assert [(f, f.columns) for f in found] == [(f, f.columns) for f in files]
+    assert told == listed
+
+
+def test_one_by_one_a_folder_without_images_is_refused_at_its_end(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images found"):
+        list(each_image(tmp_path))
