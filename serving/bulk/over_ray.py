@@ -7,9 +7,10 @@ and a new actor takes its place when a core is free. Bundle and images lie at th
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def on_cluster(
         raise DependencyError(
             "--engine ray needs Ray, which is not installed. Install it: pip install 'jepack[ray]'"
         ) from error
+    stack.enter_context(redirect_stdout(sys.stderr))  # what Ray prints is no answer of ours
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
