@@ -75,15 +75,15 @@ class Walk:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                path, link = root / entry.name, entry.is_symlink()
+                path, link = os.path.join(root, entry.name), entry.is_symlink()
                 # Asking the file system only about links: a million files are a million answers.
                 if os.path.isdir(path) if link else entry.is_dir(follow_symlinks=False):
-                    (names if self.whole(path) else folders).append(entry.name)
+                    (names if self.whole(Path(path)) else folders).append(entry.name)
                     continue
                 if link and not os.path.exists(path):
-                    dead.append(f"{kept(str(path))} -> {kept(os.readlink(path))}")
+                    dead.append(f"{kept(path)} -> {kept(os.readlink(path))}")
                 elif not (os.path.isfile(path) if link else entry.is_file(follow_symlinks=False)):
-                    odd.append(kept(str(path)))
+                    odd.append(kept(path))
                     continue
                 names.append(entry.name)
         self.dead += sorted(dead)

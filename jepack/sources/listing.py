@@ -14,7 +14,7 @@ from jepack.files import cache_root, write_json
 from jepack.names import examples
 from jepack.sources.folders import Notes, split_by_name
 from jepack.sources.image import Box, ImageFile
-from jepack.sources.parts import Parts, array_of, parts_of, rows_of_saved
+from jepack.sources.parts import WHOLE, Parts, array_of, parts_of, rows_of_saved
 from jepack.sources.shards import find_shards, members
 from jepack.sources.source import Source
 
@@ -49,6 +49,9 @@ def expand(
             yield from members_of(file, told)
         else:
             parts = parts_of(path, tile, stride, arrays, told)
+            if parts is WHOLE:
+                yield file
+                return
             yield from placed(file, parts, splits_of_arrays(parts, path, told), told)
     except DependencyError:
         if suffix not in dicom.SUFFIXES:
