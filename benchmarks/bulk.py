@@ -4,13 +4,13 @@
     python -m benchmarks.bulk --kills 3 --images 100000
 
 The encoder is left out: a stand-in gives rows that follow from an image's name and reads no file, so what is
-measured is everything around it: listing, spool, sharing of batches, parts, resuming, the one file at the end.
+measured is what lies around it: listing, spool, sharing of batches, parts, resuming, the one file at the end.
 
 Kills: an undisturbed run tells how long one takes; a try starts anew, is killed at a moment drawn between its
 start and that time, then the same command runs to its end. Equal means: every image once, with its own row.
-Every second try writes one .parquet, the others a folder; one image in 50 is bad. Memory: the resident size of
-the process, sampled; its largest value while 10^5, 10^5.5 and 10^6 images (empty files, 1,000 a folder) are
-done, and when the same command meets all of them done.
+Every second try writes one .parquet, the others a folder; one image in 50 is bad. Memory: the resident size
+of the process, sampled; its largest value while 10^5, 10^5.5 and 10^6 images (empty files, 1,000 in a
+folder) are done, and when the same command meets all of them done.
 """
 
 from __future__ import annotations

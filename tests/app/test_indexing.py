@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pixel_embedder import FINGERPRINT, PixelEmbedder, pixel_vector
+from stub_gateway import FINGERPRINTS, row_of, running
 
 from app import indexing
 from app.lance import open_index
@@ -103,6 +105,41 @@ def test_the_output_that_the_bundle_names_is_indexed_unless_told_otherwise(
     assert done.returncode == 0, done.stderr
     assert open_index(out).info.output == "projection"
     assert default_output(embeddings_file) == "embedding"
+
+
+@pytest.mark.parametrize("name", ["vectors", "vectors.parquet"])
+def test_what_embed_wrote_in_parquet_is_indexed_as_it_is(
+    name: str, digits_folder: Path, tmp_path: Path
+) -> None:
+    """No endpoint is asked: there is none any more."""
+    saved, out = tmp_path / name, tmp_path / "index"
+    with running() as stub:
+        words = ("--url", stub.url, "--part-rows", "16", "--json")
+        assert jepack("embed", digits_folder, "--out", saved, *words).returncode == 0
+    made = jepack("index", digits_folder, "--embeddings", saved, "--out", out, "--json")
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    assert (told["count"], told["dimension"], told["skipped"]) == (60, 2, {})
+    assert told["fingerprint"] == FINGERPRINTS["embedding"]
+    image = find_images(digits_folder)[7]
+    store = open_index(out)
+    (row,) = store.get([image.name_below(digits_folder)])
+    np.testing.assert_array_equal(row.vector, row_of(image.path.read_bytes()))
+
+
+def test_parts_of_two_encoders_are_no_index(digits_folder: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "vectors"
+    with running() as stub:
+        for number, word in enumerate(("ee", "dd")):
+            stub.fingerprints["embedding"] = word
+            one = tmp_path / word
+            assert jepack("embed", digits_folder, "--url", stub.url, "--out", one).returncode == 0
+            saved.mkdir(exist_ok=True)
+            shutil.copy(one / "part-000000.parquet", saved / f"part-{number:06}.parquet")
+    words = ("--embeddings", saved, "--out", tmp_path / "index")
+    done = jepack("index", digits_folder, *words)
+    assert done.returncode == 4
+    assert "holds embeddings of several encoders (part-000000.parquet ee" in done.stderr
 
 
 @pytest.mark.parametrize(
