@@ -22,7 +22,7 @@ from jepack.names import marked, marked_lines, original, tell
 from jepack.sources import Source, each_image
 from jepack.terminal import SIDE, options
 from jepack.terminal import bar as progress_bar
-from serving.bulk import Job, Spool, Worker, at_endpoints, here, store_for, work
+from serving.bulk import Job, Spool, Worker, at_endpoints, here, on_cluster, store_for, work
 from serving.bulk.store import Totals
 from serving.command import MOST_IMAGES
 
@@ -237,8 +237,6 @@ def crew_of(
     assert bundle is not None
     if engine == "local":
         return here(bundle, batch_size=batch_size, concurrency=concurrency)
-    from serving.bulk.over_ray import on_cluster
-
     return on_cluster(bundle, stack, address=address, workers=workers, batch_size=batch_size)
 
 

@@ -6,9 +6,20 @@ Nothing here grows with the number of images but 16 bytes for each that was ther
 """
 
 from serving.bulk.job import Job
+from serving.bulk.over_ray import on_cluster
 from serving.bulk.spool import Spool
 from serving.bulk.store import Store, store_for
 from serving.bulk.work import work
 from serving.bulk.workers import Worker, at_endpoints, here
 
-__all__ = ["Job", "Spool", "Store", "Worker", "at_endpoints", "here", "store_for", "work"]
+__all__ = [
+    "Job",
+    "Spool",
+    "Store",
+    "Worker",
+    "at_endpoints",
+    "here",
+    "on_cluster",
+    "store_for",
+    "work",
+]
