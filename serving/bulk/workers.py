@@ -24,7 +24,8 @@ class Worker(Protocol):
     another; a bad image is an entry of `errors`.
     """
 
-    place: str
+    @property
+    def place(self) -> str: ...
 
     def embed(self, files: Sequence[ImageFile]) -> Embeddings: ...
 

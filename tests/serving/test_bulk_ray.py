@@ -18,6 +18,10 @@ from typer.testing import CliRunner
 
 from jepack.bundle import Bundle
 from jepack.cli import app
+from jepack.client import Embeddings
+from jepack.errors import ServerError
+from jepack.sources import ENDED, ImageFile
+from serving.bulk.over_ray import Actor
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'jepack[ray]'")
 pytestmark = [
@@ -82,3 +86,34 @@ def test_a_node_that_is_killed_loses_no_row_and_rows_are_those_of_the_local_engi
     for name in one:
         for column in ("embedding", "projection"):
             np.testing.assert_allclose(one[name][column], other[name][column], atol=1e-6)
+
+
+def test_an_image_that_ends_every_actor_is_a_bad_one_and_its_neighbours_are_not(
+    cluster: Any, tmp_path: Path
+) -> None:
+    whole, _ = cluster
+    ray.init(address=whole.address, log_to_driver=False, logging_level="ERROR")
+
+    class Fragile:
+        def diagnose(self) -> None:
+            """It is well."""
+
+        def embed(self, items: list[Path], skip_bad: bool) -> Embeddings:
+            import os
+
+            if any(item.read_bytes() == b"kill" for item in items):
+                os._exit(1)
+            rows = np.array([[len(item.read_bytes())] for item in items], np.float32)
+            return Embeddings(rows, rows, {})
+
+    files = [ImageFile(tmp_path / f"{n}.png") for n in range(4)]
+    for file, content in zip(files, (b"1", b"22", b"kill", b"333"), strict=True):
+        file.path.write_bytes(content)
+    make = ray.remote(num_cpus=1)(Fragile).remote
+    actor = Actor("one", ray, make, Counter(), make())
+    for _ in range(2):
+        with pytest.raises(ServerError, match="one ended"):
+            actor.embed(files)
+    found = actor.embed(files)
+    assert found.errors == {2: ENDED}
+    np.testing.assert_array_equal(found.embedding[[0, 1, 3], 0], [1, 2, 3])
