@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from app.lance import building, open_index
-from app.store import IndexInfo, Row, Vectors
+from app.store import IndexInfo, Row
 from app.thumbnail import size_of, thumbnail_of
 from app.updating import PART, Kept, Part, stamp_of
 from jepack.client import Embeddings, Endpoint, Item, SavedRows, default_output, saved_rows
