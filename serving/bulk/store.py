@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,12 +37,14 @@ KEY_BYTES = 16  # of a name's hash: two of 10^7 names are the same with a probab
 
 @dataclass(frozen=True)
 class Rows:
-    """What came of some images, in the order of the listing."""
+    """What came of some images of a frame, in the order of the listing."""
 
+    frame: int  # number of the frame: frames stand in the order of the listing, and come in any
     names: list[str]
     labels: list[str]  # "" for none
     outputs: dict[str, npt.NDArray[np.float32]]  # [N, D] each
     bad: list[tuple[str, str, str]]  # name, label, reason
+    places: list[int] = field(default_factory=list)  # of each name in its frame
 
 
 def key_of(name: str) -> bytes:
@@ -158,8 +161,8 @@ class Parts:
     def __init__(self, folder: Path, job: Job) -> None:
         self.folder, self.job = folder, job
         self.place: Path | None = folder
-        numbers = [int(path.stem.partition("-")[2]) for path in self.files(PARTS, BAD)]
-        self._next = max(numbers, default=-1) + 1
+        numbers = [int(path.stem.split("-")[1]) for path in self.files(PARTS, BAD)]
+        self._first = max(numbers, default=-1) + 1  # of this run: the number of its frame 0
         self.run = self._record().get("run") or uuid4().hex
         self._tell(whole=False)
 
@@ -170,13 +173,20 @@ class Parts:
         return Keys(names for file in self.files(PARTS, BAD) for names in names_of(file))
 
     def add(self, rows: Rows) -> None:
-        """Both files have one number; their names have nothing in common, so either may come first."""
+        """Rows and bad images have no name in common, so either file may come first."""
         about = self.job.metadata(run=self.run)
         if rows.bad:
-            write_bytes(self.folder / f"bad-{self._next:06}.parquet", bad_bytes(rows.bad, about))
+            write_bytes(self._new("bad", rows.frame), bad_bytes(rows.bad, about))
         if rows.names:
-            write_bytes(self.folder / f"part-{self._next:06}.parquet", row_bytes(rows, about))
-        self._next += 1
+            write_bytes(self._new("part", rows.frame), row_bytes(rows, about))
+
+    def _new(self, kind: str, frame: int) -> Path:
+        """`part-000007.parquet`, so that names sort as frames do; of a frame's later rows `part-000007-1`."""
+        stem = f"{kind}-{self._first + frame:06}"
+        names = itertools.chain([stem], (f"{stem}-{again}" for again in itertools.count(1)))
+        return next(
+            path for name in names if not (path := self.folder / f"{name}.parquet").exists()
+        )
 
     def totals(self, most: int) -> Totals:
         return totals_of(self.files(PARTS), self.files(BAD), most)
@@ -293,12 +303,15 @@ class Memory:
         if not self.totals(0).images:
             return
         names = [name for rows in self._rows for name in rows.names]
+        labels = [label for rows in self._rows for label in rows.labels]
+        places = [(rows.frame, place) for rows in self._rows for place in rows.places]
+        order = sorted(range(len(names)), key=places.__getitem__)
         arrays: dict[str, Any] = {
-            "path": np.array(names, dtype=np.str_),
-            "label": np.array([one for rows in self._rows for one in rows.labels], dtype=np.str_),
+            "path": np.array([names[at] for at in order], dtype=np.str_),
+            "label": np.array([labels[at] for at in order], dtype=np.str_),
         }
         for output, fingerprint in self.job.fingerprints.items():
-            arrays[output] = np.concatenate([rows.outputs[output] for rows in self._rows])
+            arrays[output] = np.concatenate([rows.outputs[output] for rows in self._rows])[order]
             arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
         arrays["default_output"] = np.str_(self.job.default_output)
         stream = io.BytesIO()

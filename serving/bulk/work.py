@@ -1,8 +1,8 @@
-"""Workers share the images that are left; rows are written a frame at a time, in the order of the listing.
+"""Workers share the images that are left; rows are written a frame at a time.
 
-A frame is as many images as a part has rows. A few frames are open at once, so that a worker that is slow or
-lost holds up none of the others; what is done of them is written when the frame is whole, when a minute has
-passed, or when the run ends early.
+A frame is as many images of the listing, in its order, as a part has rows. A few are open at once, so that a
+worker that is slow or lost holds up none of the others; what is done of them is written when the frame is
+whole, when a minute has passed, or when the run ends early.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Told:
 class Frame:
     """Rows of some images as they come, in any order."""
 
-    def __init__(self, listed: Listed, job: Job) -> None:
+    def __init__(self, number: int, listed: Listed, job: Job) -> None:
         count = len(listed.files)
-        self.listed = listed
+        self.number, self.listed = number, listed
         self.outputs = {
             output: np.empty((count, job.dimensions[output]), np.float32) for output in job.outputs
         }
@@ -68,14 +68,15 @@ class Frame:
 
     def take(self) -> Rows | None:
         """What came since the last time; None for nothing."""
-        numbers = np.flatnonzero(self.here)
-        if not len(numbers):
+        numbers: list[int] = np.flatnonzero(self.here).tolist()
+        if not numbers:
             return None
         self.here[:] = False
         self.opened = monotonic()
-        good = np.array([number for number in numbers if number not in self.bad], dtype=int)
+        good = [number for number in numbers if number not in self.bad]
         files, names = self.listed.files, self.listed.names
         return Rows(
+            frame=self.number,
             names=[names[number] for number in good],
             labels=[files[number].label or "" for number in good],
             outputs={output: values[good] for output, values in self.outputs.items()},
@@ -84,6 +85,7 @@ class Frame:
                 for number in numbers
                 if number in self.bad
             ],
+            places=good,
         )
 
 
@@ -144,7 +146,7 @@ class Work:
             number, listed = next(numbered, (-1, None))
             if listed is None:
                 return
-            self.open[number] = Frame(listed, self.job)
+            self.open[number] = Frame(number, listed, self.job)
             for start in range(0, len(listed.files), self.batch_size):
                 self.todo.put((number, start))
 

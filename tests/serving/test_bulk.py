@@ -128,6 +128,17 @@ def test_parts_say_what_they_are_of_and_readers_find_their_columns(
     assert names == [file.name_below(images) for file in find_images(images)]
 
 
+def test_an_npz_has_the_order_of_the_listing(images: Path, stub: Stub, tmp_path: Path) -> None:
+    (images / "b" / "torn.png").write_bytes(REFUSED)
+    out = tmp_path / "vectors.npz"
+    embed(*words(images, out, stub.url), "--concurrency", "8")
+    with np.load(out) as found:
+        assert dict(zip(found["path"], found["embedding"].tolist(), strict=True)) == expected(
+            images
+        )
+        assert found["path"].tolist() == list(expected(images))
+
+
 def test_one_output_alone_can_be_kept(images: Path, stub: Stub, tmp_path: Path) -> None:
     out = tmp_path / "vectors.parquet"
     embed(*words(images, out, stub.url), "--output", "projection")
