@@ -6,8 +6,8 @@
 The encoder is left out: a stand-in gives rows that follow from an image's name and reads no file, so what is
 measured is what lies around it: listing, spool, sharing of batches, parts, resuming, the one file at the end.
 
-Kills: an undisturbed run tells how long one takes; a try starts anew, is killed at a moment drawn between its
-start and that time, then the same command runs to its end. Equal means: every image once, with its own row.
+Kills: a try starts anew and is killed up to 0.2 s after a part drawn between none and the last has appeared;
+then the same command runs to its end. Equal means: every image once, with its own row, no file left behind.
 Every second try writes one .parquet, the others a folder; one image in 50 is bad. Memory: the resident size
 of the process, sampled; its largest value while 10^5, 10^5.5 and 10^6 images (empty files, 1,000 in a
 folder) are done, and when the same command meets all of them done.
@@ -137,33 +137,31 @@ def kills(work: Path, count: int, images: int, seed: int, console: Console) -> J
     make_images(data, 0, images)
     more = ("--part-rows", "256", "--batch-size", "16")
     draw, tries = random.Random(seed), []
-    began = time.monotonic()
-    subprocess.run(command(data, work / "whole", 0.005, *more), check=True, capture_output=True)
-    whole_s = time.monotonic() - began
+    whole = -(-images // 256)  # parts of an undisturbed run
     for number in range(count):
         out = work / ("one.parquet" if number % 2 else "parts")
         line = command(data, out, 0.005, *more)
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        moment = draw.uniform(0, whole_s)
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        ended = process.wait() == 0
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         parts = out.with_name(f"{out.name}.parts") if out.suffix else out
+        moment, more_s = draw.randint(0, whole), draw.uniform(0, 0.2)
+        while process.poll() is None and len(list(parts.glob("part-*"))) < moment:
+            time.sleep(0.002)
+        time.sleep(more_s)
+        process.kill()
+        ended = process.wait() == 0
         there = len(list(parts.glob("part-*"))), len(list(work.rglob(".*.tmp")))
         done = subprocess.run(line, capture_output=True, text=True)
         wrong = done.stderr[-300:] if done.returncode else wrong_rows(data, out)
         left = [path.name for path in work.rglob(".*.tmp")]
         wrong = wrong or (f"left behind: {left}" if left else None)
         tries.append({
-            "kind": "file" if out.suffix else "folder", "moment_s": round(moment, 2),
+            "kind": "file" if out.suffix else "folder", "part": moment, "more_s": round(more_s, 3),
             "ended_before": ended, "parts_there": there[0], "half_written": there[1], "wrong": wrong,
         })  # fmt: skip
         console.print(f"kill {number + 1}/{count}: {tries[-1]}", highlight=False)
         for path in (out, parts, out.with_name("one.bad.parquet")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return {"images": images, "undisturbed_s": round(whole_s, 2), "tries": tries}
+    return {"images": images, "parts": whole, "tries": tries}
 
 
 def largest_mb(line: list[str]) -> tuple[float, float]:
