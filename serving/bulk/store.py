@@ -121,13 +121,20 @@ def store_for(out: Path, job: Job, *, retry_bad: bool = False) -> Iterator[Store
             f"{out}: another `jepack embed` is writing there. Wait for it, or choose another --out"
         )
     with alone(folder / LOCK, "Choose another --out."):
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        remove_half_written(folder)
         parts = Parts(folder, job)
         store = parts if folder == out else OneFile(out, parts)
         if retry_bad:
             store.forget_bad()
         yield store
+
+
+def remove_half_written(folder: Path, *names: str) -> None:
+    """What a command that was killed left of these files (see jepack.files), or of any in its own folder."""
+    for left in folder.glob(".*.tmp"):
+        stem = left.name[1:].rsplit(".", 2)[0]
+        if not names or stem in [name[:60] for name in names]:
+            left.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, job: Job) -> None:
@@ -224,6 +231,7 @@ class OneFile:
     def __init__(self, out: Path, parts: Parts) -> None:
         self.out, self.parts, self.place = out, parts, parts.place
         self.bad = out.with_name(f"{out.stem}.bad.parquet")
+        remove_half_written(out.parent, out.name, self.bad.name)
         if self._told(self.out).get("run") == parts.run:  # ended between renaming and removing
             for file in parts.files(PARTS, BAD):
                 file.unlink()

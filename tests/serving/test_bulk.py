@@ -98,11 +98,13 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     stub.script = []
     kept = sum(pq.read_metadata(file).num_rows for file in parts.glob("part-*.parquet"))
     (parts / ".part-000099.parquet.x.tmp").write_bytes(b"half")
+    if out.suffix:
+        (tmp_path / ".vectors.parquet.x.tmp").write_bytes(b"half")
     told = embed(*words(images, out, stub.url))
     assert told["there"] == kept >= 24
     assert told["images"] == COUNT
     assert rows(out) == expected(images)
-    assert not list(parts.glob(".*.tmp"))
+    assert not list(tmp_path.rglob(".*.tmp"))
     asked = len(stub.began)
     again = embed(*words(images, out, stub.url))
     assert (again["there"], again["images"], len(stub.began)) == (COUNT, COUNT, asked)
