@@ -131,6 +131,14 @@ def quality(sentences: Sequence[str], working: str = "") -> str:
     return f'<ul class="jp-quality" aria-label="How good the encoder is">{items}{busy}</ul>'
 
 
+def progress(title: str, share: float) -> str:
+    """How far a work is, 0..1."""
+    return (
+        f'<div class="jp-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
+        f'<progress max="1" value="{share:.3f}" aria-label="{safe(title)}"></progress></div>'
+    )
+
+
 def chosen(count: int, said: str) -> str:
     """The bar that tells of a selection, and lets go of it."""
     images = "1 image" if count == 1 else f"{count:,} images"

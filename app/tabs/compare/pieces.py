@@ -206,10 +206,3 @@ def told(lines: Sequence[str]) -> str:
     first, *rest = lines
     more = "".join(f"<p>{safe(one)}</p>" for one in rest)
     return f'<div class="jp-compare-verdict" role="status"><b>{safe(first)}</b>{more}</div>'
-
-
-def progress(title: str, share: float) -> str:
-    return (
-        f'<div class="jp-compare-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
-        f'<progress max="1" value="{share:.3f}"></progress></div>'
-    )

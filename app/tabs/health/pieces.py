@@ -39,13 +39,6 @@ def empty(text: str) -> str:
     return f'<p class="jp-health-empty">{safe(text)}</p>'
 
 
-def progress(title: str, share: float) -> str:
-    return (
-        f'<div class="jp-health-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
-        f'<progress max="1" value="{share:.3f}"></progress></div>'
-    )
-
-
 def measured(found: Measured, output: str, seen: Seen) -> str:
     """The pictures, each with its meaning."""
     drawn = [
