@@ -1,6 +1,7 @@
 """Each tab of the page in the state in which it is of use, for pictures and for checks in a browser.
 
-`python -m app.screenshot URL OUT --every` fills a folder: TAB-WIDTH-LOOK.png, and a sheet for each width and look.
+`python -m app.screenshot URL OUT --every` fills a folder: TAB-WIDTH-LOOK.png, and a sheet for each width
+and look.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def pages(url: str) -> Iterator[tuple[Any, str, int, str]]:
 
 
 def fill(url: str, out: Path) -> None:
-    """Pictures of all of them below `out`. Raises ServerError where there is no page, or a tab stays empty."""
+    """Pictures of all of them. Raises ServerError where there is no page, or a tab stays empty."""
     out.mkdir(parents=True, exist_ok=True)
     sheets: dict[str, list[bytes]] = {}
     for driver, name, width, look in pages(url):

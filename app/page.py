@@ -129,7 +129,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         quality = gr.HTML(desk.quality(), elem_id="jp-quality")
         wanted, selection, query = gr.State(None), gr.State(Selection()), gr.State(None)
         chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)
-        with gr.Tabs(elem_id="jp-tabs") as tabs:
+        with gr.Tabs(elem_id="jp-tabs", overflow_behavior="wrap") as tabs:
             shared = Shared(demo, tabs, wanted, selection, query)
             for name, tab in find_tabs(desk).items():
                 with gr.Tab(tab.title, id=name, elem_id=f"jp-tab-{name}"):

@@ -6,8 +6,8 @@ axe-core (MPL-2.0) is not part of jepack:
     jepack app INDEX INDEX                               # two, so that the tab Compare is there
     AXE=package/axe.min.js python -m benchmarks.page_access --url http://127.0.0.1:7860
 
-Prints the violations and writes them to results/page_access.json. Exit code 1 where one of the serious or critical
-ones lies in HTML of ours; inside Gradio's own it is told and counts apart.
+Prints the violations and writes them to results/page_access.json. Exit code 1 where one of the serious or
+critical ones lies in HTML of ours; inside Gradio's own it is told and counts apart.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ WIDTHS = (1440, 390)
 GRAVE = ("serious", "critical")
 RUN = """
 const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(found => {
+axe.run(document, {resultTypes: ['violations']}).then(found => {
   const told = one => one.nodes.map(node => {
     const at = document.querySelector(node.target.flat()[0]);
     return {
-      html: node.html.slice(0, 200), target: node.target.flat().join(' '), why: node.failureSummary?.slice(0, 400) ?? '',
+      html: node.html.slice(0, 200), target: node.target.flat().join(' '),
+      why: node.failureSummary?.slice(0, 400) ?? '',
       ours: Boolean(at && (at.closest('[class*="jp-"]:not([id^="jp-"])') !== null)),
     };
   });
-  done({version: found.testEngine.version, passes: found.passes.length, undecided: found.incomplete.map(one => one.id),
-    violations: found.violations.map(one => ({id: one.id, impact: one.impact, help: one.help, nodes: told(one)}))});
+  done({version: found.testEngine.version, passes: found.passes.length,
+    violations: found.violations.map(one => ({id: one.id, impact: one.impact, nodes: told(one)}))});
 }, error => done({error: String(error)}));
 """
 
