@@ -16,6 +16,9 @@
     if (name && !going && name !== placed()) history.pushState({jpTab: name}, '', location.href);
   }, true);
   addEventListener('popstate', () => go(placed()));
+  // Gradio names its upload otherwise than its text says; a person who speaks what they read would not reach it.
+  const named = () => document.querySelectorAll('.upload-container[aria-label]').forEach(one => one.removeAttribute('aria-label'));
+  new MutationObserver(named).observe(document.documentElement, {childList: true, subtree: true});
   // After a reload: once the tabs are there.
   const waiting = new MutationObserver(() => { if (button(FIRST) && go(placed())) waiting.disconnect(); });
   waiting.observe(document.documentElement, {childList: true, subtree: true});

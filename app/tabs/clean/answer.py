@@ -25,7 +25,7 @@ TAGGED = "to check"  # the word that "Tag" gives
 class View:
     """What a visitor looks at."""
 
-    kind: str = "copies"
+    kind: str = ""  # of the finding; "" is the first that found something
     page: int = 0  # from 0
     said: str = ""  # what the last action did
 
@@ -85,7 +85,8 @@ class Answers:
                 if work is not None and work.problem:
                     return cards.note(f"The check failed: {work.problem}"), ""
                 return pieces.welcome(self.desk.library.store.count()), ""
-            return pieces.overview(report, view.kind), self.cases(report.of(view.kind), view)
+            finding = report.of(view.kind) if view.kind else first(report)
+            return pieces.overview(report, finding.kind), self.cases(finding, view)
         except Exception as error:
             return note_of(error, "The check"), ""
 
@@ -149,6 +150,11 @@ class Answers:
             return f"Left out of training: {images(names)}. The files stay as they are."
         self.desk.journal.add(TAG, names, TAGGED)
         return f"Tagged “{TAGGED}”: {images(names)}."
+
+
+def first(report: Report) -> Finding:
+    """The first finding with something in it; the first of all where nothing was found."""
+    return next((one for one in report.findings if one.cases), report.findings[0])
 
 
 def chosen(report: Report, verb: str, words: list[str]) -> tuple[str, Finding, Case | None]:
