@@ -84,7 +84,8 @@ def label_chip(label: str | None, colours: dict[str, str]) -> str:
     at = list(colours).index(label) if label in colours else 0
     shape = f"jp-shape-{at // len(LABEL_COLOURS) % SHAPES}"
     colour = colours.get(label, "#8a857b")
-    return f'<span class="jp-label"><i class="{shape}" style="background:{colour}"></i><bdi>{safe(label)}</bdi></span>'
+    mark = f'<i class="{shape}" style="background:{colour}"></i>'
+    return f'<span class="jp-label">{mark}<bdi>{safe(label)}</bdi></span>'
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
