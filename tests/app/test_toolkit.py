@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from app.desk import Desk
-from app.engine import at_endpoint
-from app.library import Library
-from app.page import serve
-from app.toolkit import LOOKS_EVERY_S, ServerFailedToStartError, patiently
-from jepack.machine import loopback
+from app.toolkit import LOOKS_EVERY_S, ServerFailedToStartError, calm, gr, patiently
 
 
 def server(run: Any, *, started: bool = False) -> Any:
@@ -37,11 +31,8 @@ def test_a_server_that_ends_is_not_waited_for() -> None:
         patiently(server(lambda: None))
 
 
-def test_the_queue_of_an_open_page_is_calm(digits_index: Path) -> None:
-    with loopback.hold(0) as holder:
-        port = holder.getsockname()[1]
-    page = serve(Desk(Library(digits_index), at_endpoint("127.0.0.1:9")), port)
-    try:
-        assert page.demo._queue.sleep_when_free == LOOKS_EVERY_S >= 0.01
-    finally:
-        page.close()
+def test_the_queue_of_a_page_is_calm() -> None:
+    page = gr.Blocks(analytics_enabled=False)
+    hasty = page._queue.sleep_when_free
+    assert calm(page) is page
+    assert page._queue.sleep_when_free == LOOKS_EVERY_S > hasty
