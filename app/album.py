@@ -77,7 +77,7 @@ def compared(driver: Any) -> None:
 
 
 def measured(driver: Any) -> None:
-    wait_for(driver, ".jp-health-figures, #jp-health-drawn .jp-health-empty")
+    wait_for(driver, ".jp-health-figures, #jp-health-drawn .jp-health-told")
 
 
 READY: dict[str, Callable[[Any], None]] = {

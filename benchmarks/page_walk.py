@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from selenium.webdriver.support.ui import WebDriverWait
 
-from app import album
+from app import album, screenshot
 from app.screenshot import browser, open_page, resize, wait_for
 from jepack.files import write_bytes
 
@@ -74,11 +74,11 @@ class Walk:
 
 
 def small(data: bytes) -> bytes:
-    """DRAWN wide and of 128 colours, as PNG."""
+    """DRAWN wide and of 256 colours, as PNG."""
     with Image.open(io.BytesIO(data)) as image:
         image = image.convert("RGB").resize((DRAWN, round(image.height * DRAWN / image.width)))
         stream = io.BytesIO()
-        image.quantize(128, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+        image.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="address of the open page")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each step")
     chosen = parser.parse_args()
+    screenshot.WAIT_S = WAIT_S  # the first check of an index takes a while
     with browser() as driver:
         resize(driver, WIDTH, HEIGHT)
         open_page(driver, chosen.url)

@@ -58,7 +58,7 @@ class Answers:
             info = self.desk.library.info
             return pieces.measured(found, info.output, self.desk.seen)
         if isinstance(found, str):
-            return pieces.empty(found)
+            return pieces.told(found)
         if self.job.running:
             return cards.progress(self.job.title, self.job.share)
         if self.job.problem:

@@ -27,10 +27,11 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     upload = with_names(
         gr.File(
             label="Images of today",
-            height=140,
+            height=96,
             file_count="multiple",
             visible=desk.engine.null is not None,
             elem_id="jp-health-upload",
+            elem_classes="jp-upload",
         )
     )
     watched = gr.HTML(elem_id="jp-health-watched")

@@ -39,6 +39,11 @@ def empty(text: str) -> str:
     return f'<p class="jp-health-empty">{safe(text)}</p>'
 
 
+def told(text: str) -> str:
+    """What the measuring came to where there is no picture."""
+    return f'<p class="jp-health-empty jp-health-told" role="status">{safe(text)}</p>'
+
+
 def measured(found: Measured, output: str, seen: Seen) -> str:
     """The pictures, each with its meaning."""
     drawn = [

@@ -93,7 +93,7 @@ def components(answers: Answers) -> Components:
             verdict = gr.HTML(elem_id="jp-probe-told")
             with gr.Row(elem_id="jp-probe-keep"):
                 name = gr.Textbox(
-                    placeholder="Name of the probe, such as cracks",
+                    placeholder="Name, such as cracks",
                     label="Name of the probe",
                     show_label=False,
                     max_lines=1,
