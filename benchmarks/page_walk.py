@@ -93,6 +93,8 @@ def clean(walk: Walk) -> None:
     walk.click('[data-id="relabel labels 0"]')
     walk.until("document.querySelector('.jp-clean-mark') !== null")
     walk.step("relabel", "One is given the label of its likes", "#jp-tabs")
+    walk.click('#jp-clean-found [data-id="undo"]')  # the probe shall start from nothing
+    walk.until("document.querySelector('.jp-clean-mark') === null")
 
 
 def label(walk: Walk) -> None:
@@ -102,9 +104,9 @@ def label(walk: Walk) -> None:
     text = "document.querySelector('#jp-probe-bench').innerText"
     walk.click("#jp-probe-start input", 1)  # people here alone
     walk.until(f"{text}.includes('Each stands for a group')")
-    for number, word in enumerate(WORDS, 1):
+    for word in WORDS:
         walk.type("#jp-probe-label textarea, #jp-probe-label input", word + "\n")
-        walk.until(f"document.querySelectorAll('#jp-probe-bench [data-label]').length >= {number}")
+        wait_for(walk.driver, f'#jp-probe-bench [data-label="{word}"]')
     walk.step("start", "Probe starts from nothing, with two words", "#jp-tabs")
     given = 0
     while given < LABELS:

@@ -31,7 +31,6 @@ def lay_out(desk: Desk, shared: Shared) -> None:
             file_count="multiple",
             visible=desk.engine.null is not None,
             elem_id="jp-health-upload",
-            elem_classes="jp-upload",
         )
     )
     watched = gr.HTML(elem_id="jp-health-watched")

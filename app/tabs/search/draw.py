@@ -57,7 +57,6 @@ def components(desk: Desk) -> Components:
                     height=76,
                     file_count="multiple",  # so that a second file is told of, not dropped in silence
                     elem_id="jp-upload",
-                    elem_classes="jp-upload",
                 )
             )
             gr.HTML(CAMERA, elem_id="jp-camera")
