@@ -140,7 +140,7 @@ def keep(walk: Walk) -> None:
     walk.type("#jp-probe-name textarea, #jp-probe-name input", "cracks")
     walk.click("#jp-probe-keep button")
     walk.until("document.querySelector('#jp-probe-kept .jp-note') !== null")
-    walk.step("kept", "The probe is kept in the bundle", "#jp-probe-told")
+    walk.step("kept", "The probe is kept in the bundle", "#jp-probe-told section:last-of-type")
 
 
 STEPS: tuple[Callable[[Walk], None], ...] = (clean, label, keep)
