@@ -36,7 +36,7 @@ axe.run(document, {resultTypes: ['violations']}).then(found => {
     return {
       html: node.html.slice(0, 200), target: node.target.flat().join(' '),
       why: node.failureSummary?.slice(0, 400) ?? '',
-      ours: Boolean(at && (at.closest('[class*="jp-"]:not([id^="jp-"])') !== null)),
+      ours: Boolean(at?.closest('.html-container, .jp-view')),
     };
   });
   done({version: found.testEngine.version, passes: found.passes.length,
