@@ -97,7 +97,10 @@ def show(driver: Any, name: str) -> None:
 
 
 def photograph(driver: Any, width: int) -> bytes:
-    """The whole page, as far down as TALLEST, as PNG."""
+    """The whole page, as far down as TALLEST, as PNG; of the map what the window shows, because a window that
+    changes its size empties its canvas."""
+    if driver.execute_script("return Boolean(document.querySelector('canvas')?.offsetParent)"):
+        return bytes(driver.get_screenshot_as_png())
     height = int(driver.execute_script("return document.documentElement.scrollHeight"))
     area = {"x": 0, "y": 0, "width": width, "height": min(height, TALLEST), "scale": 1}
     found = driver.execute_cdp_cmd(

@@ -103,8 +103,8 @@ def row(
         for rank, (name, hit) in enumerate(zip(found.names, found.hits, strict=True), start=1)
     )
     return (
-        f'<section class="jp-compare-row" data-encoder="{safe(found.title)}"><h3>{safe(found.title)} '
-        f'<small>{safe(told)}</small></h3><div class="jp-cards">{cards}</div></section>'
+        f'<section class="jp-compare-row" data-encoder="{safe(found.title)}"><h2>{safe(found.title)} '
+        f'<small>{safe(told)}</small></h2><div class="jp-cards">{cards}</div></section>'
     )
 
 
