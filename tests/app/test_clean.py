@@ -59,6 +59,13 @@ def test_a_button_that_is_none_changes_nothing(answers: Answers, told: str) -> N
     assert answers.desk.journal.actions() == []
 
 
+def test_of_an_index_that_went_away_nothing_is_checked(answers: Answers) -> None:
+    assert answers.checked()
+    shutil.rmtree(answers.desk.library.folder)
+    assert not answers.checked()
+    assert "index is gone" in answers.show(View())[0]
+
+
 def test_the_first_finding_with_something_in_it_is_shown_first(answers: Answers) -> None:
     report = answers.report()
     assert report is not None

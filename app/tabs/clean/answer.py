@@ -15,7 +15,7 @@ from app.desk import Desk, note_of
 from app.journal import LEAVE_OUT, RELABEL, TAG
 from app.tabs.clean import pieces
 from app.work import Work
-from jepack.errors import ConfigError
+from jepack.errors import ConfigError, JepackError
 
 PER_PAGE = 12  # cases
 TAGGED = "to check"  # the word that "Tag" gives
@@ -73,6 +73,13 @@ class Answers:
             if done is not None and done[0] == self.desk.library.store.info.created
             else None
         )
+
+    def checked(self) -> bool:
+        """Whether there is a report; never raises."""
+        try:
+            return self.report() is not None
+        except JepackError:  # the index has gone; `show` says so
+            return False
 
     def show(self, view: View) -> tuple[str, str]:
         """(the findings, the cases of one of them) as HTML."""
