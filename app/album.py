@@ -1,6 +1,6 @@
 """Each tab of the page in the state in which it is of use, for pictures and for checks in a browser.
 
-`python -m app.screenshot URL OUT --every` fills a folder: TAB-WIDTH-LOOK.png, and a sheet for each width
+`python -m app.album http://127.0.0.1:7860 OUT` fills a folder: TAB-WIDTH-LOOK.png, and a sheet for each width
 and look.
 """
 
@@ -10,8 +10,9 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from PIL import Image
 
 from app.screenshot import browser, choose, open_page, resize, wait_for
@@ -121,8 +122,14 @@ def pages(url: str) -> Iterator[tuple[Any, str, int, str]]:
                     yield driver, name, width, look
 
 
-def fill(url: str, out: Path) -> None:
-    """Pictures of all of them. Raises ServerError where there is no page, or a tab stays empty."""
+def fill(
+    url: Annotated[str, typer.Argument(help="Address of the page.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
+) -> None:
+    """Photograph every tab of an open page at 390 to 2560 px, light and dark.
+
+    Raises ServerError where there is no page, or a tab stays empty.
+    """
     out.mkdir(parents=True, exist_ok=True)
     sheets: dict[str, list[bytes]] = {}
     for driver, name, width, look in pages(url):
@@ -148,3 +155,7 @@ def sheet(pictures: list[bytes]) -> bytes:
     stream = io.BytesIO()
     whole.save(stream, "PNG")
     return stream.getvalue()
+
+
+if __name__ == "__main__":
+    typer.run(fill)

@@ -1,7 +1,6 @@
 """A picture of the page with neighbours on it: python -m app.screenshot http://127.0.0.1:7860 OUT.png
 
-Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs. With --every
-OUT is a folder that gets each tab at several widths, light and dark.
+Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs. Every tab: album.py.
 """
 
 from __future__ import annotations
@@ -111,21 +110,11 @@ def screenshot(
     height: Annotated[int, typer.Option(help="Pixels.")] = 900,
     image: Annotated[int, typer.Option(help="Which image of the gallery to click, from 0.")] = 0,
     dark: Annotated[bool, typer.Option(help="Ask for the dark look.")] = False,
-    every: Annotated[
-        bool, typer.Option(help="Each tab at each width, light and dark, into the folder OUT.")
-    ] = False,
 ) -> None:
     """Photograph the page of `jepack app` with the neighbours of an image on it.
 
-    Examples:
-      python -m app.screenshot http://127.0.0.1:7860 docs/img/app.png
-      python -m app.screenshot http://127.0.0.1:7860 pictures --every
+    Example: python -m app.screenshot http://127.0.0.1:7860 docs/img/app.png
     """
-    if every:
-        from app.album import fill
-
-        fill(url, out)
-        return
     take(url, out, width=width, height=height, image=image, dark=dark)
 
 
