@@ -1,6 +1,7 @@
 """A picture of the page with neighbours on it: python -m app.screenshot http://127.0.0.1:7860 OUT.png
 
-Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs. Every tab: album.py.
+Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs. Of every
+tab: album.py.
 """
 
 from __future__ import annotations
