@@ -51,6 +51,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
 def components(answers: Answers) -> Components:
     first = answers.first()
     view = gr.State(first)
+    gr.HTML("<h2>Labels, and what they are worth</h2>", elem_id="jp-probe-heard")
     with gr.Row(elem_id="jp-probe-bar"):
         start = gr.Radio(
             [("The folders and people", False), ("People here alone", True)],
