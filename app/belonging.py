@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.scale import FAR, Scale
+from app.scale import FAR, LEAST, Scale
 from app.store import Hit
 
 COPY = 1e-6  # cosine distance of the same pixels; float32 leaves 1e-7
@@ -44,7 +44,7 @@ def judge(
             return Belonging(
                 "strange", STRANGE_TO_ENCODER, (under_null(atypicality),), None, atypicality
             )
-        return Belonging("unknown", "How unusual this is, is not known yet.", (), None, atypicality)
+        return Belonging("unknown", UNKNOWN, (WHEN_KNOWN,), None, atypicality)
     rarity = scale.rarity(nearest)
     reasons = (at_distance(scale, nearest), *([under_null(atypicality)] if atypicality else []))
     if rarity <= scale.unusual:
@@ -59,6 +59,8 @@ def judge(
     return Belonging("usual", headline, reasons, rarity, atypicality)
 
 
+UNKNOWN = "How unusual this is, is not known."
+WHEN_KNOWN = f"It takes {LEAST} images or more, once their own distances are measured."
 STRANGE_TO_ENCODER = "Not like the images this encoder was judged by"
 
 

@@ -84,7 +84,8 @@ def label_chip(label: str | None, colours: dict[str, str]) -> str:
     at = list(colours).index(label) if label in colours else 0
     shape = f"jp-shape-{at // len(LABEL_COLOURS) % SHAPES}"
     colour = colours.get(label, "#8a857b")
-    return f'<span class="jp-label"><i class="{shape}" style="background:{colour}"></i>{safe(label)}</span>'
+    mark = f'<i class="{shape}" style="background:{colour}"></i>'
+    return f'<span class="jp-label">{mark}<bdi>{safe(label)}</bdi></span>'
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
@@ -129,6 +130,14 @@ def quality(sentences: Sequence[str], working: str = "") -> str:
     items = "".join(f"<li>{safe(one)}</li>" for one in sentences)
     busy = f'<li class="jp-working" role="status">{safe(working)}</li>' if working else ""
     return f'<ul class="jp-quality" aria-label="How good the encoder is">{items}{busy}</ul>'
+
+
+def progress(title: str, share: float) -> str:
+    """How far a work is, 0..1."""
+    return (
+        f'<div class="jp-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
+        f'<progress max="1" value="{share:.3f}" aria-label="{safe(title)}"></progress></div>'
+    )
 
 
 def chosen(count: int, said: str) -> str:

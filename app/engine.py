@@ -84,11 +84,14 @@ class EngineState:
 
 
 def state_of(engine: Engine, info: IndexInfo, folder: Path) -> EngineState:
-    """Ask for a real embedding and its fingerprint; never raises for what is answered."""
+    """Ask for its fingerprint, an endpoint for a real embedding too; never raises for what is answered."""
     reason, serves = None, ""
     try:
         with closing(engine.connect()) as embedder:
-            reason = embedder.diagnose()
+            if (
+                engine.remote
+            ):  # a bundle in this process embedded its golden image when it was opened
+                reason = embedder.diagnose()
             if reason is None:
                 found = embedder.endpoint().fingerprints
                 serves = fingerprint_of(found, info.output, engine.place)

@@ -21,7 +21,7 @@ from app.engine import Connect, check_same_space, engine_for
 from app.library import Library
 from app.place import open_at
 from app.shell import Selection, Shared, find_tabs, routes, scripts, styles
-from app.toolkit import QUIET, Font, gr, is_http_url_like
+from app.toolkit import QUIET, Font, calm, gr, is_http_url_like
 from jepack.client import Client
 from jepack.decoding import MAX_BYTES
 from jepack.machine import HOST, loopback, without_proxies
@@ -79,7 +79,7 @@ def open_page(desk: Desk, port: int) -> Page:
 
 def serve(desk: Desk, port: int) -> Page:
     """The page on a port of this machine. Raises OSError when the port is taken."""
-    demo = build_page(desk)
+    demo = calm(build_page(desk))
     # Gradio asks its own server whether it runs, and takes the way of the environment for that.
     with without_proxies():
         _, address, _ = demo.launch(
@@ -97,6 +97,7 @@ def serve(desk: Desk, port: int) -> Page:
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            _frontend=False,  # else its own first page must answer in 3 s, also on a busy machine
             theme=theme(),
             css_paths=list(styles()),
             head=scripts(),
@@ -128,7 +129,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         quality = gr.HTML(desk.quality(), elem_id="jp-quality")
         wanted, selection, query = gr.State(None), gr.State(Selection()), gr.State(None)
         chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)
-        with gr.Tabs(elem_id="jp-tabs") as tabs:
+        with gr.Tabs(elem_id="jp-tabs", overflow_behavior="wrap") as tabs:
             shared = Shared(demo, tabs, wanted, selection, query)
             for name, tab in find_tabs(desk).items():
                 with gr.Tab(tab.title, id=name, elem_id=f"jp-tab-{name}"):

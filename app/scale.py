@@ -86,8 +86,14 @@ class Scale:
         return sum(share * count for share, count in self.precision.values()) / asked, asked
 
     def weakest(self, most: int = 2) -> list[tuple[str, float]]:
-        """The labels that are found worst, of those that asked often enough to say so."""
-        known = [(label, share) for label, (share, n) in self.precision.items() if n >= K]
+        """The labels that are found worst, of those that asked often enough to say so and are found worse
+        than all together."""
+        found = self.overall()
+        known = [
+            (label, share)
+            for label, (share, n) in self.precision.items()
+            if n >= K and found is not None and share < found[0]
+        ]
         return sorted(known, key=lambda pair: pair[1])[:most]
 
 

@@ -1,6 +1,7 @@
 """A picture of the page with neighbours on it: python -m app.screenshot http://127.0.0.1:7860 OUT.png
 
-Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs.
+Clicks an image of the gallery in a headless Chromium, waits for its neighbours, and photographs. Of every
+tab: album.py.
 """
 
 from __future__ import annotations
@@ -62,12 +63,16 @@ def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iter
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         driver = webdriver.Chrome(options=options, service=service)
         try:
-            # The window's frame takes some pixels; the page itself gets the whole size.
-            view = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+            resize(driver, width, height)
             yield driver
         finally:
             driver.quit()
+
+
+def resize(driver: Any, width: int, height: int) -> None:
+    """The page itself gets the whole size, without the window's frame."""
+    view = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
 
 
 def wait_for(driver: Any, selector: str, *, count: int = 1) -> list[Any]:
@@ -114,19 +119,22 @@ def screenshot(
     take(url, out, width=width, height=height, image=image, dark=dark)
 
 
+def open_page(driver: Any, url: str) -> None:
+    """Raises ServerError where there is none."""
+    from selenium.common.exceptions import WebDriverException
+
+    try:
+        driver.get(url)
+    except WebDriverException as error:
+        reason = (error.msg or "no reason given").splitlines()[0]
+        raise ServerError(f"{url}: no page there ({reason}). Open it: jepack app INDEX") from error
+
+
 def take(
     url: str, out: Path, *, width: int = 1280, height: int = 900, image: int = 0, dark: bool = False
 ) -> None:
-    from selenium.common.exceptions import WebDriverException
-
     with browser(width, height, dark=dark) as driver:
-        try:
-            driver.get(url)
-        except WebDriverException as error:
-            reason = (error.msg or "no reason given").splitlines()[0]
-            raise ServerError(
-                f"{url}: no page there ({reason}). Open it: jepack app INDEX"
-            ) from error
+        open_page(driver, url)
         choose(driver, image)
         wait_for(driver, ".jp-ready, .jp-down, .jp-other")
         write_bytes(out, driver.get_screenshot_as_png())

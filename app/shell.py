@@ -82,10 +82,9 @@ def styles() -> list[Path]:
 
 
 def scripts() -> str:
-    """The tabs' `page.js`, for the head of the page."""
-    return "".join(
-        f"<script>{file.read_text()}</script>" for file in sorted(TABS.glob("*/page.js"))
-    )
+    """The page's `page.js` and the tabs', for the head of the page."""
+    files = [Path(__file__).with_name("page.js"), *sorted(TABS.glob("*/page.js"))]
+    return "".join(f"<script>{file.read_text()}</script>" for file in files)
 
 
 def routes(desk: Desk) -> list[BaseRoute]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,42 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # It makes httpx clients while it is imported, which fails under a SOCKS proxy.
 with without_proxies():
     import gradio as gr
+    from gradio import http_server
+    from gradio.exceptions import ServerFailedToStartError
     from gradio.themes.utils.fonts import Font
     from gradio_client.utils import is_http_url_like
 
+# Seconds between two looks at a queue that is empty; Gradio's own looks, a thousand a second, kept a
+# core 6 % busy for a page that nobody has open. What a visitor does waits half of it longer.
+LOOKS_EVERY_S = 0.02
+PATIENCE_S = 120.0  # for a server to start; Gradio's own five are too few for a busy machine
+
 # How events of the page are connected: no entry in Gradio's own list of functions, no veil over the answer.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def calm(demo: gr.Blocks) -> gr.Blocks:
+    """The page, which leaves the processor alone while nothing is asked of it."""
+    demo._queue.sleep_when_free = LOOKS_EVERY_S
+    demo._queue.progress_update_sleep_when_free = 1.0  # of gr.Progress, which no tab uses
+    return demo
+
+
+def patiently(server: Any) -> None:
+    """Start Gradio's server in a thread, and wait as long as that thread lives.
+
+    Raises ServerFailedToStartError when it ended, which it does at once where its port is taken.
+    """
+    server.thread = threading.Thread(target=server.run, daemon=True)
+    server.thread.start()
+    until = time.monotonic() + PATIENCE_S
+    while not server.started:
+        if not server.thread.is_alive() or time.monotonic() > until:
+            raise ServerFailedToStartError("The server of the page did not start.")
+        server.thread.join(0.01)
+
+
+http_server.Server.run_in_thread = patiently  # type: ignore
 
 
 def forgiving(slider: gr.Slider) -> gr.Slider:
@@ -58,4 +91,4 @@ def with_names(file: gr.File) -> gr.File:
     return file
 
 
-__all__ = ["QUIET", "Font", "Upload", "forgiving", "gr", "is_http_url_like", "with_names"]
+__all__ = ["QUIET", "Font", "Upload", "calm", "forgiving", "gr", "is_http_url_like", "with_names"]

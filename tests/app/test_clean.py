@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.desk import Desk
 from app.engine import at_endpoint
 from app.library import Library
 from app.screenshot import wait_for
-from app.tabs.clean.answer import Answers, View
+from app.tabs.clean.answer import Answers, View, first
 from jepack.errors import ConfigError
 
 
@@ -56,6 +57,23 @@ def test_a_button_that_is_none_changes_nothing(answers: Answers, told: str) -> N
     with pytest.raises(ConfigError):
         answers.act(View(), told)
     assert answers.desk.journal.actions() == []
+
+
+def test_of_an_index_that_went_away_nothing_is_checked(answers: Answers) -> None:
+    assert answers.checked()
+    shutil.rmtree(answers.desk.library.folder)
+    assert not answers.checked()
+    assert "index is gone" in answers.show(View())[0]
+
+
+def test_the_first_finding_with_something_in_it_is_shown_first(answers: Answers) -> None:
+    report = answers.report()
+    assert report is not None
+    emptied = tuple(replace(one, cases=()) for one in report.findings)
+    assert first(report).kind == "copies"
+    assert first(replace(report, findings=emptied)).kind == report.findings[0].kind
+    later = (*emptied[:2], *report.findings[2:], report.findings[0])
+    assert first(replace(report, findings=later)).cases
 
 
 def test_a_report_of_an_index_built_anew_is_not_shown(answers: Answers) -> None:

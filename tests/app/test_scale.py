@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_labels_are_found_as_often_as_counting_says(
     assert found is not None
     assert found[0] == pytest.approx(np.mean(share), abs=1e-3)
     assert found[1] == len(labels)
+
+
+def test_only_labels_found_worse_than_all_together_are_called_weakest(scale: Scale) -> None:
+    found = scale.overall()
+    assert found is not None
+    assert all(share < found[0] for _, share in scale.weakest())
+    alike = replace(scale, precision={"a": (1.0, 20), "b": (1.0, 30)})
+    assert alike.weakest() == []
 
 
 def test_two_images_of_one_label_are_marked_where_they_lie(

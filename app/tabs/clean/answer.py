@@ -15,7 +15,7 @@ from app.desk import Desk, note_of
 from app.journal import LEAVE_OUT, RELABEL, TAG
 from app.tabs.clean import pieces
 from app.work import Work
-from jepack.errors import ConfigError
+from jepack.errors import ConfigError, JepackError
 
 PER_PAGE = 12  # cases
 TAGGED = "to check"  # the word that "Tag" gives
@@ -25,7 +25,7 @@ TAGGED = "to check"  # the word that "Tag" gives
 class View:
     """What a visitor looks at."""
 
-    kind: str = "copies"
+    kind: str = ""  # of the finding; "" is the first that found something
     page: int = 0  # from 0
     said: str = ""  # what the last action did
 
@@ -74,6 +74,13 @@ class Answers:
             else None
         )
 
+    def checked(self) -> bool:
+        """Whether there is a report; never raises."""
+        try:
+            return self.report() is not None
+        except JepackError:  # the index has gone; `show` says so
+            return False
+
     def show(self, view: View) -> tuple[str, str]:
         """(the findings, the cases of one of them) as HTML."""
         try:
@@ -85,7 +92,8 @@ class Answers:
                 if work is not None and work.problem:
                     return cards.note(f"The check failed: {work.problem}"), ""
                 return pieces.welcome(self.desk.library.store.count()), ""
-            return pieces.overview(report, view.kind), self.cases(report.of(view.kind), view)
+            finding = report.of(view.kind) if view.kind else first(report)
+            return pieces.overview(report, finding.kind), self.cases(finding, view)
         except Exception as error:
             return note_of(error, "The check"), ""
 
@@ -149,6 +157,11 @@ class Answers:
             return f"Left out of training: {images(names)}. The files stay as they are."
         self.desk.journal.add(TAG, names, TAGGED)
         return f"Tagged “{TAGGED}”: {images(names)}."
+
+
+def first(report: Report) -> Finding:
+    """The first finding with something in it; the first of all where nothing was found."""
+    return next((one for one in report.findings if one.cases), report.findings[0])
 
 
 def chosen(report: Report, verb: str, words: list[str]) -> tuple[str, Finding, Case | None]:

@@ -36,7 +36,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
 
     def draw(now: View) -> tuple[Any, ...]:
         busy = answers.running()
-        words = "Check these images" if answers.report() is None else "Check again"
+        words = "Check again" if answers.checked() else "Check these images"
         return (
             *answers.show(now), gr.Button(words, visible=not busy), gr.Button(visible=busy),
             gr.Timer(active=busy),

@@ -51,21 +51,21 @@ class Answers:
         except JepackError:  # an index has gone; `shown` says so
             return
 
-    def shown(self) -> tuple[str, bool]:
-        """HTML of what is known of all images, and whether it is still being measured."""
+    def shown(self) -> str:
+        """HTML of what is known of all images."""
         try:
             self.stores()
-            found, busy = self.job.found, self.job.running
+            found = self.job.found
             table = pieces.facts(self.desks, self.titles, found)
             if found is not None:
-                return pieces.verdict(found, self.titles) + table, False
-            if busy:
-                return pieces.progress(self.job.title, self.job.share) + table, True
+                return pieces.verdict(found, self.titles) + table
+            if self.job.running:
+                return cards.progress(self.job.title, self.job.share) + table
             if self.job.problem:
-                return cards.note(f"The comparison failed: {self.job.problem}") + table, False
-            return table, False
+                return cards.note(f"The comparison failed: {self.job.problem}") + table
+            return table
         except Exception as error:
-            return note_of(error, "The comparison"), False
+            return note_of(error, "The comparison")
 
     def browse(self, seed: int) -> tuple[str, str]:
         """Some images that all indexes hold, and how many there are of them."""

@@ -103,8 +103,8 @@ def row(
         for rank, (name, hit) in enumerate(zip(found.names, found.hits, strict=True), start=1)
     )
     return (
-        f'<section class="jp-compare-row" data-encoder="{safe(found.title)}"><h3>{safe(found.title)} '
-        f'<small>{safe(told)}</small></h3><div class="jp-cards">{cards}</div></section>'
+        f'<section class="jp-compare-row" data-encoder="{safe(found.title)}"><h2>{safe(found.title)} '
+        f'<small>{safe(told)}</small></h2><div class="jp-cards">{cards}</div></section>'
     )
 
 
@@ -206,10 +206,3 @@ def told(lines: Sequence[str]) -> str:
     first, *rest = lines
     more = "".join(f"<p>{safe(one)}</p>" for one in rest)
     return f'<div class="jp-compare-verdict" role="status"><b>{safe(first)}</b>{more}</div>'
-
-
-def progress(title: str, share: float) -> str:
-    return (
-        f'<div class="jp-compare-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
-        f'<progress max="1" value="{share:.3f}"></progress></div>'
-    )

@@ -42,29 +42,25 @@ class Answers:
         except JepackError:  # the index has gone; `shown` says so
             return
 
-    def shown(self) -> tuple[str, str, bool]:
-        """HTML of the verdict, HTML of the pictures, whether it is still being measured."""
+    def shown(self) -> tuple[str, str]:
+        """HTML of the verdict, HTML of the pictures."""
         try:
             _ = self.desk.library.store  # raises when the index has gone
             found = self.job.found
             measured = found if isinstance(found, Measured) else None
             told = verdict.sentences(self.desk, measured)
-            return (
-                pieces.verdict(*verdict.headline(told), told),
-                self._pictures(found),
-                self.job.running,
-            )
+            return pieces.verdict(*verdict.headline(told), told), self._pictures(found)
         except Exception as error:
-            return note_of(error, "Reading the encoder's health"), "", False
+            return note_of(error, "Reading the encoder's health"), ""
 
     def _pictures(self, found: Measured | str | None) -> str:
         if isinstance(found, Measured):
             info = self.desk.library.info
             return pieces.measured(found, info.output, self.desk.seen)
         if isinstance(found, str):
-            return pieces.empty(found)
+            return pieces.told(found)
         if self.job.running:
-            return pieces.progress(self.job.title, self.job.share)
+            return cards.progress(self.job.title, self.job.share)
         if self.job.problem:
             return cards.note(f"The measuring failed: {self.job.problem}")
         return pieces.empty(
@@ -145,7 +141,7 @@ class Answers:
                 if isinstance(found, Occlusion):
                     yield pieces.occlusion(found, self.desk.library.scale, self.desk.seen)
                 else:
-                    yield pieces.progress("Covering one part after the other", found)
+                    yield cards.progress("Covering one part after the other", found)
         except Exception as error:
             yield note_of(error, "Covering parts of the image")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from app import cards
+from app import background, cards
 from app.desk import Desk
 from app.shell import Shared, look_at
 from app.tabs.health.answer import Answers
 from app.tabs.health.watching import Brought
 from app.toolkit import QUIET, gr, with_names
 
-EVERY_S = 1.0  # while it is being measured
 TITLE = "Health"
 
 
@@ -20,9 +19,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     """Inside its gr.Tab."""
     answers = Answers(desk)
     told = gr.HTML(elem_id="jp-health-verdict")
-    with gr.Row(elem_id="jp-health-tools"):
-        again = gr.Button("Measure", size="sm", min_width=110, scale=0, elem_id="jp-health-measure")
-        stop = gr.Button("Stop", size="sm", min_width=90, scale=0, visible=False)
+    tools = background.controls("health", "Measure", 110)
     drawn = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-health-drawn")
     gr.HTML(
         '<h2 class="jp-health-title">Are today’s images still like those it was judged by?</h2>'
@@ -30,7 +27,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     upload = with_names(
         gr.File(
             label="Images of today",
-            height=140,
+            height=96,
             file_count="multiple",
             visible=desk.engine.null is not None,
             elem_id="jp-health-upload",
@@ -39,34 +36,10 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     watched = gr.HTML(elem_id="jp-health-watched")
     with gr.Column(visible=desk.engine.bundle is not None and not desk.engine.remote):
         connect_covering(answers, shared)
-    brought, every = gr.State(None), gr.Timer(EVERY_S, active=False)
-    outputs = [told, drawn, again, stop, every]
-
-    def shown() -> tuple[Any, ...]:
-        verdict, pictures, busy = answers.shown()
-        known = answers.job.found is not None
-        return (
-            verdict,
-            pictures,
-            gr.Button(visible=not busy and not known),
-            gr.Button(visible=busy),
-            gr.Timer(active=busy),
-        )
-
-    def opened(event: gr.SelectData) -> tuple[Any, ...]:
-        """The first look at the tab starts the measuring."""
-        if event.value != TITLE:
-            return tuple(gr.skip() for _ in outputs)
-        return begun()
-
-    def begun() -> tuple[Any, ...]:
-        answers.begin()
-        return shown()
-
-    def stopped() -> tuple[Any, ...]:
-        answers.job.cancel()
-        answers.job.wait(5)
-        return shown()
+    brought = gr.State(None)
+    background.connect(
+        TITLE, answers.job, answers.begin, answers.shown, [told, drawn], tools, shared
+    )
 
     def watch(kept: Brought | None, event: gr.SelectData) -> Any:
         """A gateway is asked anew with every look at the tab."""
@@ -75,12 +48,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     def look(event: gr.EventData) -> tuple[Any, ...]:
         return look_at(str(event.id))
 
-    shared.page.load(shown, None, outputs, **QUIET)
     shared.tabs.select(watch, brought, watched, **QUIET)
-    shared.tabs.select(opened, None, outputs, **QUIET)
-    again.click(begun, None, outputs, **QUIET)
-    stop.click(stopped, None, outputs, **QUIET)
-    every.tick(shown, None, outputs, **QUIET)
     drawn.click(look, None, [shared.wanted, shared.tabs], **QUIET)
     upload.upload(
         lambda files, kept: (*answers.bring(files, kept), None),  # emptied, to take more of them

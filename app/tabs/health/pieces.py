@@ -39,11 +39,9 @@ def empty(text: str) -> str:
     return f'<p class="jp-health-empty">{safe(text)}</p>'
 
 
-def progress(title: str, share: float) -> str:
-    return (
-        f'<div class="jp-health-progress" role="status"><span>{safe(title)}: {share:.0%}</span>'
-        f'<progress max="1" value="{share:.3f}"></progress></div>'
-    )
+def told(text: str) -> str:
+    """What the measuring came to where there is no picture."""
+    return f'<p class="jp-health-empty jp-health-told" role="status">{safe(text)}</p>'
 
 
 def measured(found: Measured, output: str, seen: Seen) -> str:

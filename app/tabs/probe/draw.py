@@ -16,6 +16,9 @@ from app.toolkit import QUIET, gr
 
 EVERY_S = 1.0  # between looks at the work
 APART = "Nothing: every image for itself"
+# One event after the other: each reads the view that the one before has left. A look at the work that was
+# under way while a label was typed would put back the view without it.
+IN_TURN: dict[str, Any] = {**QUIET, "concurrency_id": "jp-probe", "concurrency_limit": 1}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
 def components(answers: Answers) -> Components:
     first = answers.first()
     view = gr.State(first)
+    gr.HTML("<h2>Labels, and what they are worth</h2>", elem_id="jp-probe-heard")
     with gr.Row(elem_id="jp-probe-bar"):
         start = gr.Radio(
             [("The folders and people", False), ("People here alone", True)],
@@ -90,7 +94,7 @@ def components(answers: Answers) -> Components:
             verdict = gr.HTML(elem_id="jp-probe-told")
             with gr.Row(elem_id="jp-probe-keep"):
                 name = gr.Textbox(
-                    placeholder="Name of the probe, such as cracks",
+                    placeholder="Name, such as cracks",
                     label="Name of the probe",
                     show_label=False,
                     max_lines=1,
@@ -110,7 +114,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     out = [tab.view, tab.bench, tab.verdict, tab.table, tab.timer]
 
     def on(event: Callable[..., Any], answer: Callable[..., Board], *more: Any) -> None:
-        event(lambda *given: shown(answer(*given)), [tab.view, *more], out, **QUIET)
+        event(lambda *given: shown(answer(*given)), [tab.view, *more], out, **IN_TURN)
 
     def put(view: View, event: gr.EventData) -> tuple[Any, ...]:
         return shown(answers.put(view, [str(one) for one in event.ids], str(event.label)))
@@ -147,14 +151,14 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
         view = replace(view, opened=True, question=Question(view.question.mine, group))
         return *shown(answers.show(view)), gr.Dropdown(choices, value=group)
 
-    tab.bench.open(opened, tab.view, [*out, tab.group], **QUIET)
-    tab.bench.put(put, tab.view, out, **QUIET)
-    tab.bench.show(show, tab.view, out, **QUIET)
-    tab.bench.turn(turn, tab.view, out, **QUIET)
-    tab.bench.look(look, None, [shared.wanted, shared.tabs], **QUIET)
-    tab.bench.undo(lambda view: shown(answers.undo(view)), tab.view, out, **QUIET)
-    tab.table.cell(cell, tab.view, [*out, shared.selection], **QUIET)
-    shared.selection.change(choose, [tab.view, shared.selection], [*out, tab.on_chosen], **QUIET)
+    tab.bench.open(opened, tab.view, [*out, tab.group], **IN_TURN)
+    tab.bench.put(put, tab.view, out, **IN_TURN)
+    tab.bench.show(show, tab.view, out, **IN_TURN)
+    tab.bench.turn(turn, tab.view, out, **IN_TURN)
+    tab.bench.look(look, None, [shared.wanted, shared.tabs], **IN_TURN)
+    tab.bench.undo(lambda view: shown(answers.undo(view)), tab.view, out, **IN_TURN)
+    tab.table.cell(cell, tab.view, [*out, shared.selection], **IN_TURN)
+    shared.selection.change(choose, [tab.view, shared.selection], [*out, tab.on_chosen], **IN_TURN)
     on(
         tab.start.input,
         lambda view, mine: answers.show(
@@ -181,20 +185,20 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
             lambda view, text: (*shown(answers.add(view, text)), ""),
             [tab.view, tab.label],
             [*out, tab.label],
-            **QUIET,
+            **IN_TURN,
         )
     on(tab.on_chosen.click, answers.put_on_chosen, tab.label)
     tab.keep.click(
         lambda view, name: answers.noted(lambda: answers.keep(view, name), "Keeping the probe"),
         [tab.view, tab.name],
         tab.kept,
-        **QUIET,
+        **IN_TURN,
     )
     tab.write.click(
         lambda view: answers.noted(lambda: answers.write(view), "Writing the labels"),
         tab.view,
         tab.kept,
-        **QUIET,
+        **IN_TURN,
     )
 
 

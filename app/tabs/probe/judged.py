@@ -172,6 +172,8 @@ def mixed(found: Judgement) -> str:
         for at, other in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[at, other]
     )
+    if not items:
+        return "<section><h3>Commonest mix-ups</h3><p>None: each got its own name.</p></section>"
     return f'<section><h3>Commonest mix-ups</h3><ul class="jp-probe-mixed">{items}</ul></section>'
 
 

@@ -31,7 +31,7 @@ window.jepackSearch = (() => {
       if (!asked) return;
       const {address, asked: from} = asked.dataset;
       if (asked.dataset.new && now() !== address) history.pushState(null, '', address);
-      else if (!asked.dataset.new && now() === from) history.replaceState(null, '', address);
+      else if (!asked.dataset.new && now() === from) history.replaceState(history.state, '', address);
     },
   };
 })();

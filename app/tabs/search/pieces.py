@@ -223,7 +223,8 @@ def legend(scale: Scale | None) -> str:
         f"<li>{bar(fill)}<span>{text}</span></li>"
         for fill, text in sorted(marks, key=lambda mark: -mark[0])
     )
-    return f'<ul class="jp-legend" aria-label="What the bars mean">{items}</ul>'
+    number = "<li><span>The number: cosine distance, 0 is the same image</span></li>"
+    return f'<ul class="jp-legend" aria-label="What the bars mean">{items}{number}</ul>'
 
 
 def agreement(hits: Sequence[Hit], label: str | None) -> str:
