@@ -71,12 +71,13 @@ def embed(
     notes: list[str] = []
     files = find_images(source, parts=True, tile=tile, stride=tile_stride, notes=notes)
     console = Console(stderr=True)
-    tell(console, notes)
-    start = time.monotonic()
     with (
         Client(url, model=model, timeout_s=timeout_s) as client,
         progress_bar(console, speed=True) as bar,
     ):
+        client.endpoint()  # what keeps us from asking is told before what is known of the images
+        tell(console, notes)
+        start = time.monotonic()
         task = bar.add_task("embedding", total=len(files), speed="")
 
         def show(done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from jepack.client.answers import Embeddings, Endpoint
 from jepack.client.asynchronous import AsyncClient
 from jepack.client.failures import BusyError, ImageError, UnreachableError
 from jepack.client.items import Item, batches_of, listed, name_of
-from jepack.client.saved import Saved, read_saved
+from jepack.client.saved import Saved, is_saved, read_saved
 from jepack.client.synchronous import Client
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "address_of",
     "batches_of",
     "check_address",
+    "is_saved",
     "listed",
     "name_of",
     "read_saved",

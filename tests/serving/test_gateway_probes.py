@@ -295,8 +295,8 @@ def test_what_serve_says_once_ready_names_the_probes(exported_bundle: Bundle, to
     ("options", "word"),
     [
         (("--probe", "nope"), "no bundle that is served keeps any. Keep one: the tab Probe"),
-        (("--probe", "nope", "--no-http"), "--no-http leaves nothing for --probe"),
-        (("--probe", "nope", "--repository-only", "{}"), "--repository-only starts none"),
+        (("--probe", "nope", "--no-http"), "no effect of --probe; leave it out"),
+        (("--probe", "nope", "--repository-only", "{}"), "no effect of --probe; leave it out"),
     ],
 )
 def test_a_probe_that_cannot_be_served_is_told_before_any_work(
