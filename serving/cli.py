@@ -48,7 +48,14 @@ def serve(
     max_batch_size: Annotated[
         int, typer.Option(help="Images per request and encoder run.", min=1, max=MOST_IMAGES)
     ] = 16,
-    threads: Annotated[int, typer.Option(help="CPU threads of the encoder.", min=1, max=1024)] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads of the encoder: 2 of Triton's, every core embedded, unless told.",
+            min=1,
+            max=1024,
+        ),
+    ] = None,
     decoders: Annotated[
         int,
         typer.Option(
@@ -137,7 +144,10 @@ def serve(
     served = served_of(bundles)
     notes = notes_of(served)  # told once it serves: before an error nobody wants to read them
     config = RepositoryConfig(
-        max_batch_size=max_batch_size, threads=threads, decoders=decoders, tensorrt=tensorrt
+        max_batch_size=max_batch_size,
+        threads=threads or RepositoryConfig.threads,
+        decoders=decoders,
+        tensorrt=tensorrt,
     )
     if repository_only is not None:
         write_repository(served, repository_only, config)
@@ -217,7 +227,10 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
     """Stay until interrupted; restart Triton when it breaks, at most three times in ten minutes."""
     restarts: list[float] = []
     while True:
-        time.sleep(CHECK_EVERY_S)
+        if server is None:
+            time.sleep(CHECK_EVERY_S)
+        else:
+            server.lives_for(CHECK_EVERY_S)  # one that died is not waited for
         if not door_is_open():
             raise ServerError("the HTTP gateway ended by itself; its log tells why")
         problem = server.check(busy_is_fine=True) if server is not None else None
@@ -231,5 +244,9 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
             highlight=False,
             soft_wrap=True,
         )
-        server.restart()
-        console.print("[green]✓[/] serving again")
+        log = server.restart()
+        console.print(
+            f"[green]✓[/] serving again; the log of the one before: {marked(log)}",
+            highlight=False,
+            soft_wrap=True,
+        )
