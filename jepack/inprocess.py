@@ -113,8 +113,10 @@ class InProcess:
             )
         )
         crops = [crop for some, _ in parts for crop in some]
-        with self._run_of_all:
-            rows = run(self._together, crops) if crops else no_rows(self._endpoint)
+        rows = no_rows(self._endpoint)
+        if crops:
+            with self._run_of_all:
+                rows = self._pool.submit(run, self._together, crops).result()
         return Embedded(rows, {number: why for _, bad in parts for number, why in bad.items()})
 
     def _piece(self, first: int, images: Sequence[bytes], skip_bad: bool) -> Embedded:

@@ -88,6 +88,16 @@ def test_calm_ends_with_0_alarm_with_9_and_what_cannot_be_told_with_10() -> None
             assert word in told["verdict"]
 
 
+def test_one_model_can_be_asked_for_and_an_unknown_one_is_told() -> None:
+    with gateway(normal(200), normal(64) + 3) as url:
+        for name in ("<numbers>", "<numbers>@1"):
+            assert run(url, "--model", name)[0] == 9
+        with pytest.raises(
+            ConfigError, match="--model photos: not served there; there are <numbers>"
+        ):
+            run(url, "--model", "photos")
+
+
 def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# ours\n\n{KEY}\n")
