@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp
 
 from jepack import __version__
 from jepack.client import BusyError, ImageError
@@ -141,7 +140,7 @@ def build(
     only_here: bool = True,
     watches: Sequence[Watch] = (),
     probes: Sequence[Probes] = (),
-) -> tuple[ASGIApp, Place]:
+) -> tuple[Front, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
     from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint. `probes`: of
     each engine, or () for none. Raises ConfigError for a probe of another encoder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from jepack import bundle as bundles
 from jepack.cli import app
+from jepack.commands import drift_sides
 from jepack.errors import ArtifactError, DataError
 from jepack.measures import fit_null
 
@@ -59,7 +61,9 @@ def test_ordinary_images_end_with_0_and_drifted_ones_with_9(bundle: Path, tmp_pa
     assert max(found["windows"].values()) > found["threshold"]
 
 
-def test_a_parquet_of_jepack_embed_says_what_its_npz_says(bundle: Path, tmp_path: Path) -> None:
+def test_a_parquet_of_jepack_embed_says_what_its_npz_says(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = pytest.importorskip("pyarrow")
     rows = [ordinary(200, 1), ordinary(200, 2) + 1]
     files = []
@@ -80,6 +84,7 @@ def test_a_parquet_of_jepack_embed_says_what_its_npz_says(bundle: Path, tmp_path
         want, found = (told(bundle, one)[1] for one in (npz, parquet))
         assert want.pop("images_from") != found.pop("images_from")
         assert found == want
+    monkeypatch.setattr(drift_sides, "fit_null", partial(fit_null, runs=24))  # of the default 128
     assert told(files[0][1], files[1][1])[0] == 9
 
 
@@ -156,7 +161,6 @@ def test_a_folder_goes_through_the_endpoint(
 ) -> None:
     """The client is the seam: what it answers is compared, and a bad image is left out."""
     from jepack.client import Embeddings
-    from jepack.commands import drift_sides
 
     class Answering:
         def __init__(self, url: str, *, model: str) -> None:
