@@ -56,10 +56,12 @@ ERROR = "`error` says what was wrong, and with which item."
 ABOUT = (
     "Embeddings of images, in the forms that clients of other servers send. To try it here: open a POST, "
     "*Try it out*, choose multipart/form-data to upload a file (or leave the JSON with its small grey "
-    "picture), *Execute*. The Open Inference Protocol is at /v2/models/embed/infer."
+    "picture; *Schema* lists all options), *Execute*. The Open Inference Protocol is at "
+    "/v2/models/embed/infer."
 )
 # What a page sends unless changed: a picture that is one.
 PICTURE = f"data:image/png;base64,{base64.b64encode(grey_png()).decode()}"
+USUAL = {"encoding_format": "float", "normalize": False, "on_error": "fail"}  # beside it
 # path: (one line, the field of its images, its schema, an example)
 ROUTES: dict[str, tuple[str, str, Any, Any]] = {
     "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS, [PICTURE]),
@@ -138,7 +140,7 @@ def route(path: str) -> dict[str, Any]:
         needed = {"anyOf": [needed, {"required": ["messages"]}]}
     body = {"type": "object", "properties": {field: schema, **COMMON}, **needed}
     content = {
-        "application/json": {"schema": body, "example": {field: example}},
+        "application/json": {"schema": body, "example": {field: example, **USUAL}},
         "image/*": {"schema": {"type": "string", "format": "binary"}},
         "multipart/form-data": {
             "schema": {
