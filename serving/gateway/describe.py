@@ -62,6 +62,8 @@ ABOUT = (
 # What a page sends unless changed: a picture that is one.
 PICTURE = f"data:image/png;base64,{base64.b64encode(grey_png()).decode()}"
 USUAL = {"encoding_format": "float", "normalize": False, "on_error": "fail"}  # beside it
+ROW = {"object": "embedding", "index": 0, "embedding": [0.12, -0.5]}
+ANSWER = {"example": {"object": "list", "data": [ROW], "model": "photos", "fingerprint": 16 * "0"}}
 # path: (one line, the field of its images, its schema, an example)
 ROUTES: dict[str, tuple[str, str, Any, Any]] = {
     "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS, [PICTURE]),
@@ -155,7 +157,7 @@ def route(path: str) -> dict[str, Any]:
         "responses": {
             200: {
                 "description": "A row for each image in this dialect's form, and `fingerprint` of its space.",
-                "content": {"application/json": {"schema": {"type": "object"}}},
+                "content": {"application/json": ANSWER if field == "input" else {}},
             },
             **told(*ERRORS),
         },
@@ -167,7 +169,7 @@ def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": f"{ERRORS[status]}. {ERROR}",
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "content": {"application/json": {}},
         }
         for status in statuses
     }
