@@ -52,7 +52,7 @@ PAIRS = {
 @contextmanager
 def engine_of(name: str, bundle: Bundle, work: Path) -> Iterator[Engine]:
     if name == "embedded":
-        yield EmbeddedEngine(bundle, threads=1)
+        yield EmbeddedEngine(bundle)
         return
     with TritonServer(
         bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=work / "log"

@@ -168,8 +168,10 @@ def jepack_serve(bundle: Bundle, work: Path, *options: str) -> Iterator[tuple[in
     """`jepack serve` as it is: (its process, what it tells of itself)."""
     name = "-".join(options).strip("-") or "triton"
     command = [sys.executable, "-m", "jepack", "serve", str(bundle.folder), "--json",
-               "--http", f"{HOST}:0", "--port", "0", "--http-port", "0", "--metrics-port", "0",
-               "--log-file", str(work / f"{name}-triton.log"), *options]  # fmt: skip
+               "--http", f"{HOST}:0", *options]  # fmt: skip
+    if "--engine" not in options:
+        command += ["--port", "0", "--http-port", "0", "--metrics-port", "0",
+                    "--log-file", str(work / f"{name}-triton.log")]  # fmt: skip
     log = work / f"{name}.log"
     with running(command, log) as process:
         assert process.stdout is not None

@@ -90,6 +90,7 @@ SYSTEM_MENDS = {
     errno.EDQUOT: FULL,
     errno.EMFILE: "Allow more open files: ulimit -n 4096",
 }
+INTERRUPTED = 130  # exit code
 SUMMARY = "From a folder of domain images to an embedding service you can trust."
 EXAMPLE = """ Example:
    jepack train photos/ --out runs/photos
@@ -161,9 +162,11 @@ def main() -> None:
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
         flush()
+        if code == INTERRUPTED:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
     except (typer.Abort, KeyboardInterrupt):
         console.print("[yellow]Stopped.[/]")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except USAGE_ERRORS as error:
         error.show()
         sys.exit(error.exit_code)

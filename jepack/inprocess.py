@@ -9,9 +9,12 @@ N images, E and D dimensions of the two outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,9 @@ from jepack.decoding import load
 from jepack.errors import DataError, DependencyError, ServerError
 
 Rows = npt.NDArray[np.float32]
+Crops = list[npt.NDArray[np.uint8]]  # [H, W, C] each
+PIECE = 4  # images of a run: at most, and two at least; see model_repository/encoder
+LARGE = 256 * 2**20  # bytes of a graph that is not held twice
 
 
 @dataclass(frozen=True)
@@ -34,26 +40,23 @@ class Embedded:
 
 
 class InProcess:
-    """ONNX Runtime on a bundle's graph; called from several threads.
+    """ONNX Runtime on a bundle's graph; called from several threads, which share `threads` cores.
 
+    Images go in pieces to runs of one thread each, and of all requests together `threads` pieces are decoded
+    or run at a time. Few images of a request that is alone are run by all threads, to be there sooner.
     Raises ArtifactError where the bundle has no ONNX export, DependencyError without onnxruntime,
     ServerError when its golden images come back wrong.
     """
 
     def __init__(self, bundle: Bundle, *, max_batch_size: int = 16, threads: int = 2) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise DependencyError(
-                "the embedded engine needs onnxruntime, which is not installed. "
-                "Install it: pip install 'jepack[serve]'"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.onnx()), options, providers=["CPUExecutionProvider"]
-        )
+        graph = bundle.onnx()
+        self.threads, self._together = threads, session(graph, threads)
+        self._alone = self._together if threads == 1 else None
+        if threads > 1 and graph.stat().st_size <= LARGE:
+            self._alone = session(graph, 1)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="jepack-embed")
+        self._run_of_all = threading.Lock()  # a run takes all threads
+        self._count, self._counting = 0, threading.Lock()  # of requests that are here
         self.bundle = bundle
         self._preprocessing = bundle.preprocessing
         self._endpoint = Endpoint(
@@ -89,23 +92,62 @@ class InProcess:
 
     def infer(self, images: Sequence[bytes], *, skip_bad: bool = False) -> Embedded:
         """One batch. Raises ImageError with the number of the first bad image, unless they are skipped."""
+        count, least = len(images), min(2, len(images))
+        with self._counted() as alone:
+            if self._alone is None or (alone and count < 2 * self.threads):
+                return self._whole(images, skip_bad)
+            size = max(min(PIECE, count // self.threads), least, 1)
+            parts = list(
+                self._pool.map(
+                    lambda at: self._piece(at, images[at : at + size], skip_bad),
+                    range(0, count, size),
+                )
+            )
+        return joined(parts, self._endpoint)
+
+    def _whole(self, images: Sequence[bytes], skip_bad: bool) -> Embedded:
+        """Images decoded side by side, then run together by all threads."""
+        parts = list(
+            self._pool.map(
+                lambda at: self._decoded(at, images[at : at + 1], skip_bad), range(len(images))
+            )
+        )
+        crops = [crop for some, _ in parts for crop in some]
+        rows = no_rows(self._endpoint)
+        if crops:
+            with self._run_of_all:
+                rows = self._pool.submit(run, self._together, crops).result()
+        return Embedded(rows, {number: why for _, bad in parts for number, why in bad.items()})
+
+    def _piece(self, first: int, images: Sequence[bytes], skip_bad: bool) -> Embedded:
+        crops, bad = self._decoded(first, images, skip_bad)
+        return Embedded(run(self._alone, crops) if crops else no_rows(self._endpoint), bad)
+
+    def _decoded(
+        self, first: int, images: Sequence[bytes], skip_bad: bool
+    ) -> tuple[Crops, dict[int, str]]:
+        """The good ones, and why others are refused by their numbers, which count from `first`."""
         crops, bad = [], {}
-        for number, image in enumerate(images):
+        for number, image in enumerate(images, first):
             try:
                 crops.append(load(image, self._preprocessing))
             except DataError as error:
                 bad[number] = str(error).removeprefix("image: ")
                 if not skip_bad:
                     raise ImageError(bad[number], number) from error
-        if not crops:
-            return Embedded(no_rows(self._endpoint), bad)
-        return Embedded(self._run(np.stack(crops)), bad)
+        return crops, bad
 
-    def _run(self, crops_NHWC: npt.NDArray[np.uint8]) -> dict[str, Rows]:
-        found: list[Any] = self._session.run(
-            list(ONNX_NAMES.values()), {"pixel_values": crops_NHWC}
-        )
-        return dict(zip(ONNX_NAMES, found, strict=True))
+    @contextmanager
+    def _counted(self) -> Iterator[bool]:
+        """Whether no other request is here."""
+        with self._counting:
+            self._count += 1
+            alone = self._count == 1
+        try:
+            yield alone
+        finally:
+            with self._counting:
+                self._count -= 1
 
     def embed(
         self,
@@ -160,3 +202,28 @@ class InProcess:
 
 def no_rows(endpoint: Endpoint) -> dict[str, Rows]:
     return {output: np.empty((0, dims), np.float32) for output, dims in endpoint.dimensions.items()}
+
+
+def joined(parts: Sequence[Embedded], endpoint: Endpoint) -> Embedded:
+    every = [no_rows(endpoint), *(part.rows for part in parts)]
+    rows = {output: np.concatenate([one[output] for one in every]) for output in ONNX_NAMES}
+    return Embedded(rows, {number: why for part in parts for number, why in part.bad.items()})
+
+
+def run(graph: Any, crops: Crops) -> dict[str, Rows]:
+    found: list[Any] = graph.run(list(ONNX_NAMES.values()), {"pixel_values": np.stack(crops)})
+    return dict(zip(ONNX_NAMES, found, strict=True))
+
+
+def session(graph: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            "the embedded engine needs onnxruntime, which is not installed. "
+            "Install it: pip install 'jepack[serve]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

@@ -13,11 +13,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jepack.errors import ConfigError, ServerError
+from jepack.errors import ServerError
 from jepack.machine import shared_memory
 from jepack.measures.drift import MOST
 from jepack.names import marked, marked_lines, tell
 from jepack.terminal import options
+from serving import combinations
 from serving.command import MOST_IMAGES, SERVICES
 from serving.repository import RepositoryConfig, write_repository
 from serving.served import served_of
@@ -47,7 +48,14 @@ def serve(
     max_batch_size: Annotated[
         int, typer.Option(help="Images per request and encoder run.", min=1, max=MOST_IMAGES)
     ] = 16,
-    threads: Annotated[int, typer.Option(help="CPU threads of the encoder.", min=1, max=1024)] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads of the encoder: 2 of Triton's, every core embedded, unless told.",
+            min=1,
+            max=1024,
+        ),
+    ] = None,
     decoders: Annotated[
         int,
         typer.Option(
@@ -131,17 +139,19 @@ def serve(
     Two versions: jepack serve photos=runs/june/bundle photos=runs/july/bundle --canary 0.1
     A probe beside the rows: jepack serve runs/photos/bundle --probe cracks
     """
+    combinations.check(combinations.changed(serve, locals()), engine)
     console = Console(stderr=as_json)
     served = served_of(bundles)
-    for note in notes_of(served):
-        console.print(f"[yellow]note:[/] {marked_lines(note)}", highlight=False, soft_wrap=True)
+    notes = notes_of(served)  # told once it serves: before an error nobody wants to read them
     config = RepositoryConfig(
-        max_batch_size=max_batch_size, threads=threads, decoders=decoders, tensorrt=tensorrt
+        max_batch_size=max_batch_size,
+        threads=threads or RepositoryConfig.threads,
+        decoders=decoders,
+        tensorrt=tensorrt,
     )
     if repository_only is not None:
-        if probes:
-            raise ConfigError("--probe is the gateway's, and --repository-only starts none")
         write_repository(served, repository_only, config)
+        tell(console, notes)
         if as_json:
             print(json.dumps({"repository": str(repository_only), **identity(served)}))
         else:
@@ -158,22 +168,8 @@ def serve(
         check_shares(shares, served)
         opened = [one.bundle for one in served]
         watching = Watching.of(opened, images_per_false_alarm, no_watch)
-        tell(console, watching.notes(opened))
+        notes += watching.notes(opened)
         heads = kept_in(opened, probes or ())
-    elif engine != "triton" or http is not None or canary or http_log is not None:
-        raise ConfigError(
-            "--no-http leaves nothing for --http, --http-log, --engine and --canary to serve"
-        )
-    elif key_file is not None or tls_cert is not None or tls_key is not None:
-        raise ConfigError(
-            "--no-http leaves nothing for --key-file, --tls-cert and --tls-key: gRPC has neither keys nor TLS"
-        )
-    elif probes:
-        raise ConfigError("--no-http leaves nothing for --probe: gRPC answers with the rows alone")
-    elif no_watch or images_per_false_alarm is not None:
-        raise ConfigError("--no-http leaves nothing for --images-per-false-alarm and --no-watch")
-    if wait_s and engine in ("triton", "embedded"):
-        raise ConfigError(f"--wait-s waits for a Triton at --engine host:port, not for {engine}")
     server = None
     if engine == "triton":
         server = TritonServer(
@@ -216,11 +212,12 @@ def serve(
                     )
             url = gateway.url if door is not None else None
             kept = heads if door is not None else []
+            tell(console, notes)
             if as_json:
                 print(json.dumps(facts(served, server, url, kept)), flush=True)
             else:
                 keys = door is not None and door.keys is not None
-                console.print(welcome(served, server, url, keys=keys, probes=kept))
+                welcome(console, served, server, url, keys=keys, probes=kept)
             watch(server, console, gateway.running if door is not None else lambda: True)
     except KeyboardInterrupt:
         console.print("Stopped")
@@ -230,7 +227,10 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
     """Stay until interrupted; restart Triton when it breaks, at most three times in ten minutes."""
     restarts: list[float] = []
     while True:
-        time.sleep(CHECK_EVERY_S)
+        if server is None:
+            time.sleep(CHECK_EVERY_S)
+        else:
+            server.lives_for(CHECK_EVERY_S)  # one that died is not waited for
         if not door_is_open():
             raise ServerError("the HTTP gateway ended by itself; its log tells why")
         problem = server.check(busy_is_fine=True) if server is not None else None
@@ -244,5 +244,9 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
             highlight=False,
             soft_wrap=True,
         )
-        server.restart()
-        console.print("[green]✓[/] serving again")
+        log = server.restart()
+        console.print(
+            f"[green]✓[/] serving again; the log of the one before: {marked(log)}",
+            highlight=False,
+            soft_wrap=True,
+        )

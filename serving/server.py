@@ -28,19 +28,17 @@ from jepack.bundle import Bundle, difference, golden_file
 from jepack.client import BusyError, Client
 from jepack.errors import DataError, ServerError
 from jepack.machine import HOST, shared_memory
-from serving import models
+from serving import logs, models
 from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
 from serving.models import RepositoryConfig
 from serving.repository import Plan, write_repository
 from serving.served import ALONE, Served
 
-ERROR = re.compile(r"E\d{4} |error: ")
-# Every start without a GPU prints these, and tables; they hide the line that matters.
 # Between our look at a port and Triton's, another program can take it.
 TAKEN = re.compile(r"failed to start \w+ service: .*already in use")
 PORT_TRIES = 3  # of ports that we choose
-HARMLESS = re.compile(r"NVML|DCGM|CUDA|Cuda|pinned|^[|+]|^\s*$")
+LOOK_EVERY_S = 0.2  # whether the process lives
 
 
 class TritonServer:
@@ -73,6 +71,7 @@ class TritonServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None  # the repository; removed on stop
         self._clients: dict[str, Client] = {}  # by model
+        self._earlier_log_is_kept = False
 
     @property
     def url(self) -> str:
@@ -104,6 +103,7 @@ class TritonServer:
     def _begin(self, *, wait_for_ports_s: float = 0.0) -> None:
         """Start, again when a port was taken: for so long, and with others where we choose them."""
         asked, tries, end = dict(self.ports), 1, time.monotonic() + wait_for_ports_s
+        self._earlier_log_is_kept = False
         while True:
             try:
                 self._begin_once()
@@ -123,7 +123,7 @@ class TritonServer:
         if problem := shared_memory.too_small(self.config.max_batch_size * largest, processes):
             raise ServerError(f"the server cannot start: {problem}")
         self.ports = choose_ports(self.ports)  # kept over a restart, so clients find it again
-        self.log_file = self.log_file or default_log(self.ports["grpc"])
+        self.log_file = self.log_file or logs.default(self.ports["grpc"])
         environment = self._environment or ensure_server_environment()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"jepack-{os.getpid()}-"))
         try:
@@ -137,6 +137,13 @@ class TritonServer:
     def running(self) -> bool:
         """Whether the server's process lives; `check` tells whether it works."""
         return self._process is not None and self._process.poll() is None
+
+    def lives_for(self, seconds: float) -> bool:
+        """Wait so long, or until the process has ended; whether it lives."""
+        end = time.monotonic() + seconds
+        while self.running() and (left_s := end - time.monotonic()) > 0:
+            time.sleep(min(left_s, LOOK_EVERY_S))
+        return self.running()
 
     def check(
         self, *, images: int = 1, timeout_s: float = 5.0, busy_is_fine: bool = False
@@ -189,8 +196,8 @@ class TritonServer:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
 
-    def restart(self) -> None:
-        """Kill and start again on the same ports, for a server that `check` found broken.
+    def restart(self) -> Path:
+        """Kill and start again on the same ports, for a server that `check` found broken; where its log is.
 
         Triton does not restart a model process that died, and stays "ready" without it. A port that
         another program took in between is waited for, as long as a start may take.
@@ -199,18 +206,12 @@ class TritonServer:
             self._process.terminate()  # the guard ends its group at once: nothing worth waiting for
         self.stop()
         self._begin(wait_for_ports_s=self.start_timeout_s)
+        assert self.log_file is not None
+        return logs.earlier(self.log_file, 1)
 
     def log_tail(self, lines: int = 12) -> str:
         """What matters of the server's log: its errors, else its end; and its place."""
-        if self.log_file is None:
-            return "It has no log yet."
-        try:
-            text = self.log_file.read_text(errors="replace")
-        except OSError:
-            text = ""
-        told = [line[:600] for line in text.splitlines() if not HARMLESS.search(line)]
-        errors = [line for line in told if ERROR.match(line)]
-        return "\n".join([*(errors or told)[-lines:], f"Whole log: {self.log_file}"])
+        return logs.tail(self.log_file, lines) if self.log_file else "It has no log yet."
 
     def _launch(self, environment: ServerEnvironment, repository: Path) -> None:
         shm_prefix = f"jepack-{os.getpid()}-{secrets.token_hex(4)}-"
@@ -219,6 +220,9 @@ class TritonServer:
         assert self.log_file is not None
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            if not self._earlier_log_is_kept:  # once for all tries to get its ports
+                logs.set_aside(self.log_file)
+                self._earlier_log_is_kept = True
             with self.log_file.open("wb") as log:
                 self._process = subprocess.Popen(
                     [*guard, str(self._scratch), shm_prefix, *command],
@@ -255,8 +259,3 @@ class TritonServer:
                 raise ServerError(f"{problem}\n{self.log_tail()}")
             if problem is not None:
                 time.sleep(0.2)
-
-
-def default_log(grpc_port: int) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "jepack" / f"tritonserver-{grpc_port}.log"

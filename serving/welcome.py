@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.panel import Panel
+from rich.console import Console
 
 from jepack.bundle import Probe, origin, standing
 from jepack.names import examples, marked, marked_lines
@@ -62,15 +62,19 @@ def facts(
 
 
 def welcome(
+    console: Console,
     served: Sequence[Served],
     server: TritonServer | None,
     gateway: str | None,
     *,
     keys: bool = False,
     probes: Sequence[Probes] = (),
-) -> Panel:
-    """Addresses, identity and a client to paste; with `keys` the gateway asks for one. `probes`: of each
-    bundle, or () for none."""
+) -> None:
+    """Print addresses, identity and a client; with `keys` the gateway asks for one. `probes`: of each
+    bundle, or () for none.
+
+    No box and no line breaks of ours, so that each line can be pasted whatever the terminal's width.
+    """
     told = facts(served, server, gateway)
     spaces = "\n".join(
         f"  {output:<11} {one.bundle.dimensions[output]:>5} dims   {fingerprint}"
@@ -102,7 +106,8 @@ def welcome(
     text = "\n\n".join([*parts, "The golden images came back right. Ctrl-C stops."])
     names = ", ".join(dict.fromkeys(one.told_name for one in served))
     title = f"{marked(names)} {'is' if len(served) == 1 else 'are'} served"
-    return Panel(marked_lines(text), title=title, border_style="green", expand=False)
+    console.print(f"[bold green]✓ {title}[/]\n", highlight=False, soft_wrap=True)
+    console.print(marked_lines(text), highlight=False, soft_wrap=True)
 
 
 def pasted(

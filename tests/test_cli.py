@@ -30,6 +30,23 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "No such command" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("library", "words"), [("typer", ["--version"]), ("numpy", ["drift", "a", "b"])]
+)
+def test_an_interrupt_while_libraries_are_imported_is_a_word(
+    library: str, words: list[str], tmp_path: Path
+) -> None:
+    """The library is one that interrupts the process when it is imported, as Ctrl-C would just then."""
+    (tmp_path / f"{library}.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
 @pytest.mark.parametrize("buffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["cache", "--json"]])
 def test_a_reader_who_has_gone_away_ends_a_command_without_a_word(

@@ -16,6 +16,7 @@ COMMANDS = (
     "app/cli.py",
     "export/cli.py",
     "export/isotropy.py",
+    "jepack/__main__.py",  # while it imports, Ctrl-C is told too
     "serving/cli.py",  # --no-http and --repository-only need no gateway
     "training/commands/importing.py",
     "training/commands/inspect.py",

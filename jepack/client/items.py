@@ -6,6 +6,8 @@ H, W, C name height, width, channels.
 from __future__ import annotations
 
 import io
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 
 from jepack.decoding import MAX_BYTES, upright
 from jepack.errors import DataError
+from jepack.names import shown
 from jepack.sources import find_images, own_bytes
 
 # One request carries at most this many bytes of image files, so memory stays bounded on both sides.
@@ -25,6 +28,7 @@ TAKEN = (
     "a path (str or Path), a file's bytes, a PIL image, or an array of uint8 or uint16 as [H, W] or "
     "[H, W, C]; one of them, a list of them, or a folder"
 )
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.ASCII)
 DEPTHS = (np.uint8, np.uint16)  # of arrays; values of others would have no fixed range
 # Pillow's modes that each file format keeps to the bit.
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
@@ -61,14 +65,24 @@ def listed(items: Item | Iterable[Item]) -> Sequence[Item]:
     for number, item in enumerate(many):
         if not is_item(item):
             raise TypeError(f"item {number} is {kind_of(item)}; an image is {TAKEN}")
+        if isinstance(item, str) and ADDRESS.match(item) and not os.path.exists(item):
+            raise TypeError(f"item {number} is {told_address(item)}")
     return many
 
 
+def told_address(text: str) -> str:
+    """What is to be done with an address that was given for an image."""
+    if text.startswith("data:"):
+        return "a data URL; give the file's bytes: base64.b64decode(TEXT.partition(',')[2])"
+    return (
+        f"an address ({shown(text)[:80]}), and none is fetched, here or by the server. Download it and give "
+        "its bytes: client.embed(httpx.get(ADDRESS).content)"
+    )
+
+
 def is_folder(path: str | Path) -> bool:
-    try:
-        return path != "" and Path(path).is_dir()  # Path("") would be the working folder
-    except ValueError:  # a NUL in its name: told when it is read
-        return False
+    """Of a name that cannot be one, it is told when it is read."""
+    return path != "" and os.path.isdir(path)  # Path("") would be the working folder
 
 
 def is_many(value: Any) -> bool:

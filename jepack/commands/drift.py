@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +11,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jepack import bundle as bundles
-from jepack.client import DEFAULT_URL, Client, Saved, is_saved, read_saved
+from jepack.client import DEFAULT_URL, is_saved
 from jepack.commands import drift_live, drift_page, drift_picture
-from jepack.decoding import Preprocessing
+from jepack.commands.drift_sides import Ordinary, given, refuse_other_space, thumbnails_of
 from jepack.disk import check_writable
-from jepack.errors import ArtifactError, ConfigError, DataError, listed
-from jepack.measures import Comparison, Null, compare, fit_null
+from jepack.errors import ConfigError
+from jepack.measures import Comparison, Null, compare
 from jepack.measures.null import ATYPICAL
-from jepack.names import kept, marked, marked_lines, tell
-from jepack.sources import ImageFile, Source, find_images
-from jepack.terminal import bar as progress_bar
+from jepack.names import kept, marked
 from jepack.terminal import options
 
 DRIFTED, UNKNOWN = drift_live.DRIFTED, drift_live.UNKNOWN  # exit codes
@@ -33,8 +28,9 @@ def drift(
     beside: Annotated[
         str,
         typer.Argument(
-            metavar="URL|BUNDLE|NPZ",
-            help="A gateway to ask; or what is ordinary: a bundle with a null.safetensors, an .npz.",
+            metavar="URL|BUNDLE|FILE",
+            help="A gateway to ask; or what is ordinary: a bundle with a null.safetensors, or a file of "
+            "`jepack embed`.",
         ),
     ],
     images: Annotated[
@@ -45,6 +41,10 @@ def drift(
         str,
         typer.Option(help=options.ENDPOINT, callback=options.address),
     ] = DEFAULT_URL,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Which one, where bundles are served by name: photos, photos@2."),
+    ] = None,
     chance: Annotated[
         float,
         typer.Option(
@@ -83,9 +83,9 @@ def drift(
     """
     check(beside, images, html=html, thumbnails=thumbnails, picture=picture, key_file=key_file)
     if images is None:
-        raise typer.Exit(ask_gateway(beside, key_file, html, as_json))
+        raise typer.Exit(ask_gateway(beside, key_file, html, as_json, model))
     ordinary = Ordinary.of(beside)
-    found, files = given(images, url)
+    found, files = given(images, url, model, int(ordinary.null.windows[0]))
     refuse_other_space(ordinary, found, images)
     result = compare(ordinary.null, found.vectors, chance=chance, in_order=in_order)
     strangest = [(kept(found.names[row]), p) for row, p in result.most_atypical]
@@ -133,23 +133,25 @@ def check(
             )
     elif images is None:
         raise ConfigError(
-            f"{beside} beside what? Name images or an .npz of `jepack embed` too. A gateway is asked by its "
+            f"{beside} beside what? Name images or a file of `jepack embed` too. A gateway is asked by its "
             "address alone: jepack drift http://127.0.0.1:8080"
         )
     elif key_file is not None:
         raise ConfigError("--key-file is for a gateway, asked as http://host:port")
     elif thumbnails and (is_saved(beside) or is_saved(images)):
         raise ConfigError(
-            "--thumbnails needs the images themselves, as the bundle's encoder sees them, and an .npz holds "
-            "none: jepack drift BUNDLE FOLDER"
+            "--thumbnails needs the images themselves, as the bundle's encoder sees them, and a file of "
+            "embeddings holds none: jepack drift BUNDLE FOLDER"
         )
     for file in filter(None, (picture, html)):
         check_writable(file)
 
 
-def ask_gateway(address: str, key_file: Path | None, html: Path | None, as_json: bool) -> int:
-    """Show what a gateway tells; the exit code."""
-    versions = drift_live.ask(address, key_file)
+def ask_gateway(
+    address: str, key_file: Path | None, html: Path | None, as_json: bool, model: str | None
+) -> int:
+    """Show what a gateway tells, of one model or of all; the exit code."""
+    versions = drift_live.of_model(drift_live.ask(address, key_file), model)
     if html is not None:
         drift_page.write(html, [drift_page.of_gateway(told) for told in versions])
     if as_json:
@@ -160,94 +162,6 @@ def ask_gateway(address: str, key_file: Path | None, html: Path | None, as_json:
         if html is not None:
             Console().print(f"[green]Wrote[/] {marked(html)}", highlight=False)
     return drift_live.exit_code(versions)
-
-
-@dataclass(frozen=True)
-class Ordinary:
-    """What images are compared with."""
-
-    kind: str  # "bundle" or "ordinary_from"
-    name: str
-    null: Null
-    fingerprint: str  # of the projection
-    mend: str  # how to embed images in its space
-    preprocessing: Preprocessing | None = None
-
-    @classmethod
-    def of(cls, place: str) -> Ordinary:
-        """A bundle's null, or one of what `jepack embed` wrote. Raises ArtifactError, DataError."""
-        if is_saved(place):
-            found = read_saved(Path(place), "projection")
-            try:
-                null = fit_null(found.vectors)
-            except DataError as error:
-                raise DataError(f"{place}: {error}") from error
-            mend = f"Embed both with one bundle: jepack embed IMAGES --out {place}"
-            return cls("ordinary_from", place, null, found.fingerprint, mend)
-        bundle = bundles.load(place)
-        held = bundle.null()
-        if held is None:
-            raise ArtifactError(
-                f"{place}: holds no {bundles.NULL}, which 64 or more held-out images give. Make it: "
-                f"jepack export {place} --data IMAGES"
-            )
-        mend = (
-            f"Embed the images with this bundle: jepack serve {place}, then "
-            "jepack embed IMAGES --out FILE.npz"
-        )
-        wanted = bundle.fingerprints["projection"]
-        return cls("bundle", bundle.name, held, wanted, mend, bundle.preprocessing)
-
-
-def given(images: str, url: str) -> tuple[Saved, list[ImageFile]]:
-    """Projections, and the images they are of where those are at hand."""
-    if is_saved(images):
-        return read_saved(Path(images), "projection"), []
-    return embedded(images, url)
-
-
-def thumbnails_of(files: Sequence[ImageFile], preprocessing: Preprocessing) -> list[bytes | None]:
-    """None for an image that is not there any more."""
-
-    def one(file: ImageFile) -> bytes | None:
-        try:
-            return drift_page.thumbnail(file, preprocessing)
-        except DataError:
-            return None
-
-    return [one(file) for file in files]
-
-
-def embedded(data: str, url: str) -> tuple[Saved, list[ImageFile]]:
-    """The images of a folder, manifest, ..., by a running endpoint; bad ones are told and left out."""
-    source, notes = Source.of(data), list[str]()
-    files = find_images(source, parts=True, notes=notes)
-    console = Console(stderr=True)
-    tell(console, notes)
-    with Client(url) as client, progress_bar(console, transient=True) as bar:
-        task = bar.add_task("embedding", total=len(files))
-        found = client.embed(
-            [file.path if file.part is None else file for file in files],
-            skip_bad=True,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if found.errors:
-        bad = listed((files[number].name, reason) for number, reason in found.errors.items())
-        console.print(
-            f"[yellow]{len(found.errors)} bad images left out:[/]\n{marked_lines(bad)}",
-            soft_wrap=True,
-        )
-    good = [file for file, fine in zip(files, found.good, strict=True) if fine]
-    names = [file.name_below(source.base) for file in good]
-    return Saved(names, found.projection[found.good], found.fingerprints["projection"]), good
-
-
-def refuse_other_space(ordinary: Ordinary, found: Saved, source: str) -> None:
-    if found.fingerprint != ordinary.fingerprint:
-        raise ArtifactError(
-            f"{source}: projections of {found.fingerprint}, those of {ordinary.name} are "
-            f"{ordinary.fingerprint}. {ordinary.mend}"
-        )
 
 
 def show(result: Comparison, null: Null, title: str, console: Console) -> None:

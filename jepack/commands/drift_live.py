@@ -132,6 +132,19 @@ def is_sound(told: Any) -> bool:
     )
 
 
+def of_model(versions: list[Told], model: str | None) -> list[Told]:
+    """Those called `model`, or the one called NAME@VERSION; all where none is named. Raises ConfigError."""
+    named = [
+        told
+        for told in versions
+        if model in (None, told["model"], f"{told['model']}@{told.get('version')}")
+    ]
+    if not named:
+        known = ", ".join(dict.fromkeys(shown(told["model"]) for told in versions))
+        raise ConfigError(f"--model {shown(model)}: not served there; there are {known}")
+    return named
+
+
 def exit_code(versions: list[Told]) -> int:
     """9 where one has drifted, else 10 where one cannot tell, else 0."""
     states = {told["state"] for told in versions}

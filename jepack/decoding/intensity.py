@@ -146,6 +146,13 @@ def hidden(pixels_HWC: Pixels, spans: tuple[tuple[float, float], ...]) -> npt.ND
     return np.asarray(low + pixels_HWC / 255 * width, dtype=np.float64)
 
 
+# Told to people who train and to those who only ask an endpoint.
+TO_SHOW = (
+    "Say what to show where an encoder is made (jepack train, import, inspect: --window p1,p99 or lo,hi); an "
+    "endpoint keeps its encoder's window, and without one takes 8 bits, 16 unsigned bits, or floats in 0..1"
+)
+
+
 def fixed(raw: Raw) -> Pixels:
     """Depths whose range is known: 8 bits, 16 unsigned bits, floats in 0..1."""
     values = raw.values
@@ -156,24 +163,22 @@ def fixed(raw: Raw) -> Pixels:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise DataError(
-                "floating-point image holds NaN or infinity; with --window such pixels become 0"
+                f"floating-point image holds NaN or infinity, which a window shows as 0. {TO_SHOW}"
             )
         if raw.nodata is not None and raw.missing is not None:
             raise DataError(
-                f"floating-point image holds places without data (nodata {raw.nodata:g}); "
-                "with --window such pixels become 0"
+                f"floating-point image holds places without data (nodata {raw.nodata:g}), which a window "
+                f"shows as 0. {TO_SHOW}"
             )
         if values.min() < 0 or values.max() > 1:
             raise DataError(
                 f"floating-point image spans {values.min():g}..{values.max():g}; only 0..1 has a "
-                "fixed meaning. Say what to show: --window p1,p99 or lo,hi"
+                f"fixed meaning. {TO_SHOW}"
             )
         return np.round(values * 255).astype(np.uint8)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535 or values.dtype == np.int8:
-        raise DataError(
-            f"integer image spans {low}..{high}, need 0..65535. Say what to show: --window p1,p99 or lo,hi"
-        )
+        raise DataError(f"integer image spans {low}..{high}, need 0..65535. {TO_SHOW}")
     return (values.astype(np.uint32) >> raw.bits - 8).astype(np.uint8)
 
 
@@ -233,5 +238,6 @@ def channels_first(shape: tuple[int, ...], channels: int | None) -> bool:
             return (count, one) == (first, middle)
     raise AxisError(
         f"an array of shape {first} x {middle} x {last}: {last} channels of {middle} x {first} px, or "
-        f"{first} channels of {last} x {middle} px? Say how many channels: --set channels={max(first, last)}"
+        f"{first} channels of {last} x {middle} px? Training is told: --set channels={max(first, last)}; "
+        "an endpoint takes as many as its encoder has"
     )

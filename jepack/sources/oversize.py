@@ -61,8 +61,9 @@ def own_bytes(path: Path) -> bytes:
         size = size_of_file(path)
         if size > OWN.bytes:
             raise TooLargeError(
-                f"{path}: {size / 1e9:.1f} GB, the limit is {OWN.bytes / 1e9:.1f} GB. Cut it into windows "
-                "(a TIFF: --set tile=512), or save it smaller"
+                f"{path}: {size / 1e9:.1f} GB, the limit is {OWN.bytes / 1e9:.1f} GB. Save it smaller; "
+                "a TIFF is cut into windows by --tile 512 of jepack embed, index and inspect, by --set "
+                "tile=512 of train"
             )
         data = path.read_bytes()
     except OSError as error:

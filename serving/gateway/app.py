@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp
 
 from jepack import __version__
 from jepack.client import BusyError, ImageError
@@ -141,7 +140,7 @@ def build(
     only_here: bool = True,
     watches: Sequence[Watch] = (),
     probes: Sequence[Probes] = (),
-) -> tuple[ASGIApp, Place]:
+) -> tuple[Front, Place]:
     """The ASGI application and what its routes share. `only_here`: refuse what a browser sends for a web page
     from elsewhere; for a gateway on loopback without keys. `watches`: by the engine's endpoint. `probes`: of
     each engine, or () for none. Raises ConfigError for a probe of another encoder."""
@@ -156,7 +155,12 @@ def build(
         fleet.add(place)
     metrics.registry.register(all_watches)
     app = FastAPIOffline(
-        "/docs", None, title="jepack", version=__version__, static_url="/docs-static"
+        "/docs",
+        None,
+        title="jepack",
+        version=__version__,
+        description=describe.ABOUT,
+        static_url="/docs-static",
     )
     for path, (dialect, writer) in DIALECTS.items():
         app.add_api_route(
@@ -241,13 +245,23 @@ def add_pages(app: FastAPI, place: Place) -> None:
 
     for root in ("", "/v1", "/openai/v1"):
         here, one = root == "/v1", f"{root}/models/{{name}}"
-        app.add_api_route(f"{root}/models", models, include_in_schema=here)
-        app.add_api_route(one, model, responses=describe.told(404), include_in_schema=here)
+        app.add_api_route(
+            f"{root}/models", models, include_in_schema=here, summary="What is served"
+        )
+        app.add_api_route(
+            one, model, responses=describe.told(404), include_in_schema=here, summary="One of them"
+        )
     for path in ("/health/live", "/v1/health/live"):
-        app.add_api_route(path, live, include_in_schema=path == "/health/live")
+        app.add_api_route(
+            path, live, include_in_schema=path == "/health/live", summary="Whether the process runs"
+        )
     for path in ("/health/ready", "/health", "/v1/health/ready"):
         app.add_api_route(
-            path, ready, include_in_schema=path == "/health/ready", responses=describe.told(503)
+            path,
+            ready,
+            include_in_schema=path == "/health/ready",
+            responses=describe.told(503),
+            summary="Whether an image is embedded right",
         )
     app.add_api_route("/.well-known/live", weaviate_live, status_code=204, include_in_schema=False)
     app.add_api_route(
@@ -258,7 +272,9 @@ def add_pages(app: FastAPI, place: Place) -> None:
         path = f"/v2/models/{{name}}{path}/infer"
         app.add_api_route(path, infer, methods=["POST"], include_in_schema=False)
     app.include_router(oip.routes(fleet, ready))
-    app.add_api_route("/metrics", figures, response_class=PlainTextResponse)
+    app.add_api_route(
+        "/metrics", figures, response_class=PlainTextResponse, summary="Figures for Prometheus"
+    )
     app.add_api_route("/v1/drift", drift, **describe.drift())
 
 

@@ -18,6 +18,7 @@ from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, loopback
 from jepack.measures import Null
 from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
+from serving import logs
 from serving.gateway.engines import EmbeddedEngine, Engine, TritonEngine
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Limits
@@ -26,7 +27,6 @@ from serving.gateway.server import Gateway, log_to
 from serving.gateway.shares import Shares
 from serving.gateway.watching import NO_NULL, Watch
 from serving.served import Served
-from serving.server import default_log
 
 PORT = 8080
 ASK_EVERY_S = 1.0  # a Triton elsewhere that is still starting
@@ -158,7 +158,7 @@ def place_of(http: str) -> tuple[str, int]:
 
 def log_file(port: int) -> Path:
     """Beside Triton's."""
-    return default_log(port).with_name(f"gateway-{port}.log")
+    return logs.default(port).with_name(f"gateway-{port}.log")
 
 
 def handler_for(log: str | None, port: int) -> logging.Handler:
@@ -185,7 +185,7 @@ def engines_of(
     stack: ExitStack,
     *,
     max_batch_size: int,
-    threads: int,
+    threads: int | None,
     wait_s: float = 0.0,
 ) -> list[Engine]:
     """One for each bundle, closed by the stack; `url` is that of our own Triton.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from jepack.bundle import Probe
+from jepack.client.items import grey_png
 from jepack.measures.codes import Kept
 from serving.gateway.limits import Limits
 from serving.gateway.options import COARSE, FLOATS, Offer, model_names
@@ -36,15 +38,45 @@ COMMON: dict[str, Any] = {
     },
     "fingerprint": {"type": "string", "description": "Of the space that the rows must lie in."},
 }
+ERRORS = {
+    400: "The request or an image of it cannot be read",
+    401: "A key is needed",
+    403: "Asked from a place that may not ask",
+    404: "No such model",
+    408: "The body took too long",
+    409: "The space of this `fingerprint` is not served",
+    413: "Too large, or too many images",
+    415: "A body of another kind than those above",
+    429: "Busy: come again after `retry-after` seconds",
+    500: "A fault of the gateway; its log tells more by `request_id`",
+    503: "The engine cannot answer now",
+    504: "The engine did not answer in time",
+}
 ERROR = "`error` says what was wrong, and with which item."
-# path: (one line, the field of its images, its schema)
-ROUTES: dict[str, tuple[str, str, Any]] = {
-    "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS),
-    "/openai/v1/embeddings": ("The same below another root", "input", ITEMS),
-    "/embeddings": ("The same, for Infinity's clients", "input", ITEMS),
-    "/v2/embed": ("Cohere", "images", {"type": "array", "items": IMAGE}),
-    "/v1/multimodalembeddings": ("Voyage", "inputs", {"type": "array", "items": ITEM}),
-    "/vectors": ("Weaviate's img2vec, one image", "image", IMAGE),
+ABOUT = (
+    "Embeddings of images, in the forms that clients of other servers send. To try it here: open a POST, "
+    "*Try it out*, choose multipart/form-data to upload a file (or leave the JSON with its small grey "
+    "picture; *Schema* lists all options), *Execute*. The Open Inference Protocol is at "
+    "/v2/models/embed/infer."
+)
+# What a page sends unless changed: a picture that is one.
+PICTURE = f"data:image/png;base64,{base64.b64encode(grey_png()).decode()}"
+USUAL = {"encoding_format": "float", "normalize": False, "on_error": "fail"}  # beside it
+ROW = {"object": "embedding", "index": 0, "embedding": [0.12, -0.5]}
+ANSWER = {"example": {"object": "list", "data": [ROW], "model": "photos", "fingerprint": 16 * "0"}}
+# path: (one line, the field of its images, its schema, an example)
+ROUTES: dict[str, tuple[str, str, Any, Any]] = {
+    "/v1/embeddings": ("OpenAI, NVIDIA, Jina, vLLM, curl", "input", ITEMS, [PICTURE]),
+    "/openai/v1/embeddings": ("The same below another root", "input", ITEMS, [PICTURE]),
+    "/embeddings": ("The same, for Infinity's clients", "input", ITEMS, [PICTURE]),
+    "/v2/embed": ("Cohere", "images", {"type": "array", "items": IMAGE}, [PICTURE]),
+    "/v1/multimodalembeddings": (
+        "Voyage",
+        "inputs",
+        {"type": "array", "items": ITEM},
+        [{"content": [{"type": "image_base64", "image_base64": PICTURE}]}],
+    ),
+    "/vectors": ("Weaviate's img2vec, one image", "image", IMAGE, PICTURE),
 }
 
 
@@ -104,13 +136,13 @@ def shorter(kept: Kept | None) -> dict[str, Any]:
 
 def route(path: str) -> dict[str, Any]:
     """FastAPI's keywords: the handler reads the body itself, so the document is told here."""
-    line, field, schema = ROUTES[path]
+    line, field, schema, example = ROUTES[path]
     needed: dict[str, Any] = {"required": [field]}
     if field == "input":
         needed = {"anyOf": [needed, {"required": ["messages"]}]}
     body = {"type": "object", "properties": {field: schema, **COMMON}, **needed}
     content = {
-        "application/json": {"schema": body},
+        "application/json": {"schema": body, "example": {field: example, **USUAL}},
         "image/*": {"schema": {"type": "string", "format": "binary"}},
         "multipart/form-data": {
             "schema": {
@@ -122,14 +154,24 @@ def route(path: str) -> dict[str, Any]:
     return {
         "summary": line,
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": told(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503, 504),
+        "responses": {
+            200: {
+                "description": "A row for each image in this dialect's form, and `fingerprint` of its space.",
+                "content": {"application/json": ANSWER if field == "input" else {}},
+            },
+            **told(*ERRORS),
+        },
     }
 
 
 def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses`: every refusal has the same body."""
     return {
-        status: {"description": ERROR, "content": {"application/json": {}}} for status in statuses
+        status: {
+            "description": f"{ERRORS[status]}. {ERROR}",
+            "content": {"application/json": {}},
+        }
+        for status in statuses
     }
 
 

@@ -124,9 +124,10 @@ class EmbeddedEngine:
         name: str = "",
         version: int = 1,
         max_batch_size: int = 16,
-        threads: int = 2,
+        threads: int | None = None,
     ) -> None:
-        self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads)
+        """`threads`: every core, unless told."""
+        self._encoder = InProcess(bundle, max_batch_size=max_batch_size, threads=threads or cores())
         told = self._encoder.endpoint()
         self.bundle, self.endpoint = (
             bundle,

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jepack.machine import is_loopback
+from serving.gateway.door import Head, written
 from serving.gateway.errors import Refusal, body_of
 from serving.gateway.keys import Keys
 from serving.gateway.limits import Queue
@@ -42,8 +44,7 @@ class Front:
         if scope["type"] != "http":
             return
         began, headers = time.monotonic(), Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -72,6 +73,22 @@ class Front:
         finally:
             self.count(scope, headers, request_id, status, time.monotonic() - began)
 
+    def no_room(self, head: Head, client: Any, more: list[tuple[bytes, bytes]]) -> bytes | None:
+        """The answer to a request that has no room; None for one that has, or may not ask."""
+        began = time.monotonic()
+        try:
+            self.check(head.path, head.headers)
+            self.queue.check()
+        except Refusal as refusal:
+            if refusal.status != 429:
+                return None
+            request_id = id_of(head.headers)
+            body = json.dumps(body_of(refusal, request_id)).encode()
+            scope = {"method": "POST", "client": client, "state": {"request_id": request_id}}
+            self.count(scope, head.headers, request_id, 429, time.monotonic() - began)
+            return written(refusal, body, [*more, (b"x-request-id", request_id.encode())])
+        return None
+
     def check(self, path: str, headers: Headers) -> None:
         if self.only_here:
             check_here(headers)
@@ -88,7 +105,12 @@ class Front:
             )
 
     def count(
-        self, scope: Scope, headers: Headers, request_id: str, status: int, seconds: float
+        self,
+        scope: Mapping[str, Any],
+        headers: Headers,
+        request_id: str,
+        status: int,
+        seconds: float,
     ) -> None:
         """The route's own pattern, never the path that was asked: callers must not make new series."""
         route = getattr(scope.get("route"), "path", "none")
@@ -106,6 +128,12 @@ class Front:
             **scope["state"].get("told", {}),
         }
         LOG.info(json.dumps(told))
+
+
+def id_of(headers: Headers) -> str:
+    """The caller's own where it is one, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def refused(refusal: Refusal, request_id: str) -> Response:

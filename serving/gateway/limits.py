@@ -108,8 +108,12 @@ class Queue:
             retry_after_s=self.full_s(),
         )
 
+    @property
+    def is_full(self) -> bool:
+        return self.waiting >= self.limits.waiting
+
     def check(self) -> None:
-        if self.waiting >= self.limits.waiting:
+        if self.is_full:
             raise self.full()
 
     async def body(self, request: Request) -> bytes:

@@ -18,7 +18,7 @@ from jepack import __version__
 from jepack.bundle import Probe
 from jepack.client.wire import PROBE
 from serving.gateway.answers import Answered, Written, shaped
-from serving.gateway.errors import invalid
+from serving.gateway.errors import Refusal, invalid
 from serving.gateway.fleet import Fleet
 from serving.gateway.limits import Limits
 from serving.gateway.options import Offer
@@ -45,14 +45,28 @@ def read(received: Received, limits: Limits) -> Found:
     )
     if not 0 <= size <= len(received.body):
         raise invalid("invalid_header", f"{told!r:.40} of {len(received.body)} bytes", HEAD_SIZE)
-    body, rest = json_object(received.body[:size]), received.body[size:]
+    try:
+        body, rest = json_object(received.body[:size]), received.body[size:]
+    except Refusal as refusal:
+        if told is not None or refusal.code != "invalid_json":
+            raise
+        raise invalid(
+            "invalid_json",
+            f"{refusal.message}. Of the binary extension the header {HEAD_SIZE} tells how long the JSON is "
+            "that comes first; a file as it is, is taken by /v1/embeddings",
+        ) from None
     note_beside(body, told_by_header=PROBE_HEADER in received.headers)
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise invalid("invalid_inputs", f'one input named "{INPUT}" is needed', "inputs")
     given = inputs[0]
     if (given.get("name"), given.get("datatype")) != (INPUT, "BYTES"):
-        raise invalid("invalid_inputs", f'an input named "{INPUT}" of BYTES is needed', "inputs[0]")
+        found = f"{given.get('name')!r:.40} of {given.get('datatype')!r:.20}"
+        raise invalid(
+            "invalid_inputs",
+            f'an input named "{INPUT}" of BYTES is needed, found {found}',
+            "inputs[0]",
+        )
     if (binary := parameters_of(given).get("binary_data_size")) is not None:
         if binary != len(rest):
             raise invalid(

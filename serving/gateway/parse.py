@@ -13,6 +13,8 @@ from PIL import Image
 from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 
+from jepack.decoding import SUFFIXES
+from jepack.names import shown
 from serving.gateway.errors import Refusal, invalid
 from serving.gateway.items import MEDIA, image_of, no_side
 from serving.gateway.limits import Limits, check_image, check_items, too_many_items
@@ -58,6 +60,14 @@ def read(received: Received, dialect: Dialect, limits: Limits) -> Found:
     return values, {**by_header, **fields}
 
 
+FILE_FIELDS = (
+    "file",
+    "files",
+    "image",
+    "images",
+    "input",
+    "inputs",
+)  # what people call a file in a form
 URLENCODED = "application/x-www-form-urlencoded"  # what curl says of a body unless told
 
 
@@ -144,7 +154,22 @@ def from_form(received: Received, limits: Limits) -> Found:
         parser.finalize()
     except (FormParserError, ValueError, AssertionError) as error:
         raise invalid("invalid_form", f"the multipart body cannot be read ({error})") from error
+    if not values:
+        refuse_name(fields)
     return values, fields
+
+
+def refuse_name(fields: Mapping[str, Any]) -> None:
+    """Of a form without files: text where a file was meant, as of curl without its @. Raises Refusal."""
+    for name, value in fields.items():
+        text = str(value)
+        if name in FILE_FIELDS or text.lower().endswith(SUFFIXES):
+            raise invalid(
+                "no_file",
+                f"the text {text!r:.80}, where a file is needed; curl sends a file by an @ before its name: "
+                f"-F {name}=@{shown(text[:80])}",
+                name,
+            )
 
 
 def check_pixels(image: bytes, limits: Limits, param: str) -> int:

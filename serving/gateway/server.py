@@ -1,8 +1,7 @@
-"""uvicorn on a thread, with what it leaves open shut: headers that never end, errors that are not JSON."""
+"""uvicorn on a thread, and the gateway's log."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import socket
@@ -12,21 +11,19 @@ from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jepack.errors import ConfigError, ServerError
 from jepack.machine import HOST, is_loopback, loopback
 from serving.gateway.app import build, listed
 from serving.gateway.engines import Engine, limits_for
-from serving.gateway.errors import Refusal, body_of
 from serving.gateway.front import LOG
 from serving.gateway.keys import VARIABLE, Keys
 from serving.gateway.limits import Limits
 from serving.gateway.probing import Probes
+from serving.gateway.protocol import protocol_with
 from serving.gateway.shares import Shares
 from serving.gateway.watching import Watch
 
@@ -73,7 +70,7 @@ class Gateway:
         self._config = uvicorn.Config(
             app,
             loop="asyncio",
-            http=protocol_with(self.limits),
+            http=protocol_with(self.limits, app),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -167,95 +164,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"--http {host}:{port} cannot be had ({error.strerror}). Choose another port, 0 picks a free one"
         ) from error
     return found
-
-
-def protocol_with(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 by h11, with a time for headers, for bodies that nobody reads and for answers that
-    no client takes, a number of connections, and JSON for what is no request."""
-
-    class Protocol(H11Protocol):
-        _late: asyncio.TimerHandle | None = None
-        _unread: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                told = f"{limits.connections} connections are open, as many as are held"
-                self._say(Refusal(503, "too_many_connections", told, retry_after_s=1, close=True))
-            self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._watch()
-
-        def pause_writing(self) -> None:
-            """More is written than the client has taken."""
-            super().pause_writing()
-            self._unread = self.loop.call_later(limits.unread_s, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            self._taken()
-            super().resume_writing()
-
-        def _taken(self) -> None:
-            if self._unread is not None:
-                self._unread.cancel()
-                self._unread = None
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._taken()
-            self._forget()
-            super().connection_lost(exc)
-
-        def _is_late(self) -> bool:
-            """Whether the client is to send headers, or the rest of a request that is answered already."""
-            answered = self.cycle is not None and self.cycle.response_complete
-            return not self.transport.is_closing() and (
-                answered or self.conn.their_state is h11.IDLE
-            )
-
-        def _watch(self) -> None:
-            if not self._is_late():
-                self._forget()
-            elif self._late is None:
-                self._late = self.loop.call_later(limits.header_s, self._give_up)
-
-        def _forget(self) -> None:
-            if self._late is not None:
-                self._late.cancel()
-                self._late = None
-
-        def _give_up(self) -> None:
-            self._late = None
-            if self._is_late():
-                self.transport.close()
-
-        def send_400_response(self, msg: str) -> None:
-            told = f"no HTTP, or headers over {limits.header:,} bytes"
-            self._say(Refusal(400, "invalid_http", told, close=True))
-
-        def _say(self, refusal: Refusal) -> None:
-            """An answer without a request; none where one has begun."""
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                body = json.dumps(body_of(refusal, "")).encode()
-                head = {
-                    "content-type": "application/json",
-                    "content-length": str(len(body)),
-                    **refusal.headers,
-                }
-                for event in (
-                    h11.Response(status_code=refusal.status, headers=[*head.items()]),
-                    h11.Data(data=body),
-                    h11.EndOfMessage(),
-                ):
-                    self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
-
-    return Protocol
 
 
 class JsonLines(logging.Formatter):

@@ -184,6 +184,9 @@ class Watch:
             "fingerprint": self.endpoint.fingerprints["projection"],
         }
 
+    def _which(self) -> dict[str, Any]:
+        return {**self._who(), "version": self.endpoint.version}
+
     def offers(self) -> dict[str, Any]:
         """For /v1/models: what may be asked, and what the alarm promises."""
         watcher = self.watcher
@@ -205,11 +208,11 @@ class Watch:
         if self.watcher is None:
             why = "switched off with --no-watch" if self.null is not None else NO_NULL
             verdict = f"cannot tell: nothing is watched, {why}"
-            return {**self._who(), "watching": False, "state": "unknown", "verdict": verdict}
+            return {**self._which(), "watching": False, "state": "unknown", "verdict": verdict}
         with self._taking:
             report = self.report()
             found = {
-                **self._who(),
+                **self._which(),
                 "watching": True,
                 "state": state_of(report),
                 "verdict": verdict_of(report, iso(self.since)),

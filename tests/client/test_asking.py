@@ -148,6 +148,18 @@ def test_anything_else_is_a_type_error_before_anything_is_sent(embed: Embed, stu
     assert stub.began == []
 
 
+def test_an_address_is_not_fetched_and_the_mend_is_told(embed: Embed, stub: Stub) -> None:
+    for address in ("https://example.org/a.jpg", "s3://bucket/a.jpg"):
+        for given in (address, [b"a", address]):
+            with pytest.raises(
+                TypeError, match=r"none is fetched.*embed\(httpx.get\(ADDRESS\).content"
+            ):
+                embed(stub.url, given)
+    with pytest.raises(TypeError, match=r"a data URL; give the file's bytes: base64.b64decode"):
+        embed(stub.url, "data:image/png;base64," + 9000 * "A")
+    assert stub.began == []
+
+
 def test_the_output_that_was_not_asked_for_has_no_columns(embed: Embed, stub: Stub) -> None:
     found = embed(stub.url, IMAGES, output="projection")
     assert np.array_equal(found.projection, rows(IMAGES)[:, :1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from jepack import bundle as bundles
 from jepack.cli import app
+from jepack.commands import drift_sides
 from jepack.errors import ArtifactError, DataError
 from jepack.measures import fit_null
 
@@ -57,6 +59,51 @@ def test_ordinary_images_end_with_0_and_drifted_ones_with_9(bundle: Path, tmp_pa
     assert (code, found["drift"], found["alarm_at"]) == (9, True, 64)
     assert found["mean_shift"] == pytest.approx(1, abs=0.15)
     assert max(found["windows"].values()) > found["threshold"]
+
+
+def test_a_parquet_of_jepack_embed_says_what_its_npz_says(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pytest.importorskip("pyarrow")
+    rows = [ordinary(200, 1), ordinary(200, 2) + 1]
+    files = []
+    for number, x in enumerate(rows):
+        npz = saved(bundle, tmp_path / f"{number}.npz", x)
+        with np.load(npz) as arrays:
+            columns = {
+                "path": table.array(arrays["path"].tolist()),
+                "projection": table.FixedSizeListArray.from_arrays(table.array(x.reshape(-1)), 2),
+            }
+            about = {"fingerprint_projection": str(arrays["fingerprint_projection"])}
+        parquet = npz.with_suffix(".parquet")
+        pytest.importorskip("pyarrow.parquet").write_table(
+            table.table(columns).replace_schema_metadata(about), parquet
+        )
+        files.append((npz, parquet))
+    for npz, parquet in files:
+        want, found = (told(bundle, one)[1] for one in (npz, parquet))
+        assert want.pop("images_from") != found.pop("images_from")
+        assert found == want
+    monkeypatch.setattr(drift_sides, "fit_null", partial(fit_null, runs=24))  # of the default 128
+    assert told(files[0][1], files[1][1])[0] == 9
+
+
+def test_a_file_of_neither_images_nor_embeddings_is_told_before_any_is_sent(
+    bundle: Path, tmp_path: Path
+) -> None:
+    table = pytest.importorskip("pyarrow")
+    other = tmp_path / "vectors.parquet"
+    pytest.importorskip("pyarrow.parquet").write_table(table.table({"x": [1.0, 2.0]}), other)
+    text = tmp_path / "june.txt"
+    text.write_text("0.1 0.2")
+    taken = "Embeddings are taken from what `jepack embed` wrote"
+    nowhere = ("--url", "127.0.0.1:9")
+    with pytest.raises(DataError, match=f"read as a table that names images. {taken}"):
+        told(bundle, other, *nowhere)
+    with pytest.raises(DataError, match=f"1 images.*read as a file of images. {taken}"):
+        told(bundle, text, *nowhere)
+    with pytest.raises(ArtifactError, match=f"june.txt: a file that holds no embeddings.*{taken}"):
+        told(text, other, *nowhere)
 
 
 def test_images_sorted_by_class_are_no_drift_unless_they_came_so(
@@ -114,11 +161,13 @@ def test_a_folder_goes_through_the_endpoint(
 ) -> None:
     """The client is the seam: what it answers is compared, and a bad image is left out."""
     from jepack.client import Embeddings
-    from jepack.commands import drift as command
 
     class Answering:
-        def __init__(self, url: str) -> None:
-            assert url == "127.0.0.1:9"
+        def __init__(self, url: str, *, model: str) -> None:
+            assert (url, model) == ("127.0.0.1:9", "cells")
+
+        def endpoint(self) -> None:
+            pass
 
         def __enter__(self) -> Answering:
             return self
@@ -132,11 +181,11 @@ def test_a_folder_goes_through_the_endpoint(
             prints = bundles.load(bundle).fingerprints
             return Embeddings(np.zeros((len(items), 4)), x, prints, {0: "truncated"})
 
-    monkeypatch.setattr(command, "Client", Answering)
+    monkeypatch.setattr(drift_sides, "Client", Answering)
     data = tmp_path / "photos"
     data.mkdir()
     Image.new("L", (8, 8)).save(data / "0.png")
     for number in range(1, 80):
         shutil.copy(data / "0.png", data / f"{number}.png")
-    code, found = told(bundle, data, "--url", "127.0.0.1:9")
+    code, found = told(bundle, data, "--url", "127.0.0.1:9", "--model", "cells")
     assert (code, found["images"]) == (0, 79)

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from jepack import bundle as bundles
 from jepack.cli import app
+from jepack.commands import drift_sides
 from jepack.errors import ConfigError, DataError, ServerError
 from jepack.measures import fit_null
 from serving.gateway import Gateway, Keys, Watch
@@ -86,6 +88,16 @@ def test_calm_ends_with_0_alarm_with_9_and_what_cannot_be_told_with_10() -> None
             [told] = json.loads(text)["data"]
             assert (found, told["model"]) == (code, "<numbers>")
             assert word in told["verdict"]
+
+
+def test_one_model_can_be_asked_for_and_an_unknown_one_is_told() -> None:
+    with gateway(normal(200), normal(64) + 3) as url:
+        for name in ("<numbers>", "<numbers>@1"):
+            assert run(url, "--model", name)[0] == 9
+        with pytest.raises(
+            ConfigError, match="--model photos: not served there; there are <numbers>"
+        ):
+            run(url, "--model", "photos")
 
 
 def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
@@ -227,7 +239,8 @@ def saved(path: Path, x: np.ndarray, fingerprint: str) -> Path:
     return path
 
 
-def test_two_saved_sets_are_compared(tmp_path: Path) -> None:
+def test_two_saved_sets_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_sides, "fit_null", partial(fit_null, runs=24))  # of the default 128
     may = saved(tmp_path / "may.npz", normal(400, 5), "a" * 16)
     page = tmp_path / "drift.html"
     for name, x, code, word in (
@@ -250,10 +263,11 @@ def test_thumbnails_are_on_the_page_only_when_asked_for(
 ) -> None:
     """The client is the seam."""
     from jepack.client import Embeddings
-    from jepack.commands import drift as command
 
     class Answering:
-        def __init__(self, url: str) -> None: ...
+        def __init__(self, url: str, *, model: str) -> None: ...
+
+        def endpoint(self) -> None: ...
 
         def __enter__(self) -> Answering:
             return self
@@ -265,7 +279,7 @@ def test_thumbnails_are_on_the_page_only_when_asked_for(
             prints = bundles.load(bundle).fingerprints
             return Embeddings(np.zeros((len(items), 4)), x, prints)
 
-    monkeypatch.setattr(command, "Client", Answering)
+    monkeypatch.setattr(drift_sides, "Client", Answering)
     data = tmp_path / "photos"
     data.mkdir()
     for number in range(70):

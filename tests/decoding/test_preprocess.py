@@ -100,7 +100,7 @@ def test_pixels_without_data_become_zero_under_a_window_and_are_refused_without(
     values = np.ones((8, 8), np.float32)
     values[0, 0] = np.nan
     assert decode(saved(values, "npy"), 1, ((0.0, 1.0),))[0, :2, 0].tolist() == [0, 255]
-    with pytest.raises(DataError, match="NaN or infinity; with --window"):
+    with pytest.raises(DataError, match="NaN or infinity, which a window shows as 0"):
         decode(saved(values, "npy"), 1)
 
 

@@ -148,6 +148,17 @@ def test_a_bad_inference_request_is_told_why(http: httpx.Client, body: str) -> N
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 
 
+def test_a_body_that_is_no_json_is_told_of_the_binary_extension(http: httpx.Client) -> None:
+    told = http.post("/v2/models/embed/infer", content=png()).json()["error"]
+    assert told["code"] == "invalid_json"
+    assert (
+        "the header inference-header-content-length tells how long the JSON is" in told["message"]
+    )
+    wrong = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1], "data": [1]}]}
+    told = http.post("/v2/models/embed/infer", json=wrong).json()["error"]
+    assert "of BYTES is needed, found 'image' of 'UINT8'" in told["message"]
+
+
 def test_a_binary_tensor_that_is_cut_is_refused(http: httpx.Client) -> None:
     blob = (len(ONE) + 1).to_bytes(4, "little") + ONE
     given = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,42 @@ def test_a_bad_image_is_named_by_its_place_in_the_whole_request(
         np.testing.assert_allclose(
             found.rows[output], np.delete(want[output], number, 0), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_of_several_requests_share_the_cores_of_one_engine(
+    exported_bundle: Bundle, files: list[bytes], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are those of one image at a time, and no more are decoded or run at once than it has threads."""
+    from jepack import inprocess
+
+    at_work, most, guard = [0], [0], threading.Lock()
+
+    def counted(function: Any) -> Any:
+        def work(*given: Any) -> Any:
+            with guard:
+                at_work[0] += 1
+                most[0] = max(most[0], at_work[0])
+            try:
+                return function(*given)
+            finally:
+                with guard:
+                    at_work[0] -= 1
+
+        return work
+
+    engine = EmbeddedEngine(exported_bundle, threads=threads)
+    want = [engine.embed([file], limit_s=60).rows for file in files]
+    monkeypatch.setattr(inprocess, "load", counted(inprocess.load))
+    monkeypatch.setattr(inprocess, "run", counted(inprocess.run))
+    with ThreadPoolExecutor(6) as callers:
+        asked = [callers.submit(engine.embed, files[:n], limit_s=60) for n in (1, 2, 5, 16, 20, 20)]
+        for one in asked:
+            for output in OUTPUTS:
+                found = one.result().rows[output]
+                rows_ND = np.concatenate([row[output] for row in want[: len(found)]])
+                np.testing.assert_allclose(found, rows_ND, rtol=1e-4, atol=1e-4)
+    assert most[0] <= threads
 
 
 def test_only_bad_images_give_no_rows(engine: Any) -> None:

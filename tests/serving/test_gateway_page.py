@@ -24,6 +24,15 @@ def test_the_page_names_nothing_from_elsewhere(http: httpx.Client) -> None:
     assert http.get("/docs-static/../core.py").status_code == 404
 
 
+@pytest.mark.parametrize("path", DIALECTS)
+def test_what_the_page_sends_unless_it_is_changed_is_answered(
+    http: httpx.Client, path: str
+) -> None:
+    told = http.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]
+    answer = http.post(path, json=told["application/json"]["example"])
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(bool(screenshot.missing_browser()), reason=str(screenshot.missing_browser()))
 def test_a_browser_without_a_network_shows_every_way_in(gateway: Any, tmp_path: Path) -> None:

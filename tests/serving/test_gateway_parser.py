@@ -127,6 +127,16 @@ def test_any_form_is_images_or_a_refusal(parts: list[tuple[str, bytes, bool]]) -
     holds(parse.Received(body, FORM, {}), parse.openai)
 
 
+@pytest.mark.parametrize(("name", "text"), [("file", "photo"), ("x", "a b.PNG"), ("image", "")])
+def test_a_name_where_curl_was_to_send_a_file_is_told_of_the_at_sign(name: str, text: str) -> None:
+    head = f'--y\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+    received = parse.Received(f"{head}{text}\r\n--y--\r\n".encode(), FORM, {})
+    with pytest.raises(Refusal) as caught:
+        parse.openai(received, LIMITS)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "no_file", name)
+    assert f"-F {name}=@{text}" in caught.value.message
+
+
 @FEW
 @given(fields=OBJECTS)
 def test_any_options_are_understood_or_refused(fields: dict[str, Any]) -> None:

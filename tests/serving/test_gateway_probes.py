@@ -283,11 +283,8 @@ def test_of_several_bundles_each_answers_with_those_that_it_keeps(
 def test_what_serve_says_once_ready_names_the_probes(exported_bundle: Bundle, tone: Probe) -> None:
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(
-            welcome(
-                served_of([str(exported_bundle.folder)]), None, "http://x", probes=[{"tone": tone}]
-            )
-        )
+        served = served_of([str(exported_bundle.folder)])
+        welcome(console, served, None, "http://x", probes=[{"tone": tone}])
     assert "tone        of embedding: dark, light" in shown.get()
 
 
@@ -295,8 +292,8 @@ def test_what_serve_says_once_ready_names_the_probes(exported_bundle: Bundle, to
     ("options", "word"),
     [
         (("--probe", "nope"), "no bundle that is served keeps any. Keep one: the tab Probe"),
-        (("--probe", "nope", "--no-http"), "--no-http leaves nothing for --probe"),
-        (("--probe", "nope", "--repository-only", "{}"), "--repository-only starts none"),
+        (("--probe", "nope", "--no-http"), "no effect of --probe; leave it out"),
+        (("--probe", "nope", "--repository-only", "{}"), "no effect of --probe; leave it out"),
     ],
 )
 def test_a_probe_that_cannot_be_served_is_told_before_any_work(

@@ -51,7 +51,8 @@ def serving(
 def test_serve_answers_over_http_until_it_is_told_to_stop(
     exported_bundle: Bundle, embedded: Any, tmp_path: Path, engine: str
 ) -> None:
-    options = [*ANYWHERE, "--http", "127.0.0.1:0", "--engine", engine]
+    options = ["--http", "127.0.0.1:0", "--engine", engine]
+    options += ANYWHERE if engine == "triton" else []
     with serving(exported_bundle, tmp_path, *options) as (told, process):
         url = told["gateway"]
         assert ("url" in told) == (engine == "triton")
@@ -145,6 +146,19 @@ REFUSED = {
     "nothing to serve": (["--no-http", "--engine", "embedded"], "--no-http"),
     "a log of no gateway": (["--no-http", "--http-log", "-"], "--http-log"),
     "nobody to wait for": (["--engine", "embedded", "--wait-s", "9"], "--wait-s"),
+    "keys of gRPC": (["--no-http", "--key-file", "keys.txt"], "--key-file"),
+    "Triton's port where there is none": (
+        ["--engine", "embedded", "--port", "8003", "--log-file", "log"],
+        "starts no Triton; the gateway is at --http and decodes by itself: no effect of --port, "
+        "--log-file; leave them out",
+    ),
+    "decoders where there are none": (["--engine", "embedded", "--decoders", "4"], "--decoders"),
+    "threads of a Triton elsewhere": (["--engine", "far:8001", "--threads", "4"], "--threads"),
+    "a gateway of a repository": (
+        ["--repository-only", "models", "--http", "127.0.0.1:0"],
+        "stops: no effect of --http; leave it out",
+    ),
+    "TensorRT on this machine": (["--tensorrt", "fp16"], "--repository-only DIR"),
     "nothing to watch": (["--no-http", "--no-watch"], "--no-watch"),
     "a rate of what is not watched": (
         ["--no-watch", "--images-per-false-alarm", "9"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -100,8 +101,10 @@ def examine(file: ImageFile, record: ImageRecord, channels: int | None) -> None:
 
 
 def in_own_options(reason: str) -> str:
-    """The decoder's advice names training's knobs; `inspect` has options for them."""
-    return reason.replace("--set channels=", "--channels ").replace("--set tile=", "--tile ")
+    """The decoder's advice names training's knob; `inspect` has an option for it."""
+    return re.sub(
+        r"Training is told: --set channels=(\d+).*", r"Say how many: --channels \1", reason
+    )
 
 
 def doubts_of_picture(data: bytes, record: ImageRecord) -> None:

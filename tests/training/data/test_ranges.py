@@ -148,7 +148,7 @@ def test_inspect_names_the_window_nodata_and_what_to_ask(tmp_path: Path) -> None
     assert facts["values"]["low"] == 100
     np.save(tmp_path / "b.npy", np.zeros((32, 32, 200), np.uint8))
     asked = json.loads(CliRunner().invoke(command, [str(tmp_path), "--json"]).stdout)
-    assert "many channels: --channels 200" in asked["bad"][str(tmp_path / "b.npy")]
+    assert "Say how many: --channels 200" in asked["bad"][str(tmp_path / "b.npy")]
     told = CliRunner().invoke(command, [str(tmp_path), "--json", "--channels", "200"])
     assert json.loads(told.stdout)["bad"] == {}
 
