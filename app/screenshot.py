@@ -62,6 +62,7 @@ def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iter
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         driver = webdriver.Chrome(options=options, service=service)
         try:
+            driver.set_script_timeout(WAIT_S)
             # The window's frame takes some pixels; the page itself gets the whole size.
             view = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)

@@ -21,7 +21,10 @@ threads.calm()  # as a command does, before numpy and torch are loaded: a busy m
 
 from small_bundle import write_digits, write_small_bundle  # noqa: E402
 
+from app import screenshot  # noqa: E402
 from jepack.bundle import Bundle  # noqa: E402
+
+screenshot.WAIT_S = 300  # a browser beside twenty other processes
 
 OURS = ("jepack", "training", "export", "serving", "app")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -86,19 +88,44 @@ def index_digits(
     return out
 
 
+PAGES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import pixel_embedder
+from app.page import launch
+for line in sys.stdin:
+    asked = json.loads(line)
+    asked["connect"] = getattr(pixel_embedder, asked["connect"])
+    print(launch(**asked, port=0).url, flush=True)
+"""
+
+
+@functools.cache
+def pages() -> subprocess.Popen[str]:
+    """A process for all pages of this one: each line of JSON that it is told opens one, and their libraries
+    are imported once. It ends with this process, whose end closes its input."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PAGES, str(Path(__file__).parent)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 @contextmanager
-def page_of(index: Path, embedder: type[PixelEmbedder] = PixelEmbedder) -> Iterator[str]:
-    """The page over an index in a process of its own, as users have it; yields its address."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        f"from pixel_embedder import {embedder.__name__} as embedder\n"
-        "from app.page import launch\n"
-        "page = launch(sys.argv[2], url='127.0.0.1:9', port=0, connect=embedder)\n"
-        "print(page.url, flush=True)\n"
-        "page.wait()\n"
-    )
-    with running([sys.executable, "-c", code, str(Path(__file__).parent), str(index)]) as url:
-        yield url
+def page_of(
+    index: Path, embedder: type[PixelEmbedder] = PixelEmbedder, *, bundle: Path | None = None
+) -> Iterator[str]:
+    """A page over an index, in a process that is not the test's; yields its address. It embeds with `bundle`
+    where one is given. (Closed with its process alone: Gradio waits seconds for a browser to let go.)"""
+    process = pages()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    engine = {"url": "127.0.0.1:9"} if bundle is None else {"bundle": str(bundle)}
+    asked = {"index_folder": str(index), "connect": embedder.__name__, **engine}
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
+    url = process.stdout.readline().strip()
+    assert url, "the process of the pages has ended"
+    yield url
 
 
 @contextmanager
@@ -107,6 +134,8 @@ def running(command: list[str]) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().split()[0]
+            line = process.stdout.readline()
+            assert line, "it ended"
+            yield line.split()[0]
         finally:
             process.terminate()

@@ -29,7 +29,7 @@ from app.work import Work
 from jepack.cli import app as jepack
 from jepack.errors import ConfigError
 
-LONG = 100  # s, on a machine however busy
+LONG = 300  # s, on a machine however busy
 CONSOLE: Any = None
 
 

@@ -31,7 +31,7 @@ from jepack.client import Embeddings, Endpoint
 from jepack.measures import fit_null
 from serving.gateway import Gateway, Watch
 
-LONG = 100  # s, on a machine however busy
+LONG = 300  # s, on a machine however busy
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pixel_embedder import index_digits, page_of
 
-from app.screenshot import choose, wait_for
+from app.screenshot import WAIT_S, choose, wait_for
 from jepack.sources import find_images
 
 pytestmark = pytest.mark.browser
@@ -60,7 +60,7 @@ def asks(driver: Any) -> str:
 def wait_until(driver: Any, true: Callable[[], bool]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 120).until(lambda _: true())
+    WebDriverWait(driver, WAIT_S).until(lambda _: true())
 
 
 def alarms(driver: Any) -> list[str]:

@@ -31,7 +31,7 @@ from pixel_embedder import (
 
 from app.lance import open_index
 from app.page import launch
-from app.screenshot import choose, take, wait_for
+from app.screenshot import WAIT_S, choose, take, wait_for
 from jepack.errors import ArtifactError, ServerError
 from jepack.sources import find_images
 
@@ -66,7 +66,7 @@ def upload(driver: Any, path: Path) -> None:
 def wait_until(driver: Any, true: Callable[[], bool]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 120).until(lambda _: true())
+    WebDriverWait(driver, WAIT_S).until(lambda _: true())
 
 
 def nearest(data: Path, query: np.ndarray, k: int) -> list[tuple[str, float]]:
@@ -285,7 +285,7 @@ def test_an_upload_travels_through_the_real_triton(
     jepack = [sys.executable, "-m", "jepack"]
     at = ["--url", triton_server.url]
     index = [*jepack, "index", str(digits_folder), "--out", str(tmp_path / "index"), *at]
-    subprocess.run([*index, "--output", "projection"], check=True, timeout=120)
+    subprocess.run([*index, "--output", "projection"], check=True, timeout=300)
     with running([*jepack, "app", str(tmp_path / "index"), "--port", "0", *at]) as url:
         driver.get(url)
         assert triton_server.url in wait_for(driver, ".jp-ready")[0].text
@@ -305,7 +305,7 @@ def test_ctrl_c_stops_the_page(digits_index: Path) -> None:
         assert page.stdout is not None
         assert page.stdout.readline().startswith("http://127.0.0.1:")
         page.send_signal(signal.SIGINT)
-        out, err = page.communicate(timeout=240)
+        out, err = page.communicate(timeout=300)
     assert page.returncode == 130
     assert "Traceback" not in out + err
 
@@ -341,7 +341,7 @@ def test_a_page_opens_past_a_proxy_and_beside_another_users_and_leaves_nothing(
             assert own.stat().st_mode & 0o777 == 0o700
             head = b'Content-Disposition: form-data; name="files"; filename="a.png"'
             form = b"--x\r\n" + head + b"\r\n\r\nabc\r\n--x--"
-            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
             kind = {"Content-Type": "multipart/form-data; boundary=x"}
             connection.request("POST", "/gradio_api/upload", form, kind)
             answer = connection.getresponse()
@@ -349,7 +349,7 @@ def test_a_page_opens_past_a_proxy_and_beside_another_users_and_leaves_nothing(
             connection.close()
             assert own in Path(place).parents
             page.send_signal(number)
-            out, err = page.communicate(timeout=240)
+            out, err = page.communicate(timeout=300)
     assert page.returncode == 130
     assert "Traceback" not in out + err
     assert [path.name for path in shared.iterdir()] == ["gradio"]
@@ -370,7 +370,7 @@ def test_no_index_no_page(tmp_path: Path) -> None:
 
 
 def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
     data = None if body is None else json.dumps(body)
     if data is not None:
         headers["Content-Type"] = "application/json"

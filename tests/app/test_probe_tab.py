@@ -17,7 +17,7 @@ from app.engine import Engine, at_endpoint
 from app.journal import LABEL, LEAVE_OUT, Journal
 from app.lance import building
 from app.library import Library
-from app.screenshot import wait_for
+from app.screenshot import WAIT_S, wait_for
 from app.store import IndexInfo, Row
 from app.tabs.probe.answer import Answers, Board, View
 from app.tabs.probe.bench import Question
@@ -193,7 +193,7 @@ def open_tab(driver: Any, url: str) -> None:
 def until(driver: Any, script: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {script}"))
+    WebDriverWait(driver, WAIT_S).until(lambda d: d.execute_script(f"return {script}"))
 
 
 def press(driver: Any, key: str) -> None:

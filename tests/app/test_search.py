@@ -279,7 +279,7 @@ def test_a_neighbour_is_seen_in_full_beside_the_query_and_arrow_keys_go_on(
 )
 def test_what_is_not_in_the_index_is_not_handed_out(digits_page: str, asked: str) -> None:
     server = urlsplit(digits_page)
-    connection = http.client.HTTPConnection(server.hostname or "", server.port or 0, timeout=60)
+    connection = http.client.HTTPConnection(server.hostname or "", server.port or 0, timeout=300)
     connection.request("GET", f"/jepack/search/full?id={quote(asked, safe='')}")
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (404, b"The index holds no such image.")

@@ -15,7 +15,7 @@ from app.desk import Desk
 from app.engine import at_endpoint, in_process
 from app.library import Library
 from app.opening import open_path
-from app.screenshot import choose, wait_for
+from app.screenshot import WAIT_S, choose, wait_for
 from app.shell import Tab, find_tabs
 from jepack.bundle import Bundle
 from jepack.cli import app as jepack
@@ -51,7 +51,7 @@ def test_a_bundle_and_a_folder_are_enough(
         wait_for(driver, ".jp-query strong")
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(driver, 120).until(
+        WebDriverWait(driver, WAIT_S).until(
             lambda d: image.path.name in wait_for(d, ".jp-query strong")[0].text
         )
         nearest = wait_for(driver, ".jp-card")[0].get_attribute("data-id")

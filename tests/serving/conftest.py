@@ -29,5 +29,5 @@ def gateway(embedded: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def http(gateway: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=300) as client:
         yield client

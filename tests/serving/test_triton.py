@@ -157,7 +157,7 @@ def test_a_proxy_of_the_environment_is_passed_by(
             monkeypatch.setenv(name, f"http://127.0.0.1:{closed.getsockname()[1]}")
         for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
             monkeypatch.delenv(name, raising=False)
-        with Client(triton_server.url, timeout_s=20) as client:
+        with Client(triton_server.url, timeout_s=300) as client:
             assert client.embed(files[:2]).good.all()
 
 
@@ -260,7 +260,7 @@ def test_doors_that_nobody_needs_are_shut(triton_server: TritonServer) -> None:
 
 def raw_http(port: int, path: str, *headers: bytes) -> bytes:
     """The answer to a GET with these header lines as they are; empty where the connection is closed."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as door:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as door:
         lines = [
             f"GET {path} HTTP/1.1".encode(),
             b"Host: x",
@@ -294,7 +294,7 @@ def raw_grpc(port: int, method: str, *headers: tuple[bytes, bytes]) -> bytes:
         b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
         for name, value in [*usual, *headers]
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as door:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as door:
         hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
         door.sendall(hello + frame(1, 4, 1, block) + frame(0, 1, 1, bytes(5)))
         answer = b""
@@ -411,7 +411,7 @@ def test_stopping_leaves_nothing(exported_bundle: Bundle, tmp_path: Path) -> Non
         processes = family(server)
         assert len(processes) >= 4  # guard, server, two models
         assert leftovers(os.getpid()) > before
-    assert not psutil.wait_procs(processes, timeout=120)[1]
+    assert not psutil.wait_procs(processes, timeout=300)[1]
     assert leftovers(os.getpid()) == before
     server.stop()  # twice does no harm
 
@@ -423,7 +423,7 @@ def test_nothing_outlives_a_killed_parent(exported_bundle: Bundle, tmp_path: Pat
     assert len(processes) >= 4
     parent.kill()
     parent.communicate()
-    _, alive = psutil.wait_procs(processes, timeout=120)
+    _, alive = psutil.wait_procs(processes, timeout=300)
     assert not alive
     assert not leftovers(parent.pid)
 
@@ -435,9 +435,9 @@ def test_serve_stops_cleanly_on_a_signal(
     parent = serve(exported_bundle, tmp_path)
     processes = psutil.Process(parent.pid).children(recursive=True)
     parent.send_signal(number)
-    _, errors = parent.communicate(timeout=240)
+    _, errors = parent.communicate(timeout=300)
     assert parent.returncode == 0, errors
-    assert not psutil.wait_procs(processes, timeout=120)[1]
+    assert not psutil.wait_procs(processes, timeout=300)[1]
 
 
 def serve(bundle: Bundle, folder: Path) -> subprocess.Popen[str]:
