@@ -13,8 +13,13 @@ from PIL import Image
 from pixel_embedder import pixel_vector
 from test_page import cards, gallery, query, upload, wait_until
 
+from app.desk import Desk
+from app.engine import at_endpoint
+from app.library import Library
 from app.screenshot import choose, wait_for
+from app.tabs.search.answer import Answers
 from app.tabs.search.question import parse
+from app.tabs.search.visit import Visit
 from jepack.sources import find_images
 
 pytestmark = pytest.mark.browser
@@ -83,18 +88,27 @@ def test_after_an_upload_back_returns_and_forward_still_knows_it(
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("#like=not/there.png", "holds no image 'not/there.png'"),
+        ("#like=not/there.png", "holds no image &#x27;not/there.png&#x27;"),
         ("#like=a.png;0.5,0.1,0.2,0.9", "no part of an image"),
         ("#unlike=digit-1/0.png", "what to avoid"),
         ("#" + "&".join(f"like={n}" for n in range(17)), "up to 16 can"),
-        ("#like=%3Cb%3Ex%3C/b%3E", "<b>x</b>"),
     ],
 )
 def test_an_address_that_cannot_be_answered_says_why(
-    driver: Any, digits_page: str, address: str, told: str
+    digits_index: Path, address: str, told: str
 ) -> None:
-    open_at(driver, digits_page, address)
-    assert told in wait_for(driver, "#jp-results [role=alert]")[0].text
+    answers = Answers(Desk(Library(digits_index), at_endpoint("127.0.0.1:9")))
+    _, results, visit, query = answers.ask(address.removeprefix("#"), 10, Visit())
+    assert 'role="alert"' in results
+    assert told in results
+    assert (visit.question, query) == (None, None)
+
+
+def test_a_link_that_cannot_be_answered_is_a_note_and_the_page_lives(
+    driver: Any, digits_page: str
+) -> None:
+    open_at(driver, digits_page, "#like=%3Cb%3Ex%3C/b%3E")
+    assert "<b>x</b>" in wait_for(driver, "#jp-results [role=alert]")[0].text
     choose(driver)
     assert len(cards(driver)) == 10
 
@@ -132,14 +146,15 @@ def test_several_images_ask_together_as_numpy_says(
     wait_for(driver, ".jp-cell [data-side=like]")[2].click()
     wait_until(driver, lambda: len(driver.find_elements("css selector", ".jp-example")) == 2)
     wanted = (unit(digits_folder, start) + unit(digits_folder, liked)) / 2
-    assert [n for n, _ in cards(driver)] == ranked(digits_folder, wanted, {start, liked})[:10]
+    both = ranked(digits_folder, wanted, {start, liked})[:10]
+    wait_until(driver, lambda: [n for n, _ in cards(driver)] == both)
     open_at(driver, digits_page, "#" + "&".join(
         f"{side}={quote(name)}" for side, name in (("like", start), ("like", liked), ("unlike", avoided))
     ))  # fmt: skip
     wait_until(driver, lambda: len(driver.find_elements("css selector", ".jp-example")) == 3)
     wanted = wanted - unit(digits_folder, avoided) / 2
-    without = {start, liked, avoided}
-    assert [n for n, _ in cards(driver)] == ranked(digits_folder, wanted, without)[:10]
+    three = ranked(digits_folder, wanted, {start, liked, avoided})[:10]
+    wait_until(driver, lambda: [n for n, _ in cards(driver)] == three)
     assert "minus half the mean" in wait_for(driver, ".jp-several")[0].text
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
-from pictures import data_url, png
+from pictures import data_url
 
 from jepack.bundle import OUTPUTS, Bundle
 from jepack.client import Client, ImageError
@@ -100,44 +98,6 @@ def test_only_bad_images_give_no_rows(engine: Any) -> None:
 
 def test_an_engine_that_works_has_no_problem(engine: Any) -> None:
     assert engine.problem() is None
-
-
-@pytest.mark.triton
-def test_readiness_follows_a_triton_that_breaks_comes_back_and_goes(
-    exported_bundle: Bundle, tmp_path: Path
-) -> None:
-    from serving.server import TritonServer
-
-    server = TritonServer(
-        exported_bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=tmp_path / "log"
-    )
-    with server:
-        engine = TritonEngine(server.url, exported_bundle)
-        with (
-            Gateway(engine, port=0) as one,
-            httpx.Client(base_url=one.url, trust_env=False, timeout=300) as http,
-        ):
-            assert http.get("/health/ready").status_code == 200
-            for process in psutil.Process(server.pid).children(recursive=True):
-                if "stub" in process.name():
-                    process.kill()  # Triton itself stays "ready" without its models
-            until(http, 503)
-            assert http.get("/health/live").status_code == 200
-            server.restart()
-            until(http, 200)
-            server.stop()
-            answer = http.post("/v1/embeddings", json={"input": data_url(png())})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
-            until(http, 503)
-        engine.close()
-
-
-def until(http: httpx.Client, status: int) -> None:
-    """An answer about readiness serves everybody for a second."""
-    end = time.monotonic() + 300
-    while http.get("/health/ready").status_code != status:
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_bundle_without_a_graph_is_told_how_to_make_one(small_bundle: Bundle) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pictures import data_url, png
+from slow_engine import wait_until
 from typer.testing import CliRunner
 
 from jepack.bundle import Bundle
@@ -62,12 +64,19 @@ def test_serve_answers_over_http_until_it_is_told_to_stop(
         want = embedded.embed([png()], limit_s=300).rows["embedding"]
         found = [one["embedding"] for one in answer["data"]]
         np.testing.assert_allclose(np.array(found), want, rtol=1e-5, atol=1e-5)
-        assert httpx.get(f"{url}/health/ready", trust_env=False, timeout=300).status_code == 200
+        wait_until(lambda: ready(url))
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert (len(started) >= 4) == (engine == "triton")  # guard, server, two models
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+        assert not psutil.wait_procs(started, timeout=300)[1]
     [log] = (tmp_path / "jepack").glob("gateway-*.log")
     assert json.loads(log.read_text().splitlines()[0])["route"] == "/v1/embeddings"
+
+
+def ready(url: str) -> bool:
+    return httpx.get(f"{url}/health/ready", trust_env=False, timeout=300).is_success
 
 
 def test_keys_come_from_a_file_or_the_environment(exported_bundle: Bundle, tmp_path: Path) -> None:
