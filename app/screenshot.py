@@ -98,6 +98,7 @@ def choose(driver: Any, number: int = 0) -> None:
     wait_for(driver, "#jp-gallery [data-id]", count=number + 1)[number].click()
     wait_for(driver, "#jp-results [data-distance]")
     wait_for(driver, ".jp-card")
+    wait_for(driver, ".jp-query")
 
 
 def screenshot(

@@ -284,7 +284,7 @@ def test_the_tab_says_the_verdict_measures_and_judges_images(
         assert wait_for(driver, ".jp-health-verdict h2")[0].text
         rows = wait_for(driver, ".jp-health-labels li", count=10)
         assert all(0 <= float(row.get_attribute("data-share")) <= 1 for row in rows)
-        assert len(driver.find_elements("css selector", ".jp-health-svg")) == 3
+        assert len(wait_for(driver, ".jp-health-svg", count=3)) == 3
         images = [str(path) for path in sorted(digits_folder.rglob("*.png"))[:3]]
         upload = wait_for(driver, "#jp-health-upload input[type=file]")[0]
         upload.send_keys("\n".join(images))

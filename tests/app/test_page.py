@@ -102,7 +102,7 @@ def test_clicking_a_neighbour_searches_with_it(driver: Any, digits_page: str) ->
     second = cards(driver)[1][0]
     wait_for(driver, ".jp-card")[1].click()
     wait_until(driver, lambda: query(driver) == Path(second).name)
-    assert second not in [name for name, _ in cards(driver)]
+    wait_until(driver, lambda: second not in [name for name, _ in cards(driver)])
 
 
 @pytest.mark.browser

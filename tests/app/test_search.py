@@ -64,7 +64,8 @@ def test_the_address_says_the_query_so_reload_back_and_a_link_ask_the_same(
     wait_until(driver, lambda: cards(driver) == shown)
     open_at(driver, digits_page, "#" + link.partition("#")[2].replace("k=10", "k=4"))
     wait_until(driver, lambda: cards(driver) == shown[:4])
-    assert wait_for(driver, "#jp-k input[type=number]")[0].get_attribute("value") == "4"
+    number = wait_for(driver, "#jp-k input[type=number]")[0]
+    wait_until(driver, lambda: number.get_attribute("value") == "4")
 
 
 def test_after_an_upload_back_returns_and_forward_still_knows_it(
@@ -175,7 +176,7 @@ def test_the_same_label_and_another_are_shown_alone(
     Select(wait_for(driver, "[data-only=label]")[0]).select_by_visible_text("Same label")
     wanted = ranked(digits_folder, unit(digits_folder, start), {start}, label)[:10]
     wait_until(driver, lambda: [n for n, _ in cards(driver)] == wanted)
-    assert "only=label;is;" in driver.current_url
+    wait_until(driver, lambda: "only=label;is;" in driver.current_url)
 
 
 def test_the_trail_leads_back(driver: Any, digits_page: str) -> None:
@@ -234,7 +235,7 @@ def test_a_part_drawn_in_the_full_view_is_cut_from_the_original_and_searched_wit
         original.crop(edges).save(tmp_path / "part.png")
     wanted = ranked(digits_folder, pixel_vector(tmp_path / "part.png"), set())[:10]
     wait_until(driver, lambda: [n for n, _ in cards(driver)] == wanted)
-    assert "a part of" in wait_for(driver, ".jp-query")[0].text
+    wait_until(driver, lambda: "a part of" in wait_for(driver, ".jp-query")[0].text)
     driver.refresh()
     wait_until(driver, lambda: [n for n, _ in cards(driver)] == wanted)
 

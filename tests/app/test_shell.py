@@ -54,8 +54,10 @@ def test_a_bundle_and_a_folder_are_enough(
         WebDriverWait(driver, WAIT_S).until(
             lambda d: image.path.name in wait_for(d, ".jp-query strong")[0].text
         )
-        nearest = wait_for(driver, ".jp-card")[0].get_attribute("data-id")
-        assert nearest == image.name_below(digits_folder)
+        nearest = "return document.querySelector('.jp-card')?.dataset.id"
+        WebDriverWait(driver, WAIT_S).until(
+            lambda d: d.execute_script(nearest) == image.name_below(digits_folder)
+        )
     [index] = tmp_path.glob("index-*")
     before = (index / "index.json").stat().st_mtime_ns
     library, _ = open_path(bundle, None, None, None, CONSOLE)
