@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,24 +91,34 @@ def index_digits(
 
 
 PAGES = """
-import json, sys
+import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import pixel_embedder
 from app.page import launch
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
-    asked = json.loads(line)
-    asked["connect"] = getattr(pixel_embedder, asked["connect"])
-    print(launch(**asked, port=0).url, flush=True)
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        asked = json.loads(line)
+        asked["connect"] = getattr(pixel_embedder, asked["connect"])
+        try:
+            page = launch(**asked, port=0)
+        except BaseException:
+            print(flush=True)
+            raise
+        print(os.getpid(), page.url, flush=True)
+        page.wait()
+os.killpg(0, signal.SIGTERM)
 """
 
 
 @functools.cache
 def pages() -> subprocess.Popen[str]:
-    """A process for all pages of this one: each line of JSON that it is told opens one, and their libraries
-    are imported once. It ends with this process, whose end closes its input."""
+    """A process that has imported what pages need, and forks one for each line of JSON that it is told; all
+    end with the process of the tests."""
     return subprocess.Popen(
         [sys.executable, "-c", PAGES, str(Path(__file__).parent)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -114,8 +126,8 @@ def pages() -> subprocess.Popen[str]:
 def page_of(
     index: Path, embedder: type[PixelEmbedder] = PixelEmbedder, *, bundle: Path | None = None
 ) -> Iterator[str]:
-    """A page over an index, in a process that is not the test's; yields its address. It embeds with `bundle`
-    where one is given. (Closed with its process alone: Gradio waits seconds for a browser to let go.)"""
+    """The page over an index in a process of its own, as users have it; yields its address. It embeds with
+    `bundle` where one is given."""
     process = pages()
     assert process.stdin is not None
     assert process.stdout is not None
@@ -123,9 +135,11 @@ def page_of(
     asked = {"index_folder": str(index), "connect": embedder.__name__, **engine}
     process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()
-    url = process.stdout.readline().strip()
-    assert url, "the process of the pages has ended"
-    yield url
+    pid, url = process.stdout.readline().split()
+    try:
+        yield url
+    finally:
+        os.kill(int(pid), signal.SIGTERM)
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pixel_embedder import PIXELS, NobodyThere, PixelEmbedder, page_of, running
+from pixel_embedder import PIXELS, NobodyThere, PixelEmbedder, page_of
+from typer.testing import CliRunner
 
 from app.desk import Desk
 from app.engine import Engine, at_endpoint, in_process
@@ -27,6 +27,7 @@ from app.toolkit import Upload
 from app.work import Work
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.cli import app as jepack
 from jepack.client import Embeddings, Endpoint
 from jepack.measures import fit_null
 from serving.gateway import Gateway, Watch
@@ -275,10 +276,11 @@ def test_the_tab_says_the_verdict_measures_and_judges_images(
 ) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    bundle = tmp_path / "bundle"
-    shutil.copytree(watched_bundle.folder, bundle)
-    command = [sys.executable, "-m", "jepack", "app", str(bundle), "--port", "0"]
-    with running([*command, "--data", str(digits_folder)]) as url:
+    index = tmp_path / "index"
+    words = ["index", str(digits_folder), "--out", str(index), "--bundle"]
+    done = CliRunner().invoke(jepack, [*words, str(watched_bundle.folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    with page_of(index, bundle=watched_bundle.folder) as url:
         driver.get(url)
         open_tab(driver, "Health")
         assert wait_for(driver, ".jp-health-verdict h2")[0].text
