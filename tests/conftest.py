@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
 for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *loopback.NAMES])
+
+
+# Files that take minutes with few tests: begun last, one of them would be waited for alone.
+LONG_FILES = (
+    "test_quickstart.py",
+    "test_triton.py",
+    "test_ranks.py",
+    "test_deploy.py",
+    "test_page.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which `make test` gives files to its processes: long ones, then those of many tests."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG_FILES, -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)

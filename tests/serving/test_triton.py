@@ -420,7 +420,7 @@ def meet_taken_ports(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         other = socket.socket()
         others.append(other)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", port))
+        wait_until(lambda: bound(other, port))  # the server that was stopped may still let go of it
         other.listen()
 
     def look(asked: dict[str, int]) -> dict[str, int]:
@@ -434,6 +434,14 @@ def meet_taken_ports(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         return chosen
 
     monkeypatch.setattr("serving.server.choose_ports", look)
+
+
+def bound(other: socket.socket, port: int) -> bool:
+    try:
+        other.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def test_nothing_outlives_a_killed_parent(exported_bundle: Bundle, tmp_path: Path) -> None:
