@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Tests run in as many processes as there are cores, four at most: each holds its own small encoder and server.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The first Python of these that runs; PYTHON=... chooses another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	if $$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \

@@ -63,6 +63,7 @@ def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iter
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         driver = webdriver.Chrome(options=options, service=service)
         try:
+            driver.set_script_timeout(WAIT_S)
             resize(driver, width, height)
             yield driver
         finally:
@@ -102,6 +103,7 @@ def choose(driver: Any, number: int = 0) -> None:
     wait_for(driver, "#jp-gallery [data-id]", count=number + 1)[number].click()
     wait_for(driver, "#jp-results [data-distance]")
     wait_for(driver, ".jp-card")
+    wait_for(driver, ".jp-query")
 
 
 def screenshot(

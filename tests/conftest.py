@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jepack.machine import loopback, threads
+from jepack.machine import locks, loopback, threads
 
 # One thread each, also for what the tests start: bits are promised for a fixed number, and the suite runs in
 # a process per core. Tests of the choice of threads set their own.
@@ -21,7 +22,11 @@ threads.calm()  # as a command does, before numpy and torch are loaded: a busy m
 
 from small_bundle import write_digits, write_small_bundle  # noqa: E402
 
+from app import screenshot  # noqa: E402
+from jepack import bundle as bundles  # noqa: E402
 from jepack.bundle import Bundle  # noqa: E402
+
+screenshot.WAIT_S = 300  # a browser beside twenty other processes
 
 OURS = ("jepack", "training", "export", "serving", "app")
 
@@ -32,6 +37,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What the tests themselves ask on this machine, a browser's driver included, passes a proxy by.
 for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *loopback.NAMES])
+
+
+# Files that take minutes with few tests: begun last, one of them would be waited for alone.
+LONG_FILES = (
+    "test_quickstart.py",
+    "test_triton.py",
+    "test_ranks.py",
+    "test_deploy.py",
+    "test_page.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which `make test` gives files to its processes: long ones, then those of many tests."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG_FILES, -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,15 +79,35 @@ def loggers_still_speak() -> Iterator[None]:
     )
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A new folder that `make` has filled, for all processes of this run of the tests."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / f"shared-{name}", root / f".{name}.made"
+    with locks.alone(root / f".{name}.lock", "elsewhere"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("digits"))
+    """Shared: copy the folder before changing it."""
+    return made_once(tmp_path_factory, "digits", write_digits)
 
 
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> Bundle:
     """A verified bundle without exports. Shared: copy the folder before changing it."""
-    return write_small_bundle(tmp_path_factory.mktemp("small") / "bundle", digits_folder)
+
+    def make(folder: Path) -> None:
+        write_small_bundle(folder / "bundle", digits_folder)
+
+    return bundles.load(made_once(tmp_path_factory, "small", make) / "bundle")
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +115,15 @@ def exported_bundle(
     tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, digits_folder: Path
 ) -> Bundle:
     """The small bundle with onnx/model.onnx and torchscript/model.pt. Shared: copy before changing."""
-    from export.run import export_bundle
 
-    folder = tmp_path_factory.mktemp("exported") / "bundle"
-    shutil.copytree(small_bundle.folder, folder)
-    bundle = Bundle(folder, small_bundle.manifest)
-    return export_bundle(bundle, data=digits_folder, timing=False).bundle
+    def make(folder: Path) -> None:
+        from export.run import export_bundle
+
+        shutil.copytree(small_bundle.folder, folder / "bundle")
+        bundle = Bundle(folder / "bundle", small_bundle.manifest)
+        export_bundle(bundle, data=digits_folder, timing=False)
+
+    return bundles.load(made_once(tmp_path_factory, "exported", make) / "bundle")
 
 
 @pytest.fixture(scope="session")

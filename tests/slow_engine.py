@@ -1,4 +1,4 @@
-"""An engine that answers when it is let, and waiting for what must come."""
+"""An engine that answers when it is let, and waiting for what must come, on a machine however busy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+LONG_S = 300
 
 
 class Slow:
@@ -17,8 +19,8 @@ class Slow:
 
     def embed(self, images: Any, *, limit_s: float, skip_bad: bool = False) -> Any:
         self.begun.release()
-        assert self.let.wait(60)
-        return self.engine.embed(images, limit_s=60, skip_bad=skip_bad)
+        assert self.let.wait(LONG_S)
+        return self.engine.embed(images, limit_s=LONG_S, skip_bad=skip_bad)
 
     def problem(self) -> str | None:
         return None
@@ -26,7 +28,7 @@ class Slow:
     def close(self) -> None: ...
 
 
-def wait_until(fact: Callable[[], Any], limit_s: float = 60) -> None:
+def wait_until(fact: Callable[[], Any], limit_s: float = LONG_S) -> None:
     end = time.monotonic() + limit_s
     while not fact():
         assert time.monotonic() < end

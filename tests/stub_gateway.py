@@ -72,13 +72,13 @@ def held(handler: Any) -> bool:
 
 @contextmanager
 def running() -> Iterator[Stub]:
-    holder = loopback.hold(0)
-    port = holder.getsockname()[1]
-    holder.close()
-    with ThreadingHTTPServer((HOST, port), Handler) as server:
+    with ThreadingHTTPServer((HOST, 0), Handler, bind_and_activate=False) as server:
+        server.socket.close()
+        server.socket = loopback.hold(0)  # never let go, so that nobody else takes it
+        server.server_activate()
         server.daemon_threads, server.block_on_close = True, False
         server.stub = stub = Stub()  # type: ignore[attr-defined]
-        stub.url = f"http://{HOST}:{port}"
+        stub.url = f"http://{HOST}:{server.socket.getsockname()[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

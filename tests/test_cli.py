@@ -14,7 +14,7 @@ from jepack.cli import COMMANDS
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=300
     )
 
 
@@ -57,7 +57,7 @@ def test_a_reader_who_has_gone_away_ends_a_command_without_a_word(
     environment = {**os.environ, "PYTHONUNBUFFERED": buffered, "JEPACK_CACHE": str(tmp_path)}
     command = [sys.executable, "-m", "jepack", *words]
     done = subprocess.run(
-        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, timeout=120
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, timeout=300
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
@@ -69,7 +69,7 @@ def test_a_full_disk_under_what_is_printed_is_one_sentence(buffered: str) -> Non
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jepack", "--version"], stdout=full, stderr=subprocess.PIPE,
-            text=True, env={**os.environ, "PYTHONUNBUFFERED": buffered}, timeout=120,
+            text=True, env={**os.environ, "PYTHONUNBUFFERED": buffered}, timeout=300,
         )  # fmt: skip
     assert done.returncode == 4
     assert done.stderr.startswith("error: No space left on device. Free some space")
@@ -101,7 +101,7 @@ def test_a_cache_folder_that_cannot_be_written_names_the_variable(
     words = ["train", str(digits_folder), "--out", str(tmp_path / "run"), "--encoder", "test_vit"]
     words += ["--size", "32", "--images-per-step", "16", "--set", "local_views=0"]
     done = subprocess.run(
-        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "jepack", *words], capture_output=True, text=True, timeout=300,
         env={**os.environ, "JEPACK_CACHE": str(taken)},
     )  # fmt: skip
     assert done.returncode == 4, done.stderr

@@ -79,7 +79,7 @@ def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jepack(*words: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "jepack", *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, env={**os.environ, **variables}, timeout=120
+        command, capture_output=True, env={**os.environ, **variables}, timeout=300
     )
 
 

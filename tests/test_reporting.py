@@ -28,7 +28,7 @@ def test_onnx_runtime_sends_nothing_and_numbers_no_device(code: str, tmp_path: P
     asked = "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(
         [sys.executable, "-c", code + asked], env={**environment, "HOME": str(tmp_path)},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert not list(tmp_path.rglob("*onnxruntime*"))
@@ -37,6 +37,6 @@ def test_onnx_runtime_sends_nothing_and_numbers_no_device(code: str, tmp_path: P
 def test_what_the_user_has_set_stays() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import jepack, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"],
-        env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"}, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == "0\n"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -86,19 +90,56 @@ def index_digits(
     return out
 
 
+PAGES = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import pixel_embedder
+from app.page import launch
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        asked = json.loads(line)
+        asked["connect"] = getattr(pixel_embedder, asked["connect"])
+        try:
+            page = launch(**asked, port=0)
+        except BaseException:
+            print(flush=True)
+            raise
+        print(os.getpid(), page.url, flush=True)
+        page.wait()
+os.killpg(0, signal.SIGTERM)
+"""
+
+
+@functools.cache
+def pages() -> subprocess.Popen[str]:
+    """A process that has imported what pages need, and forks one for each line of JSON that it is told; all
+    end with the process of the tests."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PAGES, str(Path(__file__).parent)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
 @contextmanager
-def page_of(index: Path, embedder: type[PixelEmbedder] = PixelEmbedder) -> Iterator[str]:
-    """The page over an index in a process of its own, as users have it; yields its address."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        f"from pixel_embedder import {embedder.__name__} as embedder\n"
-        "from app.page import launch\n"
-        "page = launch(sys.argv[2], url='127.0.0.1:9', port=0, connect=embedder)\n"
-        "print(page.url, flush=True)\n"
-        "page.wait()\n"
-    )
-    with running([sys.executable, "-c", code, str(Path(__file__).parent), str(index)]) as url:
+def page_of(
+    index: Path, embedder: type[PixelEmbedder] = PixelEmbedder, *, bundle: Path | None = None
+) -> Iterator[str]:
+    """The page over an index in a process of its own, as users have it; yields its address. It embeds with
+    `bundle` where one is given."""
+    process = pages()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    engine = {"url": "127.0.0.1:9"} if bundle is None else {"bundle": str(bundle)}
+    asked = {"index_folder": str(index), "connect": embedder.__name__, **engine}
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
+    pid, url = process.stdout.readline().split()
+    try:
         yield url
+    finally:
+        os.kill(int(pid), signal.SIGTERM)
 
 
 @contextmanager
@@ -107,6 +148,8 @@ def running(command: list[str]) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().split()[0]
+            line = process.stdout.readline()
+            assert line, "it ended"
+            yield line.split()[0]
         finally:
             process.terminate()

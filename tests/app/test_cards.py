@@ -117,9 +117,9 @@ def test_an_endpoint_that_is_not_there_is_told_without_grpcs_words(digits_index:
     from jepack.machine import loopback
 
     with loopback.hold(0) as holder:
-        free = holder.getsockname()[1]
-    state = state_of(at_endpoint(f"127.0.0.1:{free}"), Library(digits_index).info, digits_index)
-    assert f"127.0.0.1:{free}: nothing answers there" in state.detail
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        state = state_of(at_endpoint(address), Library(digits_index).info, digits_index)
+    assert f"{address}: nothing answers there" in state.detail
     assert not re.search("ipv4|UNKNOWN|StatusCode|last error", state.detail)
 
 

@@ -13,7 +13,7 @@ from pixel_embedder import index_digits, page_of
 from app.desk import Desk
 from app.engine import at_endpoint
 from app.library import Library
-from app.screenshot import wait_for
+from app.screenshot import WAIT_S, wait_for
 from app.tabs.clean.answer import Answers, View, first
 from jepack.errors import ConfigError
 
@@ -118,4 +118,4 @@ def test_a_copy_is_found_left_out_and_taken_back_in_the_browser(
 def until(driver: Any, holds: Any) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 400).until(holds)
+    WebDriverWait(driver, WAIT_S).until(holds)

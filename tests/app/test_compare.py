@@ -29,7 +29,7 @@ from app.work import Work
 from jepack.cli import app as jepack
 from jepack.errors import ConfigError
 
-LONG = 100  # s, on a machine however busy
+LONG = 300  # s, on a machine however busy
 CONSOLE: Any = None
 
 
@@ -211,7 +211,7 @@ def test_the_command_opens_two_and_a_click_shows_both(
         wait_for(driver, "#jp-compare-gallery [data-id]")[0].click()
         rows = wait_for(driver, ".jp-compare-row", count=2)
         assert [row.get_attribute("data-encoder") for row in rows] == ["digits", "noise"]
-        before = driver.find_element("css selector", "#jp-compare-query strong").text
+        before = wait_for(driver, "#jp-compare-query strong")[0].text
         assert wait_for(driver, ".jp-compare-verdict b")[0].text
         card = wait_for(driver, ".jp-compare-row .jp-card")[0]
         name = Path(str(card.get_attribute("data-id"))).name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pixel_embedder import PIXELS, NobodyThere, PixelEmbedder, page_of, running
+from pixel_embedder import PIXELS, NobodyThere, PixelEmbedder, page_of
+from typer.testing import CliRunner
 
 from app.desk import Desk
 from app.engine import Engine, at_endpoint, in_process
@@ -27,11 +27,12 @@ from app.toolkit import Upload
 from app.work import Work
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.cli import app as jepack
 from jepack.client import Embeddings, Endpoint
 from jepack.measures import fit_null
 from serving.gateway import Gateway, Watch
 
-LONG = 100  # s, on a machine however busy
+LONG = 300  # s, on a machine however busy
 
 
 @pytest.fixture(scope="module")
@@ -275,16 +276,17 @@ def test_the_tab_says_the_verdict_measures_and_judges_images(
 ) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    bundle = tmp_path / "bundle"
-    shutil.copytree(watched_bundle.folder, bundle)
-    command = [sys.executable, "-m", "jepack", "app", str(bundle), "--port", "0"]
-    with running([*command, "--data", str(digits_folder)]) as url:
+    index = tmp_path / "index"
+    words = ["index", str(digits_folder), "--out", str(index), "--bundle"]
+    done = CliRunner().invoke(jepack, [*words, str(watched_bundle.folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    with page_of(index, bundle=watched_bundle.folder) as url:
         driver.get(url)
         open_tab(driver, "Health")
         assert wait_for(driver, ".jp-health-verdict h2")[0].text
         rows = wait_for(driver, ".jp-health-labels li", count=10)
         assert all(0 <= float(row.get_attribute("data-share")) <= 1 for row in rows)
-        assert len(driver.find_elements("css selector", ".jp-health-svg")) == 3
+        assert len(wait_for(driver, ".jp-health-svg", count=3)) == 3
         images = [str(path) for path in sorted(digits_folder.rglob("*.png"))[:3]]
         upload = wait_for(driver, "#jp-health-upload input[type=file]")[0]
         upload.send_keys("\n".join(images))

@@ -21,7 +21,7 @@ from app.engine import at_endpoint
 from app.lance import open_index
 from app.layout import Clusters, Layout
 from app.library import Library
-from app.screenshot import wait_for
+from app.screenshot import WAIT_S, wait_for
 from app.shell import Selection
 from app.store import Row
 from app.tabs.map import still
@@ -179,7 +179,7 @@ def test_work_that_is_stopped_leaves_no_process_and_no_file(
     work = atlas_of(desk).work
     assert work is not None
     stopped = answers.stop("label")
-    work.wait(60)
+    work.wait(300)
     assert not work.running
     assert not stopped.working
     assert stopped.kind == "pca"
@@ -199,7 +199,7 @@ def test_work_that_fails_says_so_on_the_page(
     monkeypatch.setattr("app.tabs.map.atlas.WORKER", "app.no_such_module")
     atlas.start()
     assert atlas.work is not None
-    atlas.work.wait(60)
+    atlas.work.wait(300)
     assert "no_such_module" in Answers(desk).tick("umap", None).state
     assert "no_such_module" in capsys.readouterr().err
 
@@ -229,7 +229,7 @@ def open_map(driver: Any, url: str) -> None:
 def wait_until(driver: Any, script: str) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {script}"))
+    return WebDriverWait(driver, WAIT_S).until(lambda d: d.execute_script(f"return {script}"))
 
 
 @pytest.mark.browser

@@ -31,7 +31,7 @@ from pixel_embedder import (
 
 from app.lance import open_index
 from app.page import launch
-from app.screenshot import choose, take, wait_for
+from app.screenshot import WAIT_S, choose, take, wait_for
 from jepack.errors import ArtifactError, ServerError
 from jepack.sources import find_images
 
@@ -66,7 +66,7 @@ def upload(driver: Any, path: Path) -> None:
 def wait_until(driver: Any, true: Callable[[], bool]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 120).until(lambda _: true())
+    WebDriverWait(driver, WAIT_S).until(lambda _: true())
 
 
 def nearest(data: Path, query: np.ndarray, k: int) -> list[tuple[str, float]]:
@@ -102,7 +102,7 @@ def test_clicking_a_neighbour_searches_with_it(driver: Any, digits_page: str) ->
     second = cards(driver)[1][0]
     wait_for(driver, ".jp-card")[1].click()
     wait_until(driver, lambda: query(driver) == Path(second).name)
-    assert second not in [name for name, _ in cards(driver)]
+    wait_until(driver, lambda: second not in [name for name, _ in cards(driver)])
 
 
 @pytest.mark.browser
@@ -154,24 +154,21 @@ def test_an_uploaded_image_finds_its_neighbours(
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("name", "data", "told"),
-    [
+def test_a_bad_upload_is_explained_and_the_page_lives(
+    driver: Any, digits_page: str, tmp_path: Path
+) -> None:
+    driver.get(digits_page)
+    gallery(driver)
+    note = "return document.querySelector('[role=alert]')?.innerText ?? ''"
+    for name, data, told in (
         ("torn.png", b"\x89PNG torn off", "not an image of a known format"),
         ("empty.png", b"", "empty"),
         ("notes.txt", b"hello", "not an image of a known format"),
-    ],
-)
-def test_a_bad_upload_is_explained_and_the_page_lives(
-    driver: Any, digits_page: str, tmp_path: Path, name: str, data: bytes, told: str
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    driver.get(digits_page)
-    gallery(driver)
-    upload(driver, tmp_path / name)
-    note = wait_for(driver, "[role=alert]")[0].text
-    assert note.startswith(f"{name}: ")
-    assert told in note
+    ):
+        (tmp_path / name).write_bytes(data)
+        upload(driver, tmp_path / name)
+        wait_until(driver, lambda name=name: driver.execute_script(note).startswith(f"{name}: "))  # type: ignore
+        assert told in driver.execute_script(note)
     choose(driver)
     assert len(cards(driver)) == 10
     assert not driver.find_elements("css selector", "[role=alert]")
@@ -285,7 +282,7 @@ def test_an_upload_travels_through_the_real_triton(
     jepack = [sys.executable, "-m", "jepack"]
     at = ["--url", triton_server.url]
     index = [*jepack, "index", str(digits_folder), "--out", str(tmp_path / "index"), *at]
-    subprocess.run([*index, "--output", "projection"], check=True, timeout=120)
+    subprocess.run([*index, "--output", "projection"], check=True, timeout=300)
     with running([*jepack, "app", str(tmp_path / "index"), "--port", "0", *at]) as url:
         driver.get(url)
         assert triton_server.url in wait_for(driver, ".jp-ready")[0].text
@@ -295,19 +292,6 @@ def test_an_upload_travels_through_the_real_triton(
         first, distance = cards(driver)[0]
     assert first == image.relative_to(digits_folder).as_posix()
     assert distance == pytest.approx(0, abs=1e-5)
-
-
-def test_ctrl_c_stops_the_page(digits_index: Path) -> None:
-    command = [sys.executable, "-m", "jepack", "app", str(digits_index), "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as page:
-        assert page.stdout is not None
-        assert page.stdout.readline().startswith("http://127.0.0.1:")
-        page.send_signal(signal.SIGINT)
-        out, err = page.communicate(timeout=240)
-    assert page.returncode == 130
-    assert "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -341,7 +325,7 @@ def test_a_page_opens_past_a_proxy_and_beside_another_users_and_leaves_nothing(
             assert own.stat().st_mode & 0o777 == 0o700
             head = b'Content-Disposition: form-data; name="files"; filename="a.png"'
             form = b"--x\r\n" + head + b"\r\n\r\nabc\r\n--x--"
-            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
             kind = {"Content-Type": "multipart/form-data; boundary=x"}
             connection.request("POST", "/gradio_api/upload", form, kind)
             answer = connection.getresponse()
@@ -349,7 +333,7 @@ def test_a_page_opens_past_a_proxy_and_beside_another_users_and_leaves_nothing(
             connection.close()
             assert own in Path(place).parents
             page.send_signal(number)
-            out, err = page.communicate(timeout=240)
+            out, err = page.communicate(timeout=300)
     assert page.returncode == 130
     assert "Traceback" not in out + err
     assert [path.name for path in shared.iterdir()] == ["gradio"]
@@ -370,7 +354,7 @@ def test_no_index_no_page(tmp_path: Path) -> None:
 
 
 def ask(url: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=300)
     data = None if body is None else json.dumps(body)
     if data is not None:
         headers["Content-Type"] = "application/json"

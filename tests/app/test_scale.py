@@ -145,7 +145,7 @@ def test_an_older_index_is_measured_when_it_is_opened_and_keeps_it(
     (folder / scales.FILE).unlink()
     library = Library(folder)
     assert library.measuring is not None
-    library.measuring.wait(60)
+    library.measuring.wait(300)
     assert library.scale == scale
     assert json.loads((folder / scales.FILE).read_text())["images"] == scale.images
 

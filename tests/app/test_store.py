@@ -203,7 +203,7 @@ def test_two_processes_that_upsert_the_same_new_images_leave_no_duplicates(
 ) -> None:
     code = WRITER.format(tests=str(Path(__file__).parent), folder=str(store.folder))
     writers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert [writer.wait(300) for writer in writers] == [0, 0]
     found = ids(open_index(store.folder))
     assert len(found) == len(set(found)) == 400
 

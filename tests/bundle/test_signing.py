@@ -33,7 +33,7 @@ def signed(small_bundle: Bundle, keys: tuple[Path, Path], tmp_path: Path) -> Pat
 
 def jepack(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jepack", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_the_commands_sign_and_verify(
@@ -55,7 +55,7 @@ def test_the_library_s_own_command_accepts_the_signature(
 ) -> None:
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(signed)]
     command += ["--signature", str(signed / SIGNATURE), "--public_key", str(keys[1])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -25,11 +25,11 @@ COLOUR = Preprocessing(size=32)
 def test_when_nothing_listens_the_error_says_how_to_start_a_server() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        client = Client(f"127.0.0.1:{closed.getsockname()[1]}", timeout_s=5)
+        client = Client(f"127.0.0.1:{closed.getsockname()[1]}")
         with pytest.raises(ServerError, match="jepack serve BUNDLE"):
             client.embed([b"image"])
         assert client.health() is False
-        assert "nothing answers" in (client.diagnose() or "")
+        assert "nothing answers" in (client.diagnose(timeout_s=60) or "")
 
 
 def test_a_port_that_cannot_be_is_told_and_no_other_is_asked() -> None:
@@ -146,7 +146,7 @@ FORKED = """
 import os, sys
 from jepack.client import Client
 
-client = Client(sys.argv[1], timeout_s=5)
+client = Client(sys.argv[1])
 assert not client.health()
 if os.fork() == 0:
     for call in (lambda: client.embed([b""]), client.diagnose, lambda: Client(sys.argv[1])):

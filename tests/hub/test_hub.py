@@ -73,7 +73,7 @@ def command(hub: LocalHub, home: Path, *words: str, token: str = TOKEN) -> Any:
         [sys.executable, "-m", "jepack", *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=environment,
     )
 

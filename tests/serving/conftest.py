@@ -11,6 +11,14 @@ import pytest
 from jepack.bundle import Bundle
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_probes() -> Iterator[None]:
+    """Whether a gateway is ready is known by a real answer, however long a busy machine takes for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("serving.gateway.health.WAITED_S", 300)
+        yield
+
+
 @pytest.fixture(scope="session")
 def embedded(exported_bundle: Bundle) -> Any:
     """The engine in this process."""
@@ -29,5 +37,5 @@ def gateway(embedded: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def http(gateway: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=300) as client:
         yield client

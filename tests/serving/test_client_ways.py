@@ -32,13 +32,13 @@ def files(digits_folder: Path) -> list[Path]:
 
 
 def embed(url: str, *given: Any, **options: Any) -> Embeddings:
-    with Client(url) as client:
+    with Client(url, timeout_s=300) as client:
         return client.embed(*given, **options)
 
 
 def embed_later(url: str, *given: Any, **options: Any) -> Embeddings:
     async def ask() -> Embeddings:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, timeout_s=300) as client:
             return await client.embed(*given, **options)
 
     return asyncio.run(ask())
@@ -54,7 +54,7 @@ def assert_same(found: Embeddings, wanted: Embeddings) -> None:
 def test_the_gateway_gives_what_its_engine_gives(
     gateway: Gateway, embedded: Any, files: list[Path]
 ) -> None:
-    wanted = embedded.embed([file.read_bytes() for file in files], limit_s=60).rows
+    wanted = embedded.embed([file.read_bytes() for file in files], limit_s=300).rows
     for ask in (embed, embed_later):
         found = ask(gateway.url, files)
         for output in OUTPUTS:
@@ -151,7 +151,7 @@ def test_grpc_and_http_give_the_same_numbers(
 @pytest.mark.triton
 def test_cancelled_calls_leave_triton_well(triton_server: Any, files: list[Path]) -> None:
     async def ask() -> Any:
-        async with AsyncClient(triton_server.url) as client:
+        async with AsyncClient(triton_server.url, timeout_s=300) as client:
             for _ in range(10):
                 call = asyncio.create_task(client.embed(files, batch_size=4, concurrency=8))
                 await asyncio.sleep(0.05)

@@ -27,7 +27,7 @@ def rows(answer: httpx.Response) -> Any:
 
 def test_a_data_url_comes_back_as_the_engine_embeds_it(http: httpx.Client, embedded: Any) -> None:
     answer = http.post("/v1/embeddings", json={"input": data_url(ONE)})
-    want = embedded.embed([ONE], limit_s=30).rows["embedding"]
+    want = embedded.embed([ONE], limit_s=300).rows["embedding"]
     np.testing.assert_allclose(rows(answer), want, atol=1e-6)
     told = answer.json()
     assert (told["object"], told["data"][0]["index"], told["output"]) == ("list", 0, "embedding")
@@ -312,7 +312,10 @@ def test_ready_means_that_an_image_is_embedded(embedded: Any) -> None:
         def close(self) -> None: ...
 
     engine = Broken()
-    with Gateway(engine, port=0) as one, httpx.Client(base_url=one.url, trust_env=False) as http:
+    with (
+        Gateway(engine, port=0) as one,
+        httpx.Client(base_url=one.url, trust_env=False, timeout=300) as http,
+    ):
         answer = http.get("/health/ready")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
         assert "decoder has died" in answer.json()["error"]["message"]

@@ -176,21 +176,21 @@ def test_a_client_of_another_server_needs_nothing_but_the_address(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = np.array(json.loads(done.stdout.strip().splitlines()[-1]), np.float32)
-    want = embedded.embed([ONE, TWO][: len(found)], limit_s=60).rows["embedding"]
+    want = embedded.embed([ONE, TWO][: len(found)], limit_s=300).rows["embedding"]
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_curl_posts_a_file_as_it_is(gateway: Any, embedded: Any, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(ONE)
-    want = embedded.embed([ONE], limit_s=60).rows["embedding"]
+    want = embedded.embed([ONE], limit_s=300).rows["embedding"]
     for how in (
         ["-H", "content-type: image/png", "--data-binary", "@a.png"],
         ["-F", "file=@a.png"],
     ):
         done = subprocess.run(
             ["curl", "-sS", "--fail", "--noproxy", "*", f"{gateway.url}/v1/embeddings", *how],
-            capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path,
+            capture_output=True, text=True, timeout=300, check=True, cwd=tmp_path,
         )  # fmt: skip
         found = [one["embedding"] for one in json.loads(done.stdout)["data"]]
         np.testing.assert_allclose(np.array(found, np.float32), want, rtol=1e-6, atol=1e-6)
@@ -201,7 +201,8 @@ def test_langchain_is_told_how_not_to_send_token_ids(gateway: Any, tmp_path: Pat
     import httpx
 
     answer = httpx.post(
-        f"{gateway.url}/v1/embeddings", json={"input": [[101, 7, 102]]}, trust_env=False
-    )
+        f"{gateway.url}/v1/embeddings", json={"input": [[101, 7, 102]]}, trust_env=False,
+        timeout=300,
+    )  # fmt: skip
     assert answer.status_code == 400
     assert "check_embedding_ctx_length=False" in answer.json()["error"]["message"]

@@ -32,7 +32,7 @@ def slow(embedded: Any) -> Iterator[Slow]:
 
 
 def client(gateway: Gateway) -> httpx.Client:
-    return httpx.Client(base_url=gateway.url, trust_env=False, timeout=60)
+    return httpx.Client(base_url=gateway.url, trust_env=False, timeout=300)
 
 
 @pytest.mark.parametrize("name", ["x-request-timeout", "x-stainless-read-timeout"])
@@ -72,7 +72,7 @@ def test_nothing_is_begun_for_a_caller_who_left_while_waiting(slow: Slow) -> Non
         client(one) as http,
     ):
         first = pool.submit(http.post, "/v1/embeddings", json=BODY)
-        assert slow.begun.acquire(timeout=30)
+        assert slow.begun.acquire(timeout=300)
         leaving = [socket.create_connection(("127.0.0.1", one.port)) for _ in range(5)]
         for connection in leaving:
             connection.sendall(sent)
@@ -116,7 +116,7 @@ def test_triton_drops_from_its_queue_what_nobody_waits_for(
     def busy() -> int:
         done = 0
         while not enough.is_set():
-            done += len(engine.embed([big] * 16, limit_s=120).rows["embedding"])
+            done += len(engine.embed([big] * 16, limit_s=300).rows["embedding"])
         return done
 
     def late() -> int:
@@ -133,7 +133,8 @@ def test_triton_drops_from_its_queue_what_nobody_waits_for(
             while counts()[1] - dropped < 3:
                 answered += late()
             head = {"x-request-timeout": "0.05"}
-            told = http.post("/v1/embeddings", json=BODY, headers=head)
+            while (told := http.post("/v1/embeddings", json=BODY, headers=head)).is_success:
+                answered += 1  # in time after all
             assert (told.status_code, told.json()["error"]["code"]) == (504, "deadline")
         finally:
             enough.set()

@@ -18,7 +18,7 @@ URLS = [data_url(ONE), data_url(TWO)]
 @pytest.fixture(scope="module")
 def want(embedded: Any) -> Any:
     """Both outputs, as the engine gives them."""
-    return embedded.embed([ONE, TWO], limit_s=30).rows
+    return embedded.embed([ONE, TWO], limit_s=300).rows
 
 
 def told(answer: httpx.Response) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
-from pictures import data_url, png
+from pictures import data_url
 
 from jepack.bundle import OUTPUTS, Bundle
 from jepack.client import Client, ImageError
@@ -47,7 +45,7 @@ def rows(answer: httpx.Response) -> Any:
 
 def ask(engine: Any, **body: Any) -> httpx.Response:
     with Gateway(engine, port=0) as one:
-        return httpx.post(f"{one.url}/v1/embeddings", json=body, trust_env=False, timeout=60)
+        return httpx.post(f"{one.url}/v1/embeddings", json=body, trust_env=False, timeout=300)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -83,11 +81,11 @@ def test_a_bad_image_is_named_by_its_place_in_the_whole_request(
 ) -> None:
     images = [*files[:number], GARBAGE, *files[number + 1 :]]
     with pytest.raises(ImageError, match="not an image") as caught:
-        engine.embed(images, limit_s=60)
+        engine.embed(images, limit_s=300)
     assert caught.value.number == number
-    found = engine.embed(images, limit_s=60, skip_bad=True)
+    found = engine.embed(images, limit_s=300, skip_bad=True)
     assert list(found.bad) == [number]
-    want = engine.embed(files, limit_s=60).rows
+    want = engine.embed(files, limit_s=300).rows
     for output in OUTPUTS:
         np.testing.assert_allclose(
             found.rows[output], np.delete(want[output], number, 0), rtol=1e-4, atol=1e-4
@@ -131,51 +129,13 @@ def test_images_of_several_requests_share_the_cores_of_one_engine(
 
 
 def test_only_bad_images_give_no_rows(engine: Any) -> None:
-    found = engine.embed([GARBAGE, b""], limit_s=60, skip_bad=True)
+    found = engine.embed([GARBAGE, b""], limit_s=300, skip_bad=True)
     assert list(found.bad) == [0, 1]
     assert found.rows["embedding"].shape == (0, 512)
 
 
 def test_an_engine_that_works_has_no_problem(engine: Any) -> None:
     assert engine.problem() is None
-
-
-@pytest.mark.triton
-def test_readiness_follows_a_triton_that_breaks_comes_back_and_goes(
-    exported_bundle: Bundle, tmp_path: Path
-) -> None:
-    from serving.server import TritonServer
-
-    server = TritonServer(
-        exported_bundle, http_port=0, grpc_port=0, metrics_port=0, log_file=tmp_path / "log"
-    )
-    with server:
-        engine = TritonEngine(server.url, exported_bundle)
-        with (
-            Gateway(engine, port=0) as one,
-            httpx.Client(base_url=one.url, trust_env=False) as http,
-        ):
-            assert http.get("/health/ready").status_code == 200
-            for process in psutil.Process(server.pid).children(recursive=True):
-                if "stub" in process.name():
-                    process.kill()  # Triton itself stays "ready" without its models
-            until(http, 503)
-            assert http.get("/health/live").status_code == 200
-            server.restart()
-            until(http, 200)
-            server.stop()
-            answer = http.post("/v1/embeddings", json={"input": data_url(png())}, timeout=60)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
-            until(http, 503)
-        engine.close()
-
-
-def until(http: httpx.Client, status: int) -> None:
-    """An answer about readiness serves everybody for a second."""
-    end = time.monotonic() + 60
-    while http.get("/health/ready").status_code != status:
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_bundle_without_a_graph_is_told_how_to_make_one(small_bundle: Bundle) -> None:

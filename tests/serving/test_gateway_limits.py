@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pictures import data_url, png
-from slow_engine import Slow, wait_until
+from slow_engine import LONG_S, Slow, wait_until
 from typer.testing import CliRunner
 
 from jepack.cli import app
@@ -39,7 +39,7 @@ KEY, OTHER, THIRD = (
 
 
 def client(gateway: Gateway, **options: Any) -> httpx.Client:
-    return httpx.Client(base_url=gateway.url, trust_env=False, timeout=30, **options)
+    return httpx.Client(base_url=gateway.url, trust_env=False, timeout=LONG_S, **options)
 
 
 @pytest.fixture
@@ -51,9 +51,7 @@ def slow(embedded: Any) -> Iterator[Slow]:
 
 @pytest.fixture(scope="module")
 def small(embedded: Any) -> Iterator[httpx.Client]:
-    limits = Limits(
-        body=100_000, items=3, image=5_000, pixels=10_000, header=4_096, header_s=0.3, body_s=0.3
-    )
+    limits = Limits(body=100_000, items=3, image=5_000, pixels=10_000, header=4_096)
     with Gateway(embedded, port=0, limits=limits) as one, client(one) as http:
         yield http
 
@@ -109,7 +107,7 @@ def test_a_form_has_the_same_limits(small: httpx.Client) -> None:
 
 def raw(http: httpx.Client, data: bytes) -> bytes:
     """What comes back on a connection that sends this and no more, until the server closes it."""
-    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=30) as one:
+    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=LONG_S) as one:
         one.sendall(data)
         found = b""
         while part := one.recv(65_536):
@@ -117,20 +115,24 @@ def raw(http: httpx.Client, data: bytes) -> bytes:
     return found
 
 
-def test_a_client_that_never_ends_its_headers_is_given_up(small: httpx.Client) -> None:
-    assert raw(small, b"GET /v1/models HTTP/1.1\r\nhost: 127") == b""
+def test_a_client_that_never_ends_its_headers_is_given_up(embedded: Any) -> None:
+    with Gateway(embedded, port=0, limits=Limits(header_s=0.3)) as one, client(one) as http:
+        assert raw(http, b"GET /v1/models HTTP/1.1\r\nhost: 127") == b""
 
 
-def test_a_client_that_never_sends_its_body_is_told_so(small: httpx.Client) -> None:
+def test_a_client_that_never_sends_its_body_is_told_so(embedded: Any) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n{"
-    answer = raw(small, head)
+    limits = Limits(header_s=LONG_S, body_s=0.3)
+    with Gateway(embedded, port=0, limits=limits) as one, client(one) as http:
+        answer = raw(http, head)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"slow_body" in answer
 
 
-def test_a_client_that_goes_on_after_its_answer_is_given_up(small: httpx.Client) -> None:
+def test_a_client_that_goes_on_after_its_answer_is_given_up(embedded: Any) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n{"
-    assert raw(small, head).startswith(b"HTTP/1.1 404")
+    with Gateway(embedded, port=0, limits=Limits(header_s=2)) as one, client(one) as http:
+        assert raw(http, head).startswith(b"HTTP/1.1 404")
 
 
 def test_a_client_that_takes_nothing_of_its_answer_is_given_up(embedded: Any) -> None:
@@ -138,7 +140,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_given_up(embedded: Any) ->
     ask = b"GET /docs-static/swagger-ui-bundle.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
     with (
         Gateway(embedded, port=0, limits=Limits(unread_s=0.3)) as one,
-        socket.create_connection(("127.0.0.1", one.port), timeout=60) as unread,
+        socket.create_connection(("127.0.0.1", one.port), timeout=LONG_S) as unread,
         client(one) as http,
     ):
         unread.sendall(ask * 20)
@@ -180,14 +182,14 @@ def test_what_is_no_http_gets_json_too(small: httpx.Client, data: bytes) -> None
 
 
 def test_requests_beyond_the_queue_are_told_when_to_come_again(slow: Slow) -> None:
-    limits = Limits(workers=1, waiting=1)
+    limits = Limits(workers=1, waiting=1, request_s=LONG_S)
     with (
         Gateway(slow, port=0, limits=limits) as one,
         ThreadPoolExecutor(2) as pool,
         client(one) as http,
     ):
         first = pool.submit(http.post, "/v1/embeddings", json=BODY)
-        assert slow.begun.acquire(timeout=30)
+        assert slow.begun.acquire(timeout=LONG_S)
         second = pool.submit(http.post, "/v1/embeddings", json=BODY)
         wait_until(lambda: "jepack_waiting 1.0" in http.get("/metrics").text)
         third = http.post("/v1/embeddings", json=BODY)
@@ -199,14 +201,14 @@ def test_requests_beyond_the_queue_are_told_when_to_come_again(slow: Slow) -> No
 
 
 def test_bodies_together_have_a_limit(slow: Slow) -> None:
-    limits = Limits(bodies=len(json.dumps(BODY)) + 100)
+    limits = Limits(bodies=len(json.dumps(BODY)) + 100, request_s=LONG_S)
     with (
         Gateway(slow, port=0, limits=limits) as one,
         ThreadPoolExecutor(1) as pool,
         client(one) as http,
     ):
         first = pool.submit(http.post, "/v1/embeddings", json=BODY)
-        assert slow.begun.acquire(timeout=30)
+        assert slow.begun.acquire(timeout=LONG_S)
         assert http.post("/v1/embeddings", json=BODY).status_code == 429
         slow.let.set()
         assert first.result().status_code == 200
@@ -226,10 +228,10 @@ def test_a_deadline_answers_while_the_engine_is_left_to_end(slow: Slow) -> None:
 
 
 def test_requests_in_flight_are_answered_when_it_stops(slow: Slow) -> None:
-    one = Gateway(slow, port=0).start()
+    one = Gateway(slow, port=0, limits=Limits(request_s=LONG_S)).start()
     with ThreadPoolExecutor(2) as pool, client(one) as http:
         first = pool.submit(http.post, "/v1/embeddings", json=BODY)
-        assert slow.begun.acquire(timeout=30)
+        assert slow.begun.acquire(timeout=LONG_S)
         stopping = pool.submit(one.stop)
         wait_until(lambda: refuses(one))
         slow.let.set()
@@ -240,7 +242,7 @@ def test_requests_in_flight_are_answered_when_it_stops(slow: Slow) -> None:
 
 def refuses(gateway: Gateway) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", gateway.port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=LONG_S).close()
     except OSError:
         return True
     return False
@@ -296,12 +298,18 @@ def status_of(http: httpx.Client, path: str) -> int:
     return http.get(path).status_code
 
 
-def test_a_large_body_with_a_wrong_key_gets_its_answer(embedded: Any, key_file: Path) -> None:
+def test_a_large_body_with_a_wrong_key_gets_its_answer(
+    embedded: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.gateway.stream.DRAINED_S", LONG_S)
     with Gateway(embedded, port=0, keys=Keys(key_file)) as one, client(one) as http:
         assert http.post("/v1/embeddings", content=b"x" * 20_000_000).status_code == 401
 
 
-def test_a_body_without_a_key_is_not_waited_for(embedded: Any, key_file: Path) -> None:
+def test_a_body_without_a_key_is_not_waited_for(
+    embedded: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.gateway.stream.DRAINED_S", 0.2)
     with Gateway(embedded, port=0, keys=Keys(key_file)) as one, client(one) as http:
         head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n"
         assert raw(http, head).startswith(b"HTTP/1.1 401")

@@ -31,5 +31,5 @@ def test_what_the_schema_allows_gets_an_answer_of_the_schema(gateway: Any, tmp_p
     )  # fmt: skip
     print(done.stdout[-1500:])
     assert done.returncode == 0, done.stdout[-5000:]
-    page = httpx.get(f"{gateway.url}/metrics", trust_env=False).text
+    page = httpx.get(f"{gateway.url}/metrics", trust_env=False, timeout=300).text
     assert 'status="5' not in page

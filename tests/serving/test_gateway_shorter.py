@@ -41,7 +41,7 @@ def http(
         write_json(stage / "isotropy.json", {**told, "shorter": MEASURED})
     with (
         Gateway(EmbeddedEngine(bundles.load(folder), threads=1), port=0) as one,
-        httpx.Client(base_url=one.url, trust_env=False, timeout=60) as client,
+        httpx.Client(base_url=one.url, trust_env=False, timeout=300) as client,
     ):
         yield client
 
@@ -154,7 +154,7 @@ def small_gateway(exported_bundle: Bundle) -> Iterator[httpx.Client]:
 
     with (
         Gateway(Elsewhere(), port=0) as one,
-        httpx.Client(base_url=one.url, trust_env=False, timeout=60) as client,
+        httpx.Client(base_url=one.url, trust_env=False, timeout=300) as client,
     ):
         yield client
 

@@ -46,7 +46,7 @@ def digits() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def null(embedded: Any, digits: list[bytes]) -> Null:
-    rows = embedded.embed(digits[:FITTED], limit_s=120).rows["projection"]
+    rows = embedded.embed(digits[:FITTED], limit_s=300).rows["projection"]
     return fit_null(rows, runs=24)
 
 
@@ -65,7 +65,7 @@ def door(engine: Any, null: Null | None, **options: Any) -> Iterator[httpx.Clien
     watch = Watch(engine.endpoint, null, **options)
     with (
         Gateway(engine, port=0, watches=[watch]) as one,
-        httpx.Client(base_url=one.url, trust_env=False, timeout=60) as http,
+        httpx.Client(base_url=one.url, trust_env=False, timeout=300) as http,
     ):
         yield http
 
@@ -96,7 +96,7 @@ def events(text: str) -> list[dict[str, Any]]:
 def test_the_null_s_p_values_come_beside_the_rows_when_asked_for(
     http: httpx.Client, embedded: Any, null: Null, ordinary: list[bytes]
 ) -> None:
-    want = null.p_values(embedded.embed(ordinary[:3], limit_s=60).rows["projection"])
+    want = null.p_values(embedded.embed(ordinary[:3], limit_s=300).rows["projection"])
     for output in ("embedding", "projection"):
         told = send(http, ordinary[:3], atypicality=True, output=output)
         np.testing.assert_allclose(told["atypicality"], want, atol=2 / len(null.scores))

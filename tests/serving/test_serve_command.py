@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pictures import data_url, png
+from slow_engine import wait_until
 from typer.testing import CliRunner
 
 from jepack.bundle import Bundle
@@ -57,18 +59,25 @@ def test_serve_answers_over_http_until_it_is_told_to_stop(
         url = told["gateway"]
         assert ("url" in told) == (engine == "triton")
         answer = httpx.post(
-            f"{url}/v1/embeddings", json={"input": data_url(png())}, trust_env=False, timeout=60
+            f"{url}/v1/embeddings", json={"input": data_url(png())}, trust_env=False, timeout=300
         ).json()
         assert answer["fingerprint"] == exported_bundle.fingerprints["embedding"]
-        want = embedded.embed([png()], limit_s=60).rows["embedding"]
+        want = embedded.embed([png()], limit_s=300).rows["embedding"]
         found = [one["embedding"] for one in answer["data"]]
         np.testing.assert_allclose(np.array(found), want, rtol=1e-5, atol=1e-5)
-        assert httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        wait_until(lambda: ready(url))
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert (len(started) >= 4) == (engine == "triton")  # guard, server, two models
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+        assert not psutil.wait_procs(started, timeout=300)[1]
     [log] = (tmp_path / "jepack").glob("gateway-*.log")
     assert json.loads(log.read_text().splitlines()[0])["route"] == "/v1/embeddings"
+
+
+def ready(url: str) -> bool:
+    return httpx.get(f"{url}/health/ready", trust_env=False, timeout=300).is_success
 
 
 def test_keys_come_from_a_file_or_the_environment(exported_bundle: Bundle, tmp_path: Path) -> None:
@@ -81,11 +90,11 @@ def test_keys_come_from_a_file_or_the_environment(exported_bundle: Bundle, tmp_p
     ):
         with serving(exported_bundle, tmp_path, *options, *more, **environment) as (told, process):
             url = f"{told['gateway']}/v1/models"
-            assert httpx.get(url, trust_env=False).status_code == 401
+            assert httpx.get(url, trust_env=False, timeout=300).status_code == 401
             head = {"authorization": f"Bearer {KEY}"}
-            assert httpx.get(url, headers=head, trust_env=False).status_code == 200
+            assert httpx.get(url, headers=head, trust_env=False, timeout=300).status_code == 200
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+            assert process.wait(300) == 0
 
 
 def test_a_container_reads_the_log_on_standard_output(
@@ -130,7 +139,7 @@ def test_a_triton_elsewhere_can_stand_behind_it(
     with serving(exported_bundle, tmp_path, *options) as (told, _):
         answer = httpx.post(
             f"{told['gateway']}/v1/embeddings", json={"input": data_url(png())}, trust_env=False,
-            timeout=60,
+            timeout=300,
         )  # fmt: skip
         assert answer.status_code == 200
 

@@ -83,13 +83,16 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def http(served: list[Served], share: Path) -> Iterator[httpx.Client]:
+    """Whose file of shares is looked at for every request."""
     engines = [
         EmbeddedEngine(one.bundle, name=one.name, version=one.version, threads=1) for one in served
     ]
     with (
+        pytest.MonkeyPatch.context() as patch,
         Gateway(engines, port=0, shares=Shares.told(str(share))) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client,
+        httpx.Client(base_url=gateway.url, trust_env=False, timeout=300) as client,
     ):
+        patch.setattr("serving.gateway.shares.OFTEN_S", 0)
         yield client
 
 
@@ -180,10 +183,8 @@ def test_a_share_that_makes_no_sense_changes_nothing(http: httpx.Client, share: 
     move(http, share, "0.25")
     for text in ("", "2", "half", f"{PHOTOS}=-1", "nan"):
         share.write_text(text)
-        time.sleep(0.3)  # longer than the file is left alone
         assert figure(http, "jepack_share", PHOTOS, 2) == 0.25
     share.unlink()
-    time.sleep(0.3)
     assert figure(http, "jepack_share", PHOTOS, 2) == 0.25
     move(http, share, "0")
 
@@ -278,7 +279,7 @@ class Load:
     """Four callers at once, each request of another user, until the block ends."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, trust_env=False, timeout=120)
+        self.http = httpx.Client(base_url=url, trust_env=False, timeout=300)
         self.answers: list[tuple[int, Any]] = []
         self.failed: list[str] = []
         self._over = threading.Event()

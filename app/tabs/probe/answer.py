@@ -200,7 +200,8 @@ class Answers:
         return view.note + html
 
     def labels(self, view: View, found: Found) -> list[str]:
-        return [*found.classes, *(word for word in view.more if word not in found.classes)]
+        """Typed ones last and as they were typed, so that a key keeps its label when an image has got it."""
+        return [*(name for name in found.classes if name not in view.more), *view.more]
 
     def _colours(self, labels: list[str]) -> dict[str, str]:
         """Those of the folders as in all tabs, new ones after them."""

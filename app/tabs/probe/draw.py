@@ -100,8 +100,8 @@ def components(answers: Answers) -> Components:
                     max_lines=1,
                     elem_id="jp-probe-name",
                 )
-                keep = gr.Button("Keep the probe", size="sm", min_width=120, scale=0)
-                write = gr.Button("Write the labels", size="sm", min_width=120, scale=0)
+                keep = gr.Button("Keep the probe", size="sm", min_width=140, scale=0)
+                write = gr.Button("Write the labels", size="sm", min_width=140, scale=0)
             kept = gr.HTML(elem_id="jp-probe-kept")
     timer = gr.Timer(EVERY_S, active=False)
     return Components(

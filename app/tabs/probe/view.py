@@ -42,7 +42,7 @@ class View:
     asked: tuple[str, ...] = ()  # the images shown to be labelled; they stay while labels are given
     cell: tuple[int, int] | None = None
     chosen: Selection = field(default_factory=Selection)
-    more: tuple[str, ...] = ()  # labels that were typed and not used yet
+    more: tuple[str, ...] = ()  # labels that were typed here
     note: str = ""  # HTML about the last action
     opened: bool = False  # nothing is computed for a tab that nobody has opened
     drawn: tuple[object, ...] = ()  # what the images were drawn from
