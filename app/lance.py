@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app import scale
-from app.columns import Column, Value, values_of
+from app.columns import Value, values_of
+from app.lance_filters import id_in, keys_of, where
 from app.store import (
     METADATA,
     Condition,
@@ -39,7 +39,6 @@ from jepack.names import valid
 
 TABLE = "images"
 IDS_PER_FILTER = 500
-SIGNS = {"is": "=", "not": "!=", "from": ">=", "to": "<="}  # of a Condition, in the engine's words
 
 
 def open_index(folder: Path | str) -> LanceStore:
@@ -245,11 +244,6 @@ def connect(folder: Path) -> Any:
     return lancedb.connect(folder)
 
 
-def keys_of(info: IndexInfo) -> dict[str, Column]:
-    """{name in the engine: column}; a manifest's own names may be anything."""
-    return {f"column_{at}": column for at, column in enumerate(info.columns)}
-
-
 def schema_of(pa: Any, info: IndexInfo) -> Any:
     kinds = {"number": pa.float64(), "date": pa.string(), "category": pa.string()}
     return pa.schema(
@@ -276,36 +270,6 @@ def to_row(row: dict[str, Any], info: IndexInfo | None = None) -> Row:
         columns={column.name: row.get(key) for key, column in columns.items()},
         stamp=row.get("stamp") or "",
     )
-
-
-def id_in(ids: Sequence[str]) -> str:
-    """A filter on ids; a quote inside one is doubled, so no id can end the string."""
-    return "id IN ({})".format(", ".join(map(quoted, ids)))
-
-
-def quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def where(only: Sequence[Condition], info: IndexInfo) -> str:
-    """The conditions in the engine's words; "" where there are none."""
-    return " AND ".join(map(partial(one_where, info=info), only))
-
-
-def one_where(one: Condition, info: IndexInfo) -> str:
-    sign = SIGNS.get(one.sign)
-    if sign is None:
-        raise ConfigError(f"{one.sign!r} is no condition. Need one of {', '.join(SIGNS)}")
-    if one.column == "label":
-        return f"label {sign} {quoted(one.value)}"
-    for key, column in keys_of(info).items():
-        if column.name == one.column:
-            value = column.limit(one.value, one.sign)
-            if value is None:
-                raise ConfigError(f"{one.column}: {one.value!r} is no {column.kind}")
-            return f"{key} {sign} {quoted(value) if isinstance(value, str) else repr(value)}"
-    known = ", ".join(["label", *(column.name for column in info.columns)])
-    raise ConfigError(f"The index has no column {one.column!r}. It has: {known}")
 
 
 def chunks(values: list[str], size: int) -> Iterator[list[str]]:

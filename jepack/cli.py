@@ -70,8 +70,8 @@ COMMANDS = {
         "drift",
         "Compare images with those a bundle was judged by.",
     ),
-    "index": ("app.cli", "index", "Build a vector index of a folder of images."),
-    "search": ("app.cli", "search", "Find the nearest images of an index."),
+    "index": ("app.index_cli", "index", "Build a vector index of a folder of images."),
+    "search": ("app.search_cli", "search", "Find the nearest images of an index."),
     "check": (
         "app.checking.cli",
         "check",

@@ -14,6 +14,8 @@ OURS = ("jepack", "training", "export", "serving", "app")
 # A command imports its stage when it runs, so that --help is quick and needs no extra.
 COMMANDS = (
     "app/cli.py",
+    "app/index_cli.py",
+    "app/search_cli.py",
     "export/cli.py",
     "export/isotropy.py",
     "jepack/__main__.py",  # while it imports, Ctrl-C is told too

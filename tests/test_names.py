@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from stub_gateway import running
 
 from jepack.errors import ConfigError
 from jepack.names import examples, kept, marked, marked_lines, original, shown, stored
-from jepack.sources import Source, find_images
+from jepack.sources import find_images
 
 LATIN = os.fsdecode(b"caf\xe9.png")  # as an old archive unpacks it
 ODD = [
@@ -128,7 +129,8 @@ def test_an_index_holds_odd_names_and_finds_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("lancedb")
-    from app.cli import index, search
+    from app.index_cli import index
+    from app.search_cli import search
 
     files = [file for file in find_images(odd_folder) if "broken" not in file.name]
     names = [file.name_below(odd_folder) for file in files]
@@ -149,22 +151,20 @@ def test_an_index_holds_odd_names_and_finds_them(
     assert "/[red]x[/bold].png" in capsys.readouterr().out
 
 
-def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path) -> None:
+def test_parquet_and_npz_keep_odd_names_and_labels(odd_folder: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    from jepack.client import Embeddings
-    from serving.embedding import npz_bytes, parquet_bytes
-
-    source = Source.of(odd_folder)
-    files = find_images(source)
-    rows = np.zeros((len(files), 4), np.float32)
-    found = Embeddings(rows, rows, {"embedding": "aa", "projection": "bb"})
-    table = parquet.read_table(io.BytesIO(parquet_bytes(source, files, found)))
-    with np.load(io.BytesIO(npz_bytes(source, files, found))) as arrays:
+    with running() as stub:
+        for name in ("e.parquet", "e.npz"):
+            done = jepack("embed", odd_folder, "--out", tmp_path / name, "--url", stub.url)
+            assert done.returncode == 0, done.stderr
+    table = parquet.read_table(tmp_path / "e.parquet")
+    with np.load(tmp_path / "e.npz") as arrays:
         for names, labels in (
             (table["path"].to_pylist(), table["label"].to_pylist()),
             (arrays["path"].tolist(), arrays["label"].tolist()),
         ):
-            assert [odd_folder / original(name) for name in names] == [f.path for f in files]
+            files = {file.path for file in find_images(odd_folder)}
+            assert {odd_folder / original(name) for name in names} == files
             assert r"d\xe9" in labels
 
 

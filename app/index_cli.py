@@ -1,0 +1,146 @@
+"""`jepack index`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from app.encoders import BundleOption, UrlOption
+from app.store import METADATA
+from jepack.bundle import OUTPUTS
+from jepack.disk import check_writable
+from jepack.errors import ConfigError, listed
+from jepack.names import marked, marked_lines, tell
+from jepack.sources import Source, find_images
+from jepack.terminal import SIDE, options
+
+if TYPE_CHECKING:
+    from app.indexing import Indexed, Origin
+
+
+def index(
+    data: Annotated[
+        str, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Index folder to write (replaced when it exists).",
+            callback=options.folder_to_write,
+        ),
+    ],
+    url: UrlOption = None,
+    bundle: BundleOption = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Embed only images that are new or changed.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --update: drop images that are gone.")
+    ] = False,
+    output: Annotated[
+        str | None, typer.Option(help="embedding or projection; default: what the bundle says.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Take the vectors from this file or folder of `jepack embed`."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Shown on the page; default: data folder.")
+    ] = None,
+    data_license: Annotated[
+        str | None, typer.Option("--license", help="Licence of the images, shown on the page.")
+    ] = None,
+    tile: Annotated[
+        int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
+    ] = 0,
+    tile_stride: Annotated[
+        int, typer.Option(help="From window to window, px; 0 = --tile.", min=0, max=SIDE)
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Build a vector index of a folder of images, with small pictures for the page.
+
+    An index already at --out is replaced only when the new one is whole.
+
+    Examples:
+      jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
+      jepack index photos/ --bundle runs/photos/bundle --out runs/photos/index --update
+    """
+    from app.building import Plan, build
+    from app.engine import engine_for
+    from app.lance import open_index
+    from app.updating import Kept
+
+    if prune and not update:
+        raise ConfigError("--prune goes with --update: without it the index is built anew")
+    if update and embeddings is not None:
+        raise ConfigError(
+            "--update embeds what is new, and --embeddings has all vectors already. Leave one out"
+        )
+
+    if output not in (None, *OUTPUTS):
+        raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
+    check_writable(out, replaced=True)
+    named = Source.of(data).absolute()
+    notes: list[str] = []
+    images = find_images(named, parts=True, tile=tile, stride=tile_stride, notes=notes)
+    tell(Console(stderr=True), notes)
+    started = time.monotonic()
+    plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
+    given = engine_for(url, bundle) if embeddings is None else embeddings
+    kept = None
+    if update and (out / METADATA).is_file():  # else there is nothing to keep
+        old = open_index(out)
+        plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
+        plan = replace(plan, data_license=data_license or old.info.data_license)
+        kept = Kept(old, named.base, prune=prune)
+    done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json), kept)
+    seconds = time.monotonic() - started
+    if as_json:
+        told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
+        print(json.dumps({**told, "notes": list(origin.notes)}))
+        return
+    tell_indexed(out, done, origin, seconds, prune)
+
+
+def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, pruned: bool) -> None:
+    console = Console()
+    for note in origin.notes:
+        console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
+    console.print(
+        f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
+        f"{done.info.dimension} dimensions, {seconds:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if done.same or done.gone:
+        console.print(told_of_update(done, pruned), highlight=False, soft_wrap=True)
+    if done.narrow and origin.window is None:
+        console.print(
+            f"[yellow]note:[/] {done.narrow} images fill less than half of their depth, and the encoder's "
+            "bundle tells no window: it may see few of 256 levels. `jepack inspect` names the --window to "
+            "train or import with",
+            highlight=False,
+            soft_wrap=True,
+        )  # fmt: skip
+    if done.elongated:
+        console.print(f"[yellow]note:[/] {done.elongated}", highlight=False, soft_wrap=True)
+    if done.skipped:
+        console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
+        reasons = marked_lines(listed(done.skipped.items(), 5))
+        console.print(reasons, highlight=False, soft_wrap=True)
+    console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
+
+
+def told_of_update(done: Indexed, pruned: bool) -> str:
+    new = done.info.count - done.same - (0 if pruned else done.gone)
+    told = f"{done.same:,} as they were, {new:,} embedded now"
+    if not done.gone:
+        return told
+    return told + f", {done.gone:,} gone and {'dropped' if pruned else 'kept (--prune drops them)'}"
