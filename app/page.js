@@ -4,22 +4,29 @@
   const placed = () => history.state?.jpTab ?? FIRST;
   let going = false;  // a click of this script, not of a person
   const go = name => {
-    const one = button(name);
-    if (!one || one.getAttribute('aria-selected') === 'true') return Boolean(one);
     going = true;
-    one.click();
+    button(name)?.click();
     going = false;
-    return true;
   };
   document.addEventListener('click', event => {
     const name = event.target.closest?.('button[role=tab]')?.dataset.tabId;
     if (name && !going && name !== placed()) history.pushState({jpTab: name}, '', location.href);
   }, true);
-  addEventListener('popstate', () => go(placed()));
+  // A click before Gradio listens is lost, and its start may undo one: asked until the tab has stayed open for a while.
+  let timer = 0;
+  const settle = () => {
+    let stayed = 0, looks = 0;
+    clearInterval(timer);
+    timer = setInterval(() => {
+      const open = button(placed())?.getAttribute('aria-selected') === 'true';
+      stayed = open ? stayed + 1 : 0;
+      if (!open) go(placed());
+      if (stayed === 5 || ++looks === 600) clearInterval(timer);
+    }, 100);
+  };
+  addEventListener('popstate', settle);
+  settle();
   // Gradio names its upload otherwise than its text says; a person who speaks what they read would not reach it.
   const named = () => document.querySelectorAll('.upload-container[aria-label]').forEach(one => one.removeAttribute('aria-label'));
   new MutationObserver(named).observe(document.documentElement, {childList: true, subtree: true});
-  // After a reload: once the tabs are there.
-  const waiting = new MutationObserver(() => { if (button(FIRST) && go(placed())) waiting.disconnect(); });
-  waiting.observe(document.documentElement, {childList: true, subtree: true});
 })();

@@ -351,7 +351,7 @@ def test_a_canary_needs_two_versions_and_a_share(exported_bundle: Bundle) -> Non
         ([name, name, "--canary", "1.5"], "not a share from 0 to 1"),
         ([name, name, "--canary", "cells=0.5"], "--canary names cells"),
         ([name, name, "--canary", "nowhere.txt"], "nor a file that is there"),
-        ([name, name, "--no-http", "--canary", "0.1"], "--no-http leaves nothing"),
+        ([name, name, "--no-http", "--canary", "0.1"], "no effect of --canary"),
         ([one, "--no-http", "--key-file", one], "gRPC has neither keys nor TLS"),
         ([one, one], "each needs a name"),
     ):

@@ -127,7 +127,7 @@ def built(files: list[ImageFile], folder: Path) -> Found:
     from training.data.building import build_cache
     from training.data.cache import read
 
-    build_cache(folder / "built", files, 8, 1, None, 0.1, 1, None)
+    build_cache(folder / "built", files, 8, 1, None, "center", 0.1, 1, None)
     cache = read(folder / "built")
     assert [int(cache[n].max()) for n in range(len(cache))] == [n for n in range(70) if n != 20]
     return {Path(name).name for name, reason in cache.bad if reason == ENDED}, len(cache)
