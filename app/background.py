@@ -29,9 +29,7 @@ class Controls:
 def controls(name: str, words: str, width: int) -> Controls:
     """A row of buttons, `jp-NAME-tools`; `words` begin."""
     with gr.Row(elem_id=f"jp-{name}-tools", elem_classes="jp-tools"):
-        begin = gr.Button(
-            words, size="sm", min_width=width, scale=0, elem_id=f"jp-{name}-begin", visible=False
-        )
+        begin = gr.Button(words, size="sm", min_width=width, scale=0, elem_id=f"jp-{name}-begin")
         stop = gr.Button(
             "Stop", size="sm", min_width=90, scale=0, elem_id=f"jp-{name}-stop", visible=False
         )
@@ -59,6 +57,12 @@ def connect(
         idle = not busy and job.found is None
         return *values, gr.Button(visible=idle), gr.Button(visible=busy), gr.Timer(active=busy)
 
+    def loaded() -> tuple[Any, ...]:
+        """Idle, it leaves the buttons alone: its answer may come after that of a tab opened meanwhile."""
+        *values, begin_, stop, every = now()
+        idle = not job.running and job.found is None
+        return *values, *((gr.skip(),) * 3 if idle else (begin_, stop, every))
+
     def begun() -> tuple[Any, ...]:
         begin()
         return now()
@@ -71,7 +75,7 @@ def connect(
         job.wait(STOP_S)
         return now()
 
-    shared.page.load(now, None, outputs, **QUIET)
+    shared.page.load(loaded, None, outputs, **QUIET)
     shared.tabs.select(opened, None, outputs, **QUIET)
     tools.begin.click(begun, None, outputs, **QUIET)
     tools.stop.click(stopped, None, outputs, **QUIET)

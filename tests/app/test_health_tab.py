@@ -314,7 +314,7 @@ def test_without_bundle_or_labels_the_tab_explains_itself(driver: Any, digits_in
 
 
 def open_tab(driver: Any, title: str) -> None:
-    wait_for(driver, "button[role=tab]")
+    wait_for(driver, "#jp-gallery [data-id]")  # the page answers from then on
     driver.execute_script(
         "[...document.querySelectorAll('button[role=tab]')]"
         ".find(one => one.textContent.trim() === arguments[0]).click()",
