@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        help=f"{options.ENDPOINT} Default: {DEFAULT_URL}.",
+        help=f"{options.ENDPOINT} Default: the index's own bundle if it is there, else {DEFAULT_URL}.",
         callback=options.address,
     ),
 ]
@@ -90,6 +90,7 @@ def index(
     from app.building import Plan, build
     from app.engine import engine_for
     from app.lance import open_index
+    from app.opening import engine_of
     from app.updating import Kept
 
     if prune and not update:
@@ -108,13 +109,15 @@ def index(
     tell(Console(stderr=True), notes)
     started = time.monotonic()
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
-    given = engine_for(url, bundle) if embeddings is None else embeddings
-    kept = None
+    kept, given = None, embeddings
     if update and (out / METADATA).is_file():  # else there is nothing to keep
         old = open_index(out)
+        given = engine_of(old.info, url, bundle)
         plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
         plan = replace(plan, data_license=data_license or old.info.data_license)
         kept = Kept(old, named.base, prune=prune)
+    if given is None:
+        given = engine_for(url, bundle)
     done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json), kept)
     seconds = time.monotonic() - started
     if as_json:
@@ -174,15 +177,17 @@ def search(
 ) -> None:
     """Find the images of an index that are nearest to one image, by cosine distance.
 
-    A file is embedded through the endpoint; the id of an indexed image needs no endpoint. --tiles embeds the
+    A file is embedded by --bundle or --url, else by the bundle the index was made with where it is still
+    there, else by the endpoint at 127.0.0.1:8001; the id of an indexed image needs none. --tiles embeds the
     squares along the long side of an image, and says which of them a neighbour is near to.
 
     Example: jepack search runs/photos/index new.jpg --k 5
     """
     from app import scale as scales
     from app.belonging import judge
-    from app.engine import check_same_space, engine_for
+    from app.engine import check_same_space
     from app.lance import open_index
+    from app.opening import engine_of
     from app.originals import read_original
     from app.search import by_id, by_image
     from app.tiles import by_tiles
@@ -193,7 +198,7 @@ def search(
     if found is None:
         raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
     if tiles:
-        engine = engine_for(url, bundle)
+        engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)
         channels = 3 if engine.bundle is None else engine.bundle.preprocessing.channels
         data = Path(image).read_bytes() if is_file else read_original(store.info, found)
@@ -201,7 +206,7 @@ def search(
             tiled = by_tiles(store, data, embedder, k, channels=channels, but=found)
         hits, atypicality = tiled.hits, engine.atypicality(tiled.projection)
     elif is_file:
-        engine = engine_for(url, bundle)
+        engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)
         with closing(engine.connect()) as embedder:
             answer = by_image(store, Path(image), embedder, k)
