@@ -25,6 +25,7 @@ from jepack.terminal import SIDE, options
 
 if TYPE_CHECKING:
     from app.belonging import Belonging
+    from app.engine import Engine
     from app.indexing import Indexed, Origin
 
 UrlOption = Annotated[
@@ -109,7 +110,8 @@ def index(
     tell(Console(stderr=True), notes)
     started = time.monotonic()
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
-    kept, given = None, embeddings
+    kept = None
+    given: Engine | Path | None = embeddings
     if update and (out / METADATA).is_file():  # else there is nothing to keep
         old = open_index(out)
         given = engine_of(old.info, url, bundle)
@@ -150,7 +152,7 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, prune
     if done.elongated:
         console.print(f"[yellow]note:[/] {done.elongated}", highlight=False, soft_wrap=True)
     if done.skipped:
-        console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
+        console.print(f"[yellow]images skipped: {len(done.skipped)}[/]", highlight=False)
         reasons = marked_lines(listed(done.skipped.items(), 5))
         console.print(reasons, highlight=False, soft_wrap=True)
     console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)
@@ -201,7 +203,7 @@ def search(
         engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)
         channels = 3 if engine.bundle is None else engine.bundle.preprocessing.channels
-        data = Path(image).read_bytes() if is_file else read_original(store.info, found)
+        data = Path(image) if is_file else read_original(store.info, found)
         with closing(engine.connect()) as embedder:
             tiled = by_tiles(store, data, embedder, k, channels=channels, but=found)
         hits, atypicality = tiled.hits, engine.atypicality(tiled.projection)

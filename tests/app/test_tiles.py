@@ -81,6 +81,10 @@ def test_the_command_says_which_square(
     assert name not in done.stdout.partition("neighbours")[2]
 
 
-def test_what_is_no_image_is_told(digits_index: Path) -> None:
+def test_what_is_no_image_is_told(digits_index: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         by_tiles(open_index(digits_index), b"text", PixelEmbedder(), 3)
+    path = tmp_path / "text.png"
+    path.write_bytes(b"text")
+    with pytest.raises(DataError, match="text.png: not an image"):
+        by_tiles(open_index(digits_index), path, PixelEmbedder(), 3)
