@@ -13,7 +13,7 @@ from jepack.terminal import options
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        help=f"{options.ENDPOINT} Default: {DEFAULT_URL}.",
+        help=f"{options.ENDPOINT} Default: the index's own bundle if it is there, else {DEFAULT_URL}.",
         callback=options.address,
     ),
 ]

@@ -21,6 +21,7 @@ from jepack.sources import Source, find_images
 from jepack.terminal import SIDE, options
 
 if TYPE_CHECKING:
+    from app.engine import Engine
     from app.indexing import Indexed, Origin
 
 
@@ -75,6 +76,7 @@ def index(
     from app.building import Plan, build
     from app.engine import engine_for
     from app.lance import open_index
+    from app.opening import engine_of
     from app.updating import Kept
 
     if prune and not update:
@@ -93,13 +95,16 @@ def index(
     tell(Console(stderr=True), notes)
     started = time.monotonic()
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
-    given = engine_for(url, bundle) if embeddings is None else embeddings
     kept = None
+    given: Engine | Path | None = embeddings
     if update and (out / METADATA).is_file():  # else there is nothing to keep
         old = open_index(out)
+        given = engine_of(old.info, url, bundle)
         plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
         plan = replace(plan, data_license=data_license or old.info.data_license)
         kept = Kept(old, named.base, prune=prune)
+    if given is None:
+        given = engine_for(url, bundle)
     done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json), kept)
     seconds = time.monotonic() - started
     if as_json:
@@ -132,7 +137,7 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, prune
     if done.elongated:
         console.print(f"[yellow]note:[/] {done.elongated}", highlight=False, soft_wrap=True)
     if done.skipped:
-        console.print(f"[yellow]{len(done.skipped)} images skipped:[/]", highlight=False)
+        console.print(f"[yellow]images skipped: {len(done.skipped)}[/]", highlight=False)
         reasons = marked_lines(listed(done.skipped.items(), 5))
         console.print(reasons, highlight=False, soft_wrap=True)
     console.print(f"Open it: jepack app {marked(out)}", highlight=False, soft_wrap=True)

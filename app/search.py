@@ -43,7 +43,8 @@ def by_image(
     """
     result = embedder.embed([image], skip_bad=True)
     if result.errors:
-        raise DataError(next(iter(result.errors.values())))
+        named = f"{image}: " if isinstance(image, Path) else ""
+        raise DataError(named + next(iter(result.errors.values())))
     output = store.info.output
     vector = np.asarray(getattr(result, output)[0], dtype=np.float32)
     fingerprint = fingerprint_of(result.fingerprints, output, "the endpoint")

@@ -34,15 +34,17 @@ def search(
 ) -> None:
     """Find the images of an index that are nearest to one image, by cosine distance.
 
-    A file is embedded through the endpoint; the id of an indexed image needs no endpoint. --tiles embeds the
+    A file is embedded by --bundle or --url, else by the bundle the index was made with where it is still
+    there, else by the endpoint at 127.0.0.1:8001; the id of an indexed image needs none. --tiles embeds the
     squares along the long side of an image, and says which of them a neighbour is near to.
 
     Example: jepack search runs/photos/index new.jpg --k 5
     """
     from app import scale as scales
     from app.belonging import judge
-    from app.engine import check_same_space, engine_for
+    from app.engine import check_same_space
     from app.lance import open_index
+    from app.opening import engine_of
     from app.originals import read_original
     from app.search import by_id, by_image
     from app.tiles import by_tiles
@@ -53,15 +55,15 @@ def search(
     if found is None:
         raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
     if tiles:
-        engine = engine_for(url, bundle)
+        engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)
         channels = 3 if engine.bundle is None else engine.bundle.preprocessing.channels
-        data = Path(image).read_bytes() if is_file else read_original(store.info, found)
+        data = Path(image) if is_file else read_original(store.info, found)
         with closing(engine.connect()) as embedder:
             tiled = by_tiles(store, data, embedder, k, channels=channels, but=found)
         hits, atypicality = tiled.hits, engine.atypicality(tiled.projection)
     elif is_file:
-        engine = engine_for(url, bundle)
+        engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)
         with closing(engine.connect()) as embedder:
             answer = by_image(store, Path(image), embedder, k)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def squares_of(height: int, width: int) -> list[Box]:
 
 def by_tiles(
     store: VectorStore,
-    image: bytes,
+    image: bytes | Path,
     embedder: Embedder,
     k: int,
     *,

@@ -108,7 +108,9 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such bundle or file of embeddings") from None
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy or .npz file of numbers ({error})") from error
+        # numpy's own words for any other file advise to unpickle it.
+        reason = "" if "pickle" in str(error) else f" ({error})"
+        raise DataError(f"{path}: not a .npy or .npz file of numbers{reason}") from error
     if isinstance(content, np.ndarray):
         content = {path.stem: content}
     arrays = {name: content[name] for name in content}

@@ -139,11 +139,15 @@ def rows_of_parquet(path: Path, output: str) -> SavedRows:
         told = about(file)
         if key not in told:
             others = [name for name in OUTPUTS if f"fingerprint_{name}" in told]
+            there = (
+                f", only of {others[0]}: `jepack index` takes --output {others[0]}"
+                if others
+                else ""
+            )
             raise ArtifactError(
-                f"{file}: not a file of embeddings (it tells no fingerprint of its {output}"
-                + (f", only of {others[0]}). Ask for that: --output {others[0]}; or " if others else "). ")
-                + MADE_BY.replace("Make", "make" if others else "Make")
-            )  # fmt: skip
+                f"{file}: not a file of embeddings (it tells no fingerprint of its {output}{there}). "
+                f"{MADE_BY}"
+            )
         prints.setdefault(told[key], file)
     if len(prints) > 1:
         told_apart = ", ".join(f"{file.name} {text}" for text, file in prints.items())

@@ -92,9 +92,12 @@ def test_index_and_search_embed_with_a_bundle_here(
     )
     assert done.exit_code == 0
     image = find_images(digits_folder)[3]
-    asked = ["search", out, str(image.path), "--k", "1", "--json", *with_bundle]
-    found = CliRunner().invoke(jepack, asked, catch_exceptions=False)
-    assert str(image.path) in found.stdout
+    asked = ["search", out, str(image.path), "--k", "1", "--json"]
+    for told in (with_bundle, []):  # not told, it takes the bundle that the index was made with
+        found = CliRunner().invoke(jepack, [*asked, *told], catch_exceptions=False)
+        assert str(image.path) in found.stdout
+    again = ["index", str(digits_folder), "--out", out, "--update"]
+    assert " 0 embedded now" in CliRunner().invoke(jepack, again, catch_exceptions=False).stdout
 
 
 def test_the_engine_of_a_bundle_answers_as_its_golden_images_say(exported_bundle: Bundle) -> None:

@@ -66,7 +66,7 @@ def test_the_command_says_which_square(
     digits_index: Path, three: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = at_endpoint("127.0.0.1:8001", lambda url: PixelEmbedder())
-    monkeypatch.setattr("app.engine.engine_for", lambda url, bundle: engine)
+    monkeypatch.setattr("app.opening.engine_of", lambda info, url, bundle: engine)
     words = ["search", str(digits_index), str(three[0]), "--tiles", "--k", "3"]
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert len(told["tiles"]) == 3
@@ -81,6 +81,10 @@ def test_the_command_says_which_square(
     assert name not in done.stdout.partition("neighbours")[2]
 
 
-def test_what_is_no_image_is_told(digits_index: Path) -> None:
+def test_what_is_no_image_is_told(digits_index: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         by_tiles(open_index(digits_index), b"text", PixelEmbedder(), 3)
+    path = tmp_path / "text.png"
+    path.write_bytes(b"text")
+    with pytest.raises(DataError, match="text.png: not an image"):
+        by_tiles(open_index(digits_index), path, PixelEmbedder(), 3)

@@ -144,3 +144,4 @@ def test_the_command_never_unpickles(tmp_path: Path) -> None:
     done = run(str(tmp_path / "e.npy"))
     assert done.returncode == 3
     assert "not a .npy or .npz file of numbers" in done.stderr
+    assert "allow_pickle" not in done.stderr

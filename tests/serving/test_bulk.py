@@ -155,7 +155,7 @@ def test_rows_of_another_job_are_never_mixed_in(images: Path, stub: Stub, tmp_pa
     (other / "a.png").write_bytes(b"x")
     with pytest.raises(JepackError, match=f"images of {images}, not {other}"):
         embed(*words(other, out, stub.url))
-    with pytest.raises(JepackError, match="outputs embedding and projection, not embedding"):
+    with pytest.raises(JepackError, match=r"outputs embedding and projection, not embedding\."):
         embed(*words(images, out, stub.url), "--output", "embedding")
     stub.fingerprints["embedding"] = "00000000000000dd"
     with pytest.raises(JepackError, match=r"encoder .*ee, .*, not .*dd"):
