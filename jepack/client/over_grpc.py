@@ -229,6 +229,11 @@ def translate(error: Any, url: str, limit_s: float) -> DataError | ServerError:
         )
     if "has no available versions" in text:
         return UnreachableError(f"{url}: the server is starting or stopping, ask again")
+    if status == "UNAVAILABLE" and "failed parsing http/2" in text.lower():
+        return ServerError(
+            f"{url}: what answers there does not speak gRPC ({cause(text)}). A gateway is written "
+            f"http://{url.removeprefix('grpc://')}"
+        )
     if status == "UNAVAILABLE" and "restricted" not in text:
         return UnreachableError(
             f"{url}: nothing answers there ({cause(text)}). "

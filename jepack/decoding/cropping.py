@@ -118,7 +118,7 @@ def elongation(shapes: Iterable[tuple[int, int]]) -> str | None:
         f"{len(seen):,} of {len(ratios):,} images ({len(seen) / len(ratios):.0%}) are elongated "
         f"({ELONGATED:g} to 1 or more): an encoder that crops sees their central square alone, on average "
         f"{sum(seen) / len(seen):.0%} of each. Where the ends matter: `--fit pad` of train and import shows "
-        "it whole images"
+        "it them whole"
     )
 
 

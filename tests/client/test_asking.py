@@ -236,6 +236,12 @@ def test_an_image_that_the_server_fails_on_is_left_out(embed: Embed, stub: Stub)
     assert (list(found.errors), found.good.tolist()) == ([0], [False, True, True])
 
 
+def test_a_gateway_that_is_asked_as_grpc_is_told_apart(embed: Embed, stub: Stub) -> None:
+    address = stub.url.removeprefix("http://")
+    with pytest.raises(ServerError, match=f"does not speak gRPC.* is written {stub.url}"):
+        embed(address, IMAGES[:1])
+
+
 @pytest.mark.parametrize("scheme", ["", "grpc://", "http://"])
 def test_who_forgot_to_start_a_server_is_told(embed: Embed, scheme: str) -> None:
     with socket.socket() as closed:
