@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.album import names, open_tab
-from app.screenshot import WAIT_S
+from app.screenshot import WAIT_S, browser
 
 OPEN = "return document.querySelector('button[role=tab][aria-selected=true]')?.dataset.tabId"
 
@@ -22,7 +22,12 @@ def until(driver: Any, tab: str) -> None:
 def test_the_open_tab_outlives_a_reload_and_back_leads_to_the_one_before(
     driver: Any, digits_page: str
 ) -> None:
-    driver.get("about:blank")
+    """In a browser of its own: where 50 places are kept already, one without a person's click goes first."""
+    with browser() as own:
+        walk(own, digits_page)
+
+
+def walk(driver: Any, digits_page: str) -> None:
     driver.get(digits_page)
     assert names(driver) == ["search", "map", "probe", "clean", "health"]
     for tab in ("clean", "health"):
