@@ -92,6 +92,7 @@ def test_a_copy_is_found_left_out_and_taken_back_in_the_browser(
     index = twice(tmp_path)
     with page_of(index) as url:
         driver.get(url)
+        wait_for(driver, "#jp-gallery [data-id]")  # the page answers from then on
         tab = "#jp-tab-clean-button, button[data-tab-id='clean']"
         wait_for(driver, tab)[0].click()
         wait_for(driver, "#jp-clean-go")[0].click()

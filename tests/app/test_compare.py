@@ -203,7 +203,7 @@ def test_the_command_opens_two_and_a_click_shows_both(
     command = [sys.executable, "-m", "jepack", "app", str(digits_index), str(noise_index)]
     with running([*command, "--port", "0"]) as url:
         driver.get(url)
-        wait_for(driver, "button[role=tab]")
+        wait_for(driver, "#jp-gallery [data-id]")  # the page answers from then on
         driver.execute_script(
             "[...document.querySelectorAll('button[role=tab]')]"
             ".find(one => one.textContent.trim() === 'Compare').click()"

@@ -221,6 +221,7 @@ def map_page(arranged_index: Path) -> Iterator[str]:
 
 def open_map(driver: Any, url: str) -> None:
     driver.get(url)
+    wait_for(driver, "#jp-gallery [data-id]")  # the page answers from then on
     [tab] = [one for one in wait_for(driver, "button[role=tab]") if one.text == "Map"]
     tab.click()
     wait_for(driver, ".jp-map-frame[data-drawn]")

@@ -42,6 +42,11 @@ def lay_out(desk: Desk, shared: Shared) -> None:
             gr.Timer(active=busy),
         )  # fmt: skip
 
+    def loaded(now: View) -> tuple[Any, ...]:
+        """Idle, it leaves all alone: its answer may come after that of a check begun meanwhile."""
+        idle = not answers.running() and not answers.checked()
+        return tuple(gr.skip() for _ in shown) if idle else draw(now)
+
     def begin(now: View) -> tuple[Any, ...]:
         answers.start()
         return draw(now)
@@ -59,7 +64,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         except Exception as error:
             return now, note_of(error, "This"), gr.skip(), gr.skip()
 
-    shared.page.load(draw, view, shown, **QUIET)
+    shared.page.load(loaded, view, shown, **QUIET)
     every.tick(draw, view, shown, **QUIET)
     start.click(begin, view, shown, **QUIET)
     stop.click(end, view, shown, **QUIET)
