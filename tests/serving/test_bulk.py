@@ -52,7 +52,7 @@ def the_signal_is_put_back() -> Iterator[None]:
 
 def words(data: Path, out: Path, *urls: str) -> list[str]:
     asked = [word for url in urls for word in ("--url", url)]
-    small = ["--batch-size", "4", "--part-rows", "8", "--timeout-s", "5"]
+    small = ["--batch-size", "4", "--part-rows", "8", "--timeout-s", "10"]
     return ["embed", str(data), "--out", str(out), *asked, *small, "--json"]
 
 
@@ -223,7 +223,7 @@ def test_endpoints_share_the_work_and_one_that_dies_ends_nothing(
     with running() as other:
         other.script = [lambda handler: False] + [reset] * 10_000
         line = words(images, out, stub.url, other.url)
-        line[line.index("5")] = "0.5"
+        line[line.index("10")] = "6"  # so long each is asked again; an answer may take as long
         done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
     assert rows(out) == expected(images)
@@ -237,7 +237,7 @@ def test_when_all_endpoints_die_what_is_done_is_kept(
     out = tmp_path / "vectors"
     stub.script = [lambda handler: False] * 5 + [reset] * 10_000
     line = words(images, out, stub.url)
-    line[line.index("5")] = "0.5"
+    line[line.index("10")] = "6"  # so long each is asked again; an answer may take as long
     done = CliRunner().invoke(app, line)
     assert isinstance(done.exception, JepackError)
     assert done.exception.exit_code == 6
