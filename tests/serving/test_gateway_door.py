@@ -36,7 +36,7 @@ def full(embedded: Any, keys: Keys | None = None) -> Iterator[tuple[Gateway, Slo
     ):
         try:
             pool.submit(http.post, "/v1/embeddings", json=BODY)
-            assert slow.begun.acquire(timeout=30)
+            assert slow.begun.acquire(timeout=300)
             pool.submit(http.post, "/v1/embeddings", json=BODY)
             wait_until(lambda: "jepack_waiting 1.0" in http.get("/metrics").text)
             yield one, slow
