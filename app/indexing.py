@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -174,13 +175,13 @@ def write_index(
     An index already at `out` stays until the new one is whole. Raises DataError when no image could
     be embedded.
     """
+    work = functools.partial(picture_of, window=window, began_ns=time.time_ns())
     first = next((part for part in parts if part), None)
     if first is None:
         reason = next(iter(skipped.values()), "none was given")
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
     narrow, shapes = 0, list[tuple[int, int]]()
-    work = functools.partial(picture_of, window=window)
     with building(out, info) as store:
         for part in itertools.chain([first], parts):
             old = {image: kept.row(image) for image, _ in part} if kept else {}
@@ -226,10 +227,10 @@ class Seen:
     fault: str | None = None
 
 
-def picture_of(image: ImageFile, window: Window = None) -> Seen:
+def picture_of(image: ImageFile, window: Window, began_ns: int) -> Seen:
     try:
         data = image.read()
-        return Seen(*thumbnail_of(data, window), stamp_of(image, data))
+        return Seen(*thumbnail_of(data, window), stamp_of(image, data, began_ns))
     except JepackError as error:
         return Seen(fault=str(error))
     except Exception as error:  # memory too: one image's fault is not the others'

@@ -20,10 +20,16 @@ PART = 256  # images per part: 256 x 512 floats and as many thumbnails are about
 Part = list[tuple[ImageFile, Vectors]]  # each image with its vector [D]
 
 
-def stamp_of(image: ImageFile, data: bytes) -> str:
+def stamp_of(image: ImageFile, data: bytes, began_ns: int) -> str:
     """What tells an image from its later self: "SIZE TIME DIGEST" of its file's size (bytes), its time of
-    change (ns) and SHA-256 of its own bytes."""
+    change (ns) and SHA-256 of its own bytes.
+
+    "" for a file that changed since `began_ns`, when the first was embedded (ns since 1970): its vector may
+    be of what it held before.
+    """
     about = image.path.stat()
+    if about.st_mtime_ns >= began_ns:
+        return ""
     return f"{about.st_size} {about.st_mtime_ns} {digest_of(data)}"
 
 
@@ -41,11 +47,7 @@ def unchanged(image: ImageFile, stamp: str) -> bool:
         if (about.st_size, about.st_mtime_ns) == (int(size), int(changed)):
             return True
         return digest_of(image.read()) == digest
-    except (
-        ValueError,
-        OSError,
-        JepackError,
-    ):  # no stamp; or what is wrong is told where it is read
+    except (ValueError, OSError, JepackError):  # no stamp, or a fault that is told where it is read
         return False
 
 
@@ -99,7 +101,7 @@ class Kept:
             yield [(image, vector) for image in part if (vector := vectors.get(image)) is not None]
 
     def row(self, image: ImageFile) -> Row | None:
-        """What the old index holds of an image that is as it was; once. Its stamp is of today."""
+        """What the old index holds of an image that is as it was; once."""
         return self._rows.pop(image, None)
 
     def others(self) -> Iterator[list[Row]]:

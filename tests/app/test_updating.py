@@ -126,3 +126,23 @@ def test_an_update_that_fails_changes_nothing(images: Path, tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match="cut off"):
         indexed(images, out, Fails())
     assert rows_of(open_index(out)) == before
+
+
+def test_an_image_that_changes_while_it_is_indexed_is_embedded_again(
+    images: Path, tmp_path: Path
+) -> None:
+    changing = images / "class-0" / "00.png"
+
+    class Changing(Counting):
+        def embed(self, items: Sequence[Any], *, skip_bad: bool = False) -> Embeddings:
+            found = super().embed(items, skip_bad=skip_bad)
+            picture(100).save(changing)  # before its thumbnail is made
+            return found
+
+    out, fresh, embedder = tmp_path / "index", tmp_path / "fresh", Counting()
+    indexed(images, out, Changing(), update=False)
+    indexed(images, out, embedder)
+    assert embedder.embedded == ["00.png"]
+    indexed(images, fresh, embedder, update=False)
+    vectors = [open_index(one).get(["class-0/00.png"])[0].vector for one in (out, fresh)]
+    assert np.array_equal(*vectors)
