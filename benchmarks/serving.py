@@ -11,7 +11,7 @@ and medians are told. The callers are a process of their own (benchmarks/load.py
 of a machine that others use too, so beside it stands "cpu ratio", which they change little: the bare row's
 processor time an image by this one's, the pace that is left on cores that are always busy. LitServe
 (benchmarks/litserve_app.py) has the same graph and decoder in a worker a core.
-`--other "--decoders 2"` tries options beside the
+`--other "--threads 1"` tries options beside the
 defaults.
 """
 
@@ -294,7 +294,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a row and round")
-    parser.add_argument("--other", default="", help='options of a second Triton: "--decoders 2"')
+    parser.add_argument("--other", default="", help='options of a second Triton: "--threads 1"')
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end too

@@ -5,7 +5,7 @@
 
 `jepack serve` with Triton and with the embedded engine run side by side. A third of the requests is garbage
 (benchmarks/garbage.py), one in twenty hangs up in the middle; the rest are photographs in every dialect and,
-to Triton, gRPC's. Memory of the gateway's process, tritonserver, the models' processes (each its own, USS)
+to Triton, gRPC's. Memory of the gateway's process, tritonserver, the models' processes (each its anonymous pages)
 and what they share in /dev/shm is sampled.
 After a third of the time, which warms up, a line is fitted: flat is a change of 5 % at most over the rest.
 Read too: answers of 5xx, good images refused, requests without an answer.
@@ -135,21 +135,23 @@ KINDS = {"tritonserver": "tritonserver", "triton_python_b": "models"}
 
 def sizes_of(pid: int) -> dict[str, float]:
     """MB of a server's processes by what they are, and of the shared memory they exchange images through."""
-    found = {"gateway": private_mb(psutil.Process(pid))}
+    found = {"gateway": written_mb(psutil.Process(pid))}
     for one in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             part = KINDS.get(one.name()[:15])
             if part is not None:  # else the guard, which only waits
-                found[part] = found.get(part, 0.0) + private_mb(one)
+                found[part] = found.get(part, 0.0) + written_mb(one)
     shared = [file.stat().st_blocks * 512 for file in Path("/dev/shm").glob(f"jepack-{pid}-*")]
     if shared:
         found["shared memory"] = sum(shared) / 2**20
     return found | {"all": sum(found.values())}
 
 
-def private_mb(process: psutil.Process) -> float:
-    """What would be free without it: shares of libraries change with whoever else uses them."""
-    return float(process.memory_full_info().uss) / 2**20
+def written_mb(process: psutil.Process) -> float:
+    """Its anonymous pages, which no file backs: what it allocated and wrote, whoever else runs. Pages of
+    libraries count as its own or not by who else has mapped them, and so change by others' end."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return float(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
 def trend(samples: list[dict[str, float]], warm_s: float) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def draw_picture(path: Path, engines: dict[str, Any], warm_s: float) -> None:
         axis.axvline(warm_s / 60, color="grey", linewidth=0.8, linestyle=":")
         axis.set(title=name, xlabel="minutes", ylim=(0, None))
         axis.legend(fontsize=7, loc="center right")
-    axes[0][0].set_ylabel("MB (USS)")
+    axes[0][0].set_ylabel("MB")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -90,6 +90,8 @@ def commands(names: dict[str, str], python: str) -> dict[str, list[str]]:
         f"--cache-directory={environment.caches}",
         f"--backend-config=python,shm-region-prefix-name=jepack-smoke-{secrets.token_hex(4)}-",
         "--model-config-name=cpu",
+        "--model-control-mode=explicit",
+        "--load-model=embed",
         "--allow-gpu-metrics=false",
     ]
     return {

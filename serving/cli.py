@@ -51,7 +51,7 @@ def serve(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="CPU threads of the encoder: 2 of Triton's, every core embedded, unless told.",
+            help="Threads that decode and encode; one a core unless told.",
             min=1,
             max=1024,
         ),
@@ -59,11 +59,11 @@ def serve(
     decoders: Annotated[
         int,
         typer.Option(
-            help="Processes that decode images, a thread each; 0 chooses by the cores.",
-            min=0,
+            help="Production config: processes that decode images, a thread each.",
+            min=1,
             max=256,
         ),
-    ] = 0,
+    ] = RepositoryConfig.decoders,
     canary: Annotated[
         str,
         typer.Option(
@@ -145,7 +145,7 @@ def serve(
     notes = notes_of(served)  # told once it serves: before an error nobody wants to read them
     config = RepositoryConfig(
         max_batch_size=max_batch_size,
-        threads=threads or RepositoryConfig.threads,
+        threads=threads or 0,
         decoders=decoders,
         tensorrt=tensorrt,
     )

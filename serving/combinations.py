@@ -8,9 +8,10 @@ from typing import Any
 
 from jepack.errors import ConfigError
 
-OF_TRITON = ("port", "http_port", "metrics_port", "decoders", "log_file")
+OF_TRITON = ("port", "http_port", "metrics_port", "log_file")
+OF_PRODUCTION = ("tensorrt", "decoders")
 OF_THE_ENCODER = ("max_batch_size", "threads")
-OF_A_REPOSITORY = (*OF_THE_ENCODER, "decoders", "tensorrt", "repository_only", "as_json")
+OF_A_REPOSITORY = (*OF_THE_ENCODER, *OF_PRODUCTION, "repository_only", "as_json")
 OF_THE_GATEWAY = (
     "http", "engine", "canary", "key_file", "tls_cert", "tls_key", "no_watch", "images_per_false_alarm",
     "probes", "http_log", "wait_s",
@@ -30,11 +31,8 @@ def check(given: list[str], engine: str) -> None:
         rest = [one for one in given if one not in OF_A_REPOSITORY]
         refuse(rest, "--repository-only writes a model repository and stops")
         return
-    if "tensorrt" in given:
-        raise ConfigError(
-            "--tensorrt is of the production config, which this server does not run. Write that for the "
-            "container: --repository-only DIR"
-        )
+    why = "the production config, which --repository-only DIR writes for the container, does not run here"
+    refuse(among(given, OF_PRODUCTION), why)
     if "wait_s" in given and engine in ("triton", "embedded"):
         refuse(["wait_s"], f"only a Triton at --engine host:port is waited for, not {engine}")
     if "no_http" in given:

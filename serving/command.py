@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from jepack.errors import ConfigError, ServerError
@@ -28,9 +29,16 @@ class PortTakenError(ServerError):
 
 
 def server_command(
-    environment: ServerEnvironment, repository: Path, ports: dict[str, int], shm_prefix: str
+    environment: ServerEnvironment,
+    repository: Path,
+    names: Sequence[str],
+    ports: dict[str, int],
+    shm_prefix: str,
 ) -> list[str]:
-    """tritonserver with its doors on loopback, and those that nobody needs shut."""
+    """tritonserver with its doors on loopback, and those that nobody needs shut.
+
+    `names`: the models it serves.
+    """
     addresses = [f"--{service}-address={HOST}" for service in ports]
     numbers = [f"--{service}-port={port}" for service, port in ports.items()]
     return [
@@ -40,7 +48,10 @@ def server_command(
         f"--backend-directory={environment.backends}",
         f"--cache-directory={environment.caches}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        "--model-control-mode=none",  # loading models over the network would run uploaded Python
+        # Those models and not the ones that production needs beside them. Loading others over the network
+        # would run uploaded Python, so that door is locked below.
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in names),
         "--disable-auto-complete-config",
         "--strict-readiness=true",
         "--exit-on-error=true",

@@ -1,7 +1,7 @@
 """What each Triton model is: `embed` = `preprocess` (bytes -> uint8 crop) -> `encoder` (ONNX graph).
 
 Two worlds, one repository: config.pbtxt is for production; --model-config-name=cpu picks configs/cpu.pbtxt,
-for a laptop or a test. E, D dimensions of the outputs; N images of a batch.
+where `embed` does both itself. E, D dimensions of the outputs; N images of a batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from serving.pbtxt import DataType, Kind, ModelConfig
 from serving.served import Served
 
 IMAGE = pbtxt.Tensor(name="image", data_type=DataType.STRING, dims=(1,))
+A_PICTURE = pbtxt.WarmupInput(data_type=DataType.STRING, dims=(1,), input_data_file="image")
 PIXELS = "pixel_values"
 TENSORRT = ("off", "fp32", "fp16")
-MOST_DECODERS = 16  # of 40 MB each
 PRODUCTION_DECODERS = 4  # where the encoder has a GPU and the cores are free
 
 
@@ -32,8 +32,9 @@ class RepositoryConfig:
     max_batch_size: int = 16  # images per request and per encoder run
     queue_delay_us: int = 1000  # how long an image may wait for others to share a batch
     max_queue_size: int = 128  # requests waiting per model; more are refused at once
-    threads: int = 2  # of the CPU encoder
-    decoders: int = 0  # processes that decode, one thread each; 0: as measured, see `decoders_for`
+    threads: int = 0  # CPU: of each process that decodes and encodes; 0: one a core
+    processes: int = 2  # CPU: while one hands its batch back, the other computes
+    decoders: int = PRODUCTION_DECODERS  # production: processes that decode, one thread each
     encoder_instances: int = 1  # production: per GPU
     tensorrt: str = "off"  # production: off (CUDA), fp32 or fp16 engines
     tensorrt_cache: str = "/var/cache/jepack/tensorrt"  # persistent volume in the container
@@ -41,19 +42,15 @@ class RepositoryConfig:
     def __post_init__(self) -> None:
         if self.tensorrt not in TENSORRT:
             raise ConfigError(f"tensorrt must be {', '.join(TENSORRT)}; found {self.tensorrt}")
-        counts = (self.max_batch_size, self.max_queue_size, self.threads, self.encoder_instances)
-        if min(counts) < 1 or min(self.queue_delay_us, self.decoders) < 0:
+        counts = (
+            self.max_batch_size, self.max_queue_size, self.processes, self.decoders, self.encoder_instances,
+        )  # fmt: skip
+        if min(counts) < 1 or min(self.queue_delay_us, self.threads) < 0:
             raise ConfigError(f"counts must be at least 1 and delays at least 0; found {self}")
 
     @property
-    def cpu_decoders(self) -> int:
-        return self.decoders or decoders_for(threads.cores())
-
-
-def decoders_for(cores: int) -> int:
-    """Processes that decode: one a core. Photographs cost as much to decode as to encode, and a core idles
-    while the encoder waits for its one decoder (.58 -> .82 of a bare loop's pace on two cores)."""
-    return min(max(1, cores), MOST_DECODERS)
+    def cpu_threads(self) -> int:
+        return self.threads or threads.cores()
 
 
 def embed(served: Served, decoder: str, encoder: str, config: RepositoryConfig) -> ModelConfig:
@@ -78,7 +75,36 @@ def embed(served: Served, decoder: str, encoder: str, config: RepositoryConfig) 
                 ),
             )
         ),
-        parameters={key: pbtxt.Parameter(string_value=text) for key, text in told(served).items()},
+        parameters=parameters(told(served)),
+    )
+
+
+def embed_on_cpu(
+    served: Served, decoder: str, encoder: str, config: RepositoryConfig
+) -> ModelConfig:
+    """The same by one Python model, which takes decoder and graph from the folders of the other two."""
+    own = {"decoder": decoder, "encoder": encoder, "threads": str(config.cpu_threads)}
+    return ModelConfig(
+        name=served.model,
+        backend="python",
+        max_batch_size=config.max_batch_size,
+        input=(IMAGE,),
+        output=outputs(served, OUTPUTS),
+        instance_group=(pbtxt.InstanceGroup(count=config.processes, kind=Kind.CPU),),
+        dynamic_batching=batching(config, config.queue_delay_us),
+        model_warmup=warmups(config, IMAGE.name, A_PICTURE),
+        parameters=parameters({**told(served), **own}),
+    )
+
+
+def parameters(texts: dict[str, str]) -> dict[str, pbtxt.Parameter]:
+    return {key: pbtxt.Parameter(string_value=text) for key, text in texts.items()}
+
+
+def batching(config: RepositoryConfig, delay_us: int = 0) -> pbtxt.DynamicBatching:
+    return pbtxt.DynamicBatching(
+        max_queue_delay_microseconds=delay_us,
+        default_queue_policy=pbtxt.QueuePolicy(max_queue_size=config.max_queue_size),
     )
 
 
@@ -122,66 +148,37 @@ def decoded_as(preprocessing: Preprocessing) -> dict[str, Any]:
     return value
 
 
-def preprocess(name: str, of: Preprocessing, config: RepositoryConfig, count: int) -> ModelConfig:
-    """Image bytes -> [size, size, C] uint8 by Pillow, in `count` processes of one thread each."""
+def preprocess(name: str, of: Preprocessing, config: RepositoryConfig) -> ModelConfig:
+    """Image bytes -> [size, size, C] uint8 by Pillow, in processes of one thread each."""
     return ModelConfig(
         name=name,
         backend="python",
         max_batch_size=config.max_batch_size,
         input=(IMAGE,),
         output=(pbtxt.Tensor(name=PIXELS, data_type=DataType.UINT8, dims=shape(of)),),
-        instance_group=(pbtxt.InstanceGroup(count=count, kind=Kind.CPU),),
-        dynamic_batching=pbtxt.DynamicBatching(
-            default_queue_policy=pbtxt.QueuePolicy(max_queue_size=config.max_queue_size)
-        ),
-        model_warmup=warmups(
-            config,
-            IMAGE.name,
-            pbtxt.WarmupInput(data_type=DataType.STRING, dims=(1,), input_data_file="image"),
-        ),
+        instance_group=(pbtxt.InstanceGroup(count=config.decoders, kind=Kind.CPU),),
+        dynamic_batching=batching(config),
+        model_warmup=warmups(config, IMAGE.name, A_PICTURE),
     )
 
 
-def encoder_on_gpu(name: str, served: Served, config: RepositoryConfig) -> ModelConfig:
-    """Production: the graph in Triton's own ONNX Runtime backend; the kind of instance is left to it."""
+def encoder(name: str, served: Served, config: RepositoryConfig) -> ModelConfig:
+    """The graph in Triton's own ONNX Runtime backend; the kind of instance is left to it. Normalisation is
+    inside the graph, so a quarter of the bytes travel."""
+    dims = shape(served.bundle.preprocessing)
+    zeros = pbtxt.WarmupInput(data_type=DataType.UINT8, dims=dims, zero_data=True)
     return ModelConfig(
-        **encoder(name, served, config),
+        name=name,
         backend="onnxruntime",
         default_model_filename="model.onnx",
+        max_batch_size=config.max_batch_size,
+        input=(pbtxt.Tensor(name=PIXELS, data_type=DataType.UINT8, dims=dims),),
+        output=outputs(served, ONNX_NAMES.values()),
         instance_group=(pbtxt.InstanceGroup(count=config.encoder_instances),),
+        dynamic_batching=batching(config, config.queue_delay_us),
+        model_warmup=warmups(config, PIXELS, zeros),
         optimization=tensorrt(served, config),
     )
-
-
-def encoder_on_cpu(name: str, served: Served, config: RepositoryConfig) -> ModelConfig:
-    """The same graph under ONNX Runtime in the Python backend. One instance with few, non-spinning threads
-    keeps its pace under load: 17-24 images/s against 6-7 with spinning on 2 cores."""
-    return ModelConfig(
-        **encoder(name, served, config),
-        backend="python",
-        instance_group=(pbtxt.InstanceGroup(count=1, kind=Kind.CPU),),
-        parameters={"threads": pbtxt.Parameter(string_value=str(config.threads))},
-    )
-
-
-def encoder(name: str, served: Served, config: RepositoryConfig) -> dict[str, Any]:
-    """What both worlds agree in. Normalisation is inside the graph, so a quarter of the bytes travel."""
-    dims = shape(served.bundle.preprocessing)
-    return {
-        "name": name,
-        "max_batch_size": config.max_batch_size,
-        "input": (pbtxt.Tensor(name=PIXELS, data_type=DataType.UINT8, dims=dims),),
-        "output": outputs(served, ONNX_NAMES.values()),
-        "dynamic_batching": pbtxt.DynamicBatching(
-            max_queue_delay_microseconds=config.queue_delay_us,
-            default_queue_policy=pbtxt.QueuePolicy(max_queue_size=config.max_queue_size),
-        ),
-        "model_warmup": warmups(
-            config,
-            PIXELS,
-            pbtxt.WarmupInput(data_type=DataType.UINT8, dims=dims, zero_data=True),
-        ),
-    }
 
 
 def warmups(

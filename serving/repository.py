@@ -29,9 +29,9 @@ RECORD = "jepack-repository.json"  # what the folder was made from; Triton passe
 BOTH, CPU = "config.pbtxt", "configs/cpu.pbtxt"  # the second where tritonserver is told "cpu"
 COMMENTS = {  # above the configs, for whoever opens them
     "embed": "Image bytes in, embedding and projection out.",
+    "cpu": "A laptop or a test: the same by one Python model, which decodes and runs the graph.",
     "preprocess": "Image bytes -> uint8 crop, in processes of one thread each.",
-    "onnxruntime": "Production: Triton's own ONNX Runtime backend, on the GPU where there is one.",
-    "python": "A laptop or a test: the same graph under ONNX Runtime in the Python backend.",
+    "encoder": "The graph in Triton's own ONNX Runtime backend, on the GPU where there is one.",
 }
 
 
@@ -63,7 +63,7 @@ class Plan:
 
     def processes(self, config: RepositoryConfig) -> int:
         """Of Python models, on the CPU."""
-        return config.cpu_decoders * sum(1 for _ in self.decoders()) + len(self.served)
+        return config.processes * len(self.served)
 
 
 def numbered(name: str, number: int) -> str:
@@ -94,10 +94,11 @@ def write_repository(
         for name, bundle in plan.decoders():
             write_decoder(stage / name, bundle)
         for one in plan.served:
-            version = copy_model("encoder", stage / plan.encoder_of(one))
-            link_or_copy(str(one.bundle.onnx()), str(version / "model.onnx"))
-            # An ensemble has no files, yet Triton wants its version folder; the file survives copying.
-            write_bytes(stage / one.model / "1" / ".keep", b"")
+            graph = stage / plan.encoder_of(one) / "1" / "model.onnx"
+            graph.parent.mkdir()
+            link_or_copy(str(one.bundle.onnx()), str(graph))
+            copy_model("embed", stage / one.model)
+            write_warmup(one.bundle, stage / one.model / "warmup" / "image")
         write_json(stage / RECORD, record(plan, config))
     return folder
 
@@ -105,17 +106,16 @@ def write_repository(
 def configs(plan: Plan, config: RepositoryConfig) -> Iterator[tuple[str, str]]:
     """(place in the repository, text) of every config."""
     for name, bundle in plan.decoders():
-        counts = {BOTH: config.decoders or models.PRODUCTION_DECODERS, CPU: config.cpu_decoders}
-        for place, count in counts.items():
-            decoder = models.preprocess(name, bundle.preprocessing, config, count)
-            yield f"{name}/{place}", pbtxt.write(decoder, COMMENTS["preprocess"])
+        decoder = models.preprocess(name, bundle.preprocessing, config)
+        yield f"{name}/{BOTH}", pbtxt.write(decoder, COMMENTS["preprocess"])
     for one in plan.served:
-        name = plan.encoder_of(one)
-        for place, made in ((BOTH, models.encoder_on_gpu), (CPU, models.encoder_on_cpu)):
-            encoder = made(name, one, config)
-            yield f"{name}/{place}", pbtxt.write(encoder, COMMENTS[encoder.backend])
-        embed = models.embed(one, plan.decoder_of(one), name, config)
+        name, decoded = plan.encoder_of(one), plan.decoder_of(one)
+        encoder = models.encoder(name, one, config)
+        yield f"{name}/{BOTH}", pbtxt.write(encoder, COMMENTS["encoder"])
+        embed = models.embed(one, decoded, name, config)
         yield f"{one.model}/{BOTH}", pbtxt.write(embed, COMMENTS["embed"])
+        alone = models.embed_on_cpu(one, decoded, name, config)
+        yield f"{one.model}/{CPU}", pbtxt.write(alone, COMMENTS["cpu"])
 
 
 def record(plan: Plan, config: RepositoryConfig) -> dict[str, object]:

@@ -216,7 +216,8 @@ class TritonServer:
     def _launch(self, environment: ServerEnvironment, repository: Path) -> None:
         shm_prefix = f"jepack-{os.getpid()}-{secrets.token_hex(4)}-"
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
-        command = server_command(environment, repository, self.ports, shm_prefix)
+        names = [one.model for one in self.served]
+        command = server_command(environment, repository, names, self.ports, shm_prefix)
         assert self.log_file is not None
         try:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class Limits:
     body_s: float = 30.0  # until the body is there
     request_s: float = 30.0  # from the body to the answer
     unread_s: float = 30.0  # that a client takes nothing of its answer
-    workers: int = 4  # requests that the engine sees at once
+    workers: int = 8  # requests that the engine sees at once
     waiting: int = 16  # requests that wait for one of them; more are told to come again
     connections: int = 512
 

@@ -101,7 +101,7 @@ def noise(side: int) -> bytes:
 def test_triton_drops_from_its_queue_what_nobody_waits_for(
     triton_server: Any, exported_bundle: Bundle
 ) -> None:
-    """Six callers keep the decoder busy, so that what follows waits behind them."""
+    """Six callers keep the model busy, so that what follows waits behind them."""
     import tritonclient.grpc as triton
 
     big, small, enough = noise(700), png(7), threading.Event()
@@ -109,8 +109,8 @@ def test_triton_drops_from_its_queue_what_nobody_waits_for(
     counter = triton.InferenceServerClient(triton_server.url)
 
     def counts() -> tuple[int, int]:
-        """Images that the decoder computed, requests that it dropped."""
-        found = counter.get_inference_statistics("preprocess").model_stats[0]
+        """Images that the model computed, requests that it dropped."""
+        found = counter.get_inference_statistics("embed").model_stats[0]
         return int(found.inference_count), int(found.inference_stats.fail.count)
 
     def busy() -> int:

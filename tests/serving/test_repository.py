@@ -88,7 +88,7 @@ def test_the_configs_that_can_be_read_in_the_repository_are_those_that_are_writt
         "fingerprints": {"embedding": "0123456789abcdef", "projection": "fedcba9876543210"},
     }  # fmt: skip
     plan = Plan([Served(Bundle(tmp_path, manifest))])
-    written = dict(configs(plan, RepositoryConfig(decoders=4)))
+    written = dict(configs(plan, RepositoryConfig(threads=2)))
     for name, text in written.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -116,30 +116,44 @@ def test_the_endpoint_tells_what_was_forced_past_the_gate(bundle: Bundle, tmp_pa
     assert told == "encoder was refused by the gate and kept by --force: embedding: constant"
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_models_fit_together_in_both_worlds(
-    repository: Path, bundle: Bundle, name: str
-) -> None:
-    decode = parse(repository / "preprocess" / name)
-    encode = parse(repository / "encoder" / name)
+def test_the_models_fit_together_in_both_worlds(repository: Path, bundle: Bundle) -> None:
+    decode = parse(repository / "preprocess" / "config.pbtxt")
+    encode = parse(repository / "encoder" / "config.pbtxt")
     ensemble = parse(repository / "embed" / "config.pbtxt")
-    assert shapes(decode.input) == shapes(ensemble.input)
+    alone = parse(repository / "embed" / "configs" / "cpu.pbtxt")
+    assert shapes(decode.input) == shapes(ensemble.input) == shapes(alone.input)
     assert shapes(decode.output) == shapes(encode.input)
+    assert shapes(alone.output) == shapes(ensemble.output)
     onnx_names = [bundles.ONNX_NAMES[output] for output in shapes(ensemble.output)]
     assert list(shapes(encode.output)) == onnx_names
-    assert decode.max_batch_size == encode.max_batch_size == ensemble.max_batch_size
-    for config in (decode, encode):
+    configs = (decode, encode, alone)
+    assert {config.max_batch_size for config in configs} == {ensemble.max_batch_size}
+    for config in configs:
         assert config.dynamic_batching.default_queue_policy.max_queue_size > 0
         assert config.model_warmup
 
 
 def test_one_repository_serves_the_laptop_and_the_container(repository: Path) -> None:
-    laptop = parse(repository / "encoder" / "configs" / "cpu.pbtxt")
+    """Clients read the same of both; the laptop's one model takes what it needs from the other two."""
+    laptop = parse(repository / "embed" / "configs" / "cpu.pbtxt")
     production = parse(repository / "encoder" / "config.pbtxt")
     assert (laptop.backend, production.backend) == ("python", "onnxruntime")
     assert production.default_model_filename == "model.onnx"
-    assert (repository / "encoder" / "1" / "model.py").is_file()
     assert (repository / "encoder" / "1" / "model.onnx").read_bytes() == b"a graph"
+    told = {key: value.string_value for key, value in laptop.parameters.items()}
+    assert (repository / told["decoder"] / "1" / "model.py").is_file()
+    assert (repository / told["encoder"] / "1" / "model.onnx").is_file()
+    for key, value in parse(repository / "embed" / "config.pbtxt").parameters.items():
+        assert told[key] == value.string_value
+
+
+def test_threads_and_decoders_are_where_they_were_asked_for(tmp_path: Path, bundle: Bundle) -> None:
+    config = RepositoryConfig(threads=3, processes=4, decoders=5)
+    folder = write_repository(bundle, tmp_path / "repository", config)
+    laptop = parse(folder / "embed" / "configs" / "cpu.pbtxt")
+    assert laptop.parameters["threads"].string_value == "3"
+    assert laptop.instance_group[0].count == 4
+    assert parse(folder / "preprocess" / "config.pbtxt").instance_group[0].count == 5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -153,7 +167,7 @@ def test_tensorrt_is_a_choice_of_the_production_config(
     assert engine.name == "tensorrt"
     assert engine.parameters["precision_mode"] == precision.upper()
     assert engine.parameters["trt_profile_max_shapes"] == "pixel_values:8x64x64x1"
-    laptop = parse(folder / "encoder" / "configs" / "cpu.pbtxt")
+    laptop = parse(folder / "embed" / "configs" / "cpu.pbtxt")
     assert not laptop.HasField("optimization")
 
 
@@ -198,6 +212,7 @@ def test_the_decoder_runs_without_the_rest_of_jepack(repository: Path) -> None:
 
 def test_the_warm_up_image_is_the_golden_one(repository: Path, bundle: Bundle) -> None:
     data = (repository / "preprocess" / "warmup" / "image").read_bytes()
+    assert (repository / "embed" / "warmup" / "image").read_bytes() == data
     (length,) = struct.unpack("<I", data[:4])
     assert length == len(data) - 4
     pixels = preprocess.load(data[4:], bundle.preprocessing)

@@ -161,7 +161,7 @@ REFUSED = {
         "starts no Triton; the gateway is at --http and decodes by itself: no effect of --port, "
         "--log-file; leave them out",
     ),
-    "decoders where there are none": (["--engine", "embedded", "--decoders", "4"], "--decoders"),
+    "decoders where there are none": (["--engine", "embedded", "--decoders", "3"], "--decoders"),
     "threads of a Triton elsewhere": (["--engine", "far:8001", "--threads", "4"], "--threads"),
     "a gateway of a repository": (
         ["--repository-only", "models", "--http", "127.0.0.1:0"],

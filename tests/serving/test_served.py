@@ -66,7 +66,7 @@ def test_bundles_that_cut_the_same_crop_share_their_decoders(small_bundle: Bundl
     other, larger = changed(small_bundle, mean=[0.1], std=[0.9]), changed(small_bundle, size=80)
     plan = Plan(together([("a", small_bundle), ("a", other), ("b", larger)]))
     assert [plan.decoder_of(one) for one in plan.served] == ["preprocess"] * 2 + ["preprocess@2"]
-    assert plan.processes(RepositoryConfig(decoders=3)) == 2 * 3 + 3
+    assert plan.processes(RepositoryConfig(processes=3)) == 3 * 3
     framed = [changed(small_bundle, mean=[value], crop_mode="border") for value in (0.1, 0.2)]
     assert decoded_as(framed[0].preprocessing) != decoded_as(framed[1].preprocessing)
 
@@ -91,8 +91,10 @@ def test_each_version_is_an_ensemble_of_its_own_encoder(small_bundle: Bundle) ->
         values = {key: value.string_value for key, value in config.parameters.items()}
         assert values["version"] == str(one.version)
         assert values["fingerprint_embedding"] == one.bundle.fingerprints["embedding"]
-    for place in ("config.pbtxt", "configs/cpu.pbtxt"):
-        assert found[f"preprocess/{place}"].instance_group[0].count == 2
+        alone = found[f"{one.model}/configs/cpu.pbtxt"].parameters
+        assert alone["encoder"].string_value == f"encoder@{one.model}"
+        assert alone["version"].string_value == str(one.version)
+    assert found["preprocess/config.pbtxt"].instance_group[0].count == 2
 
 
 def test_every_model_that_computes_is_warmed_at_one_image_and_a_full_batch(

@@ -30,11 +30,28 @@ from jepack.decoding import Preprocessing, load  # noqa: E402
 from jepack.errors import DecoderError  # noqa: E402
 
 
-class TritonPythonModel:
-    def initialize(self, args: dict[str, Any]) -> None:
+class Decoder:
+    """jepack's decoder as the bundle sets it; the model of CPU serving uses it from here as well."""
+
+    def __init__(self) -> None:
         one_thread()
         settings = json.loads((HERE / "preprocessing.json").read_text())
         self.preprocessing = Preprocessing.from_json(settings)
+
+    def crop(self, data: bytes) -> Any:
+        """[size, size, C] uint8, or the reason why there is none."""
+        try:
+            return load(data, self.preprocessing)
+        except Exception as error:  # of whatever kind: it fails its request, not its neighbours
+            reason = str(error).removeprefix("image: ") or type(error).__name__
+            if isinstance(error, DecoderError):
+                reason = f"in the server, {reason}; `jepack doctor` tells what it decodes"
+            return reason
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, Any]) -> None:
+        self.decoder = Decoder()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]
@@ -44,18 +61,18 @@ class TritonPythonModel:
         images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         crops = []
         for number, data in enumerate(images):
-            try:
-                crops.append(load(bytes(data), self.preprocessing))
-            except (
-                Exception
-            ) as error:  # of whatever kind: it fails this request, not its neighbours
-                reason = str(error).removeprefix("image: ") or type(error).__name__
-                if isinstance(error, DecoderError):
-                    reason = f"in the server, {reason}; `jepack doctor` tells what it decodes"
-                text = f"image {number}: {reason}" if len(images) > 1 else f"image: {reason}"
-                bad = pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
-                return pb_utils.InferenceResponse(output_tensors=[], error=bad)
+            crop = self.decoder.crop(bytes(data))
+            if isinstance(crop, str):
+                return refused(number, len(images), crop)
+            crops.append(crop)
         return pb_utils.InferenceResponse([pb_utils.Tensor("pixel_values", np.stack(crops))])
+
+
+def refused(number: int, images: int, reason: str) -> Any:
+    """The error of a request by its image `number` of so many."""
+    text = f"image {number}: {reason}" if images > 1 else f"image: {reason}"
+    error = pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
+    return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
 
 def one_thread() -> None:
