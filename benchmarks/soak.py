@@ -5,8 +5,8 @@
 
 `jepack serve` with Triton and with the embedded engine run side by side. A third of the requests is garbage
 (benchmarks/garbage.py), one in twenty hangs up in the middle; the rest are photographs in every dialect and,
-to Triton, gRPC's. Memory of the gateway's process, tritonserver, the models' processes (each its anonymous pages)
-and what they share in /dev/shm is sampled.
+to Triton, gRPC's. Memory of the gateway's process, tritonserver, the models' processes (of each what it
+allocated and wrote) and what they share in /dev/shm is sampled.
 After a third of the time, which warms up, a line is fitted: flat is a change of 5 % at most over the rest.
 Read too: answers of 5xx, good images refused, requests without an answer.
 """
