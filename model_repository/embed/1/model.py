@@ -1,7 +1,7 @@
 """Triton Python model for CPU serving: image bytes -> embedding and projection.
 
-Used through configs/cpu.pbtxt. Of two models that hand on batches, each left cores idle while it
-waited for the other's (docs/serving.md, "Speed"); production has a GPU to keep busy, and is an ensemble of two.
+Used through configs/cpu.pbtxt. Of two models that hand on batches, each left cores idle while it waited for
+the other's (docs/serving.md, "Speed"); production has a GPU to keep busy, and is an ensemble of two.
 """
 
 from __future__ import annotations
