@@ -6,6 +6,7 @@ T squares, D dimensions, P of the projection.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from app.indexing import Embedder, fingerprint_of
 from app.originals import Box, as_file, part_of
-from app.store import Hit, Vectors, VectorStore
+from app.store import Condition, Hit, Vectors, VectorStore
 from jepack.decoding import decode
 from jepack.errors import DataError
 
@@ -51,6 +52,8 @@ def by_tiles(
     *,
     channels: int = 3,
     but: str = "",
+    only: Sequence[Condition] = (),
+    thumbnails: bool = False,
 ) -> Tiled:
     """Neighbours of an image's squares, each cut as the encoder's own decoder reads it; `but` is left out.
 
@@ -67,7 +70,9 @@ def by_tiles(
     vectors_TD = np.asarray(getattr(result, output), dtype=np.float32)
     fingerprint = fingerprint_of(result.fingerprints, output, "the endpoint")
     # The k nearest to any square are among the k nearest to each.
-    found = store.search(vectors_TD, k + bool(but), fingerprint=fingerprint)
+    found = store.search(
+        vectors_TD, k + bool(but), fingerprint=fingerprint, thumbnails=thumbnails, only=only
+    )
     best: dict[str, tuple[Hit, int]] = {}
     for number, hits in enumerate(found):
         for hit in hits:

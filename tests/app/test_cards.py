@@ -18,7 +18,7 @@ from app.indexing import from_embedder, write_index
 from app.library import Library
 from app.quality import of_encoder
 from app.store import IndexInfo, Row
-from app.tabs.search.pieces import percent
+from app.tabs.search.results import percent
 from app.thumbnail import size_of, webp
 from jepack.bundle import Bundle
 from jepack.decoding import Preprocessing, crop, elongation, seen_box

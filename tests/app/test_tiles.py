@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,15 @@ from PIL import Image
 from pixel_embedder import OtherEncoder, PixelEmbedder
 from typer.testing import CliRunner
 
+from app.desk import Desk
 from app.engine import at_endpoint
 from app.lance import open_index
+from app.library import Library
+from app.tabs.search.answer import Answers
+from app.tabs.search.question import parse
+from app.tabs.search.visit import Visit
 from app.tiles import by_tiles, squares_of
+from app.toolkit import Upload
 from jepack.cli import app
 from jepack.errors import ArtifactError, DataError
 
@@ -79,6 +88,34 @@ def test_the_command_says_which_square(
     done = CliRunner().invoke(app, ["search", str(digits_index), name, "--tiles", "--json"])
     assert len(json.loads(done.stdout)["tiles"]) == 1
     assert name not in done.stdout.partition("neighbours")[2]
+
+
+def test_the_page_lets_a_strip_ask_square_by_square(
+    digits_index: Path, three: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    strip, paths = three
+    engine = at_endpoint("127.0.0.1:8001", lambda url: PixelEmbedder())
+    answers = Answers(Desk(Library(digits_index), engine))
+    brought = Path(shutil.copy(strip, tmp_path / "brought.png"))
+    asks, _, visit, _ = answers.upload([Upload(brought, "brought.png")], 3, Visit())
+    [link] = re.findall(r'data-squares href="(#[^"]+)"', asks)
+    asks, found, visit, _ = answers.ask(html.unescape(link), 3, visit)
+    told = dict(re.findall(r'data-id="([^"]+)".*?data-square="(\d)"', found, re.DOTALL))
+    names = {path.relative_to(path.parents[1]).as_posix() for path in paths}
+    assert {name: told[name] for name in names} == {
+        path.relative_to(path.parents[1]).as_posix(): str(n)
+        for n, path in enumerate(paths, start=1)
+    }
+    [back] = re.findall(r'data-squares href="(#[^"]+)"', asks)
+    assert "by=squares" not in back
+    _, found, _, _ = answers.ask(html.unescape(back), 3, visit)
+    assert "data-square" not in found
+
+
+def test_the_address_of_squares_is_of_one_whole_image() -> None:
+    assert parse("#like=a.png&by=squares").address == "#like=a.png&by=squares"
+    for address in ("#like=a.png;0,0,0.5,1&by=squares", "#like=a.png&like=b.png&by=squares"):
+        assert parse(address).address == address.replace("&by=squares", "")
 
 
 def test_what_is_no_image_is_told(digits_index: Path, tmp_path: Path) -> None:

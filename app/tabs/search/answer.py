@@ -20,10 +20,11 @@ from app.originals import cut, full_size, read_original
 from app.search import by_image
 from app.shell import Selection
 from app.store import Condition, Hit, Row
-from app.tabs.search import pieces
+from app.tabs.search import pieces, results
 from app.tabs.search.question import LABEL, Example, Question, direction, parse
 from app.tabs.search.visit import Known, Own, Query, Visit
 from app.thumbnail import make_thumbnail
+from app.tiles import by_tiles
 from app.toolkit import Upload, gr
 from jepack.errors import DataError
 
@@ -120,16 +121,16 @@ class Answers:
             question, visit = asked()
             known = tuple(self._known(one, visit) for one in question.examples)
             query = query_of(question, known)
-            hits, belonging = self._found(question, known, query)
+            hits, belonging, squares = self._found(question, known, query, visit)
         except Exception as error:
             return self._told(error, visit)
         visit = visit.answered(question, known)
-        look = pieces.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
+        look = results.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
         said = said_of(self.desk, query.vector, query.fingerprint) if len(known) == 1 else []
         strip = pieces.strip(
             visit, hits, belonging, look, self.desk.library, address, said, new=new
         )
-        return strip, pieces.neighbours(hits, look, question), visit, query
+        return strip, results.neighbours(hits, look, question, squares), visit, query
 
     def _known(self, example: Example, visit: Visit) -> Known:
         """An example's vector: stored, brought, or of a part that is cut out and embedded now."""
@@ -148,19 +149,27 @@ class Answers:
         again = next((one for one in visit.known if one.example == example), None)
         if again is not None:
             return again
-        if own is not None and example.own:
-            data, row = own.data, own.known.row
-            if not data:
-                raise DataError(f"{cards.file_name(row)} is no longer at hand: drop it here again.")
-        else:
-            row = store.get([example.name])[0]
-            data = read_original(store.info, example.name)
-        bundle = self.desk.engine.bundle
-        channels = 3 if bundle is None else bundle.preprocessing.channels
+        data, row = self._original(example, visit)
+        channels = self._channels()
         with closing(self.desk.engine.connect()) as embedder:
             window = embedder.endpoint().window
         part = cut(data, example.box, channels, window)
         return self._embedded(example, replace(row, thumbnail=make_thumbnail(part, window)), part)
+
+    def _original(self, example: Example, visit: Visit) -> tuple[bytes, Row]:
+        """The file of an example, whole."""
+        own = visit.own.get(example.name)
+        if own is None or not example.own:
+            store = self.desk.library.store
+            return read_original(store.info, example.name), store.get([example.name])[0]
+        if not own.data:
+            name = cards.file_name(own.known.row)
+            raise DataError(f"{name} is no longer at hand: drop it here again.")
+        return own.data, own.known.row
+
+    def _channels(self) -> int:
+        bundle = self.desk.engine.bundle
+        return 3 if bundle is None else bundle.preprocessing.channels
 
     def _embedded(self, example: Example, row: Row, data: bytes) -> Known:
         store = self.desk.library.store
@@ -170,9 +179,9 @@ class Answers:
         return Known(example, row, found.vector, store.info.fingerprint, strange)
 
     def _found(
-        self, question: Question, known: Sequence[Known], query: Query
-    ) -> tuple[list[Hit], Belonging | None]:
-        """The neighbours, and for one image alone how much it belongs."""
+        self, question: Question, known: Sequence[Known], query: Query, visit: Visit
+    ) -> tuple[list[Hit], Belonging | None, results.Squares | None]:
+        """The neighbours, for one image alone how much it belongs, and where squares asked which of them."""
         library, k = self.desk.library, question.k or K
         store = library.store
         # A part is not its whole: that may well be the nearest.
@@ -193,15 +202,35 @@ class Answers:
             )
             return [hit for hit in hits if hit.row.id not in asked][:count]
 
-        hits = nearest(k, only)
+        squares = None
+        if question.by_squares:
+            hits, squares = self._by_squares(known[0].example, k, only, visit)
+        else:
+            hits = nearest(k, only)
         if len(known) > 1:
-            return hits, None
+            return hits, None, None
         [one] = known
-        cropped = cards.unseen(one.row, self.desk.seen) > cards.MOST_UNSEEN
+        cropped = not squares and cards.unseen(one.row, self.desk.seen) > cards.MOST_UNSEEN
         all_of_them = nearest(1, ()) if only else hits
-        return hits, judge(
+        belonging = judge(
             library.scale, all_of_them, one.atypicality, new=not query.stored, cropped=cropped
         )
+        return hits, belonging, squares
+
+    def _by_squares(
+        self, example: Example, k: int, only: Sequence[Condition], visit: Visit
+    ) -> tuple[list[Hit], results.Squares]:
+        data, _ = self._original(example, visit)
+        but = "" if example.own else example.name
+        with closing(self.desk.engine.connect()) as embedder:
+            found = by_tiles(
+                self.desk.library.store, data, embedder, k, channels=self._channels(), but=but,
+                only=only, thumbnails=True,
+            )  # fmt: skip
+        matched = {
+            hit.row.id: number for hit, number in zip(found.hits, found.matched, strict=True)
+        }
+        return found.hits, results.Squares(len(found.squares), matched)
 
 
 def query_of(question: Question, known: Sequence[Known]) -> Query:

@@ -2,7 +2,8 @@
 
 `#like=cat/a.png&like=cat/b.png;0.1,0.2,0.5,0.6&unlike=dog/c.png&only=year;from;2019&k=20`: images of the
 index to be near to and far from, parts of them (left, top, right, bottom as shares), conditions, and the
-number of neighbours. `own=` in the place of `like=`, and `unown=` of `unlike=`, is an image that a visitor
+number of neighbours. `by=squares` lets the squares along one image's long side ask, each alone.
+`own=` in the place of `like=`, and `unown=` of `unlike=`, is an image that a visitor
 brought; it is known by its name for as long as their page is open.
 """
 
@@ -30,6 +31,7 @@ KEYS = {  # (side, whether one's own): the word of the address
     ("unlike", False): "unlike",
     ("unlike", True): "unown",
 }
+BY_SQUARES = "by=squares"
 LABEL = "label"  # a column that every index has; `only=label;is;`, without a value, means the query's own
 
 
@@ -52,10 +54,16 @@ class Question:
     unlike: tuple[Example, ...] = ()
     only: tuple[Condition, ...] = ()
     k: int | None = None  # None: as the slider stands
+    squares: bool = False  # whether those along the image's long side ask, each alone
 
     @property
     def examples(self) -> tuple[Example, ...]:
         return self.like + self.unlike
+
+    @property
+    def by_squares(self) -> bool:
+        """Of one whole image alone: several ask with their mean."""
+        return self.squares and len(self.examples) == 1 and self.examples[0].box is None
 
     @property
     def address(self) -> str:
@@ -69,6 +77,8 @@ class Question:
             "only=" + ";".join(quote(word, safe="") for word in (one.column, one.sign, one.value))
             for one in self.only
         ]
+        if self.by_squares:
+            words.append(BY_SQUARES)
         if self.k is not None:
             words.append(f"k={self.k}")
         return "#" + "&".join(words)
@@ -94,7 +104,7 @@ def parse(address: str) -> Question:
     Raises DataError where too much is asked, or too little.
     """
     sides: dict[str, list[Example]] = {"like": [], "unlike": []}
-    only, k = list[Condition](), None
+    only, k, squares = list[Condition](), None, False
     for key, value in words_of(address):
         for (side, own), name in KEYS.items():
             if key == name:
@@ -102,9 +112,10 @@ def parse(address: str) -> Question:
         if key == "only" and value.count(";") == 2:
             column, sign, text = map(unquote, value.split(";"))
             only.append(Condition(column, sign, text))
+        squares |= f"{key}={value}" == BY_SQUARES
         if key == "k" and value.isdecimal() and len(value) < 6:
             k = int(value)
-    found = Question(tuple(sides["like"]), tuple(sides["unlike"]), tuple(only), k)
+    found = Question(tuple(sides["like"]), tuple(sides["unlike"]), tuple(only), k, squares)
     if len(found.examples) > MOST_EXAMPLES:
         raise DataError(
             f"{len(found.examples)} images ask at once, up to {MOST_EXAMPLES} can. Take some away."
