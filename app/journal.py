@@ -31,10 +31,12 @@ LEAVE_OUT, TAKE_BACK = "leave out", "take back"
 KINDS = (LABEL, RELABEL, TAG, UNTAG, LEAVE_OUT, TAKE_BACK)
 NEED_A_VALUE = (RELABEL, TAG, UNTAG)
 
+# Older journals have no `session`; it is added to them, and an older jepack goes on with them.
+SESSION = "ALTER TABLE actions ADD COLUMN session TEXT NOT NULL DEFAULT ''"
 TABLES = """
 CREATE TABLE IF NOT EXISTS actions (
   number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL,
-  value TEXT NOT NULL, undone TEXT) STRICT;
+  value TEXT NOT NULL, undone TEXT, session TEXT NOT NULL DEFAULT '') STRICT;
 CREATE TABLE IF NOT EXISTS images (
   action INTEGER NOT NULL REFERENCES actions(number), image TEXT NOT NULL, PRIMARY KEY (action, image)
   ) STRICT, WITHOUT ROWID;
@@ -52,6 +54,12 @@ class Action:
     value: str  # the label, the tag or the reason
     images: tuple[str, ...]  # ids
     undone: str | None = None  # when
+    session: str = ""  # of the browser it came from, see visitor.py; "" where that was not kept
+
+    def __str__(self) -> str:
+        word = f" “{self.value}”" if self.value and self.kind != LEAVE_OUT else ""
+        count = len(self.images)
+        return f"{self.kind}{word}, {'1 image' if count == 1 else f'{count:,} images'}"
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,19 @@ class Journal:
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
 
-    def add(self, kind: str, images: Collection[str], value: str = "", *, who: str = "") -> int:
+    def add(
+        self,
+        kind: str,
+        images: Collection[str],
+        value: str = "",
+        *,
+        who: str = "",
+        session: str = "",
+    ) -> int:
         """One action over `images` (ids); its number. Kept on the disk when this returns.
 
-        `value`: the label, tag or reason. `who`: else the user of this process. Raises ConfigError.
+        `value`: the label, tag or reason. `who`: else the user of this process. `session`: who may undo it on
+        the page. Raises ConfigError.
         """
         ids, value = list(dict.fromkeys(images)), " ".join(value.split())
         if kind not in KINDS:
@@ -99,26 +116,37 @@ class Journal:
         if len(value) > LONGEST:
             raise ConfigError(f"{kind}: {len(value)} signs, at most {LONGEST}. Use a shorter one.")
         with self._writing() as db:
-            row = (now(), who or user(), kind, value)
-            made = db.execute("INSERT INTO actions (at, who, kind, value) VALUES (?, ?, ?, ?)", row)
+            row = (now(), who or user(), kind, value, session)
+            made = db.execute(
+                "INSERT INTO actions (at, who, kind, value, session) VALUES (?, ?, ?, ?, ?)", row
+            )
             number = int(made.lastrowid or 0)
             db.executemany("INSERT INTO images VALUES (?, ?)", [(number, one) for one in ids])
         return number
 
-    def undo(self, *, who: str | None = None) -> Action | None:
-        """Take back the newest action that stands (of `who`, where named); None where there is none."""
+    def undo(self, *, who: str | None = None, session: str | None = None) -> Action | None:
+        """Take back the newest action that stands (of `who`, of `session`, where named); None where there is
+        none."""
         if not self.path.exists():
             return None
-        mine, of = ("AND who = ?", (who,)) if who is not None else ("", ())
         with self._writing() as db:
             found = db.execute(
-                f"SELECT max(number) FROM actions WHERE undone IS NULL {mine}", of
+                "SELECT max(number) FROM actions WHERE undone IS NULL "
+                "AND who = coalesce(?, who) AND session = coalesce(?, session)",
+                (who, session),
             ).fetchone()[0]
             if found is None:
                 return None
             db.execute("UPDATE actions SET undone = ? WHERE number = ?", (now(), found))
         [action] = self._read("WHERE number = ?", (found,))
         return action
+
+    def newest(self) -> Action | None:
+        """The newest action that stands, whoever did it."""
+        found = self._read(
+            "WHERE number = (SELECT max(number) FROM actions WHERE undone IS NULL)", ()
+        )
+        return found[0] if found else None
 
     def actions(self, most: int | None = None) -> list[Action]:
         """Oldest first, the undone too; `most`: only so many of the newest."""
@@ -166,7 +194,7 @@ class Journal:
         with self._open() as db:
             # One statement, so that no writer comes between the two tables.
             rows = db.execute(
-                "SELECT number, at, who, kind, value, undone, image FROM actions JOIN images "
+                "SELECT number, at, who, kind, value, undone, session, image FROM actions JOIN images "
                 f"ON action = number {where} ORDER BY number, image",
                 values,
             ).fetchall()
@@ -176,8 +204,8 @@ class Journal:
             found.setdefault(number, []).append(image)
             told[number] = rest
         return [
-            Action(number, at, who, kind, value, tuple(found[number]), undone)
-            for number, (at, who, kind, value, undone) in told.items()
+            Action(number, at, who, kind, value, tuple(found[number]), undone, session)
+            for number, (at, who, kind, value, undone, session) in told.items()
         ]
 
     @contextmanager
@@ -226,10 +254,19 @@ def connected(path: Path) -> sqlite3.Connection:
             db.execute("COMMIT")
         elif version != SCHEMA:
             raise sqlite3.DatabaseError(f"schema {version}, this jepack reads {SCHEMA}")
+        elif not has_sessions(db):
+            db.execute("BEGIN IMMEDIATE")
+            if not has_sessions(db):  # another process was just doing it
+                db.execute(SESSION)
+            db.execute("COMMIT")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def has_sessions(db: sqlite3.Connection) -> bool:
+    return any(column == "session" for _, column, *_ in db.execute("PRAGMA table_info(actions)"))
 
 
 def now() -> str:

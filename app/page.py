@@ -22,6 +22,7 @@ from app.library import Library
 from app.place import open_at
 from app.shell import Selection, Shared, find_tabs, routes, scripts, styles
 from app.toolkit import QUIET, Font, calm, gr, is_http_url_like
+from app.visitor import Visitors
 from jepack.client import Client
 from jepack.decoding import MAX_BYTES
 from jepack.machine import HOST, loopback, without_proxies
@@ -104,7 +105,8 @@ def serve(desk: Desk, port: int) -> Page:
             # A web page elsewhere must not reach this one under a name of its own (DNS rebinding).
             app_kwargs={
                 "middleware": [
-                    Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+                    Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+                    Middleware(Visitors),
                 ],
                 "routes": routes(desk),
             },

@@ -12,6 +12,7 @@ from pixel_embedder import index_digits, page_of
 
 from app.desk import Desk
 from app.engine import at_endpoint
+from app.journal import TAG, Journal
 from app.library import Library
 from app.screenshot import WAIT_S, wait_for
 from app.tabs.clean.answer import Answers, View, first
@@ -102,8 +103,13 @@ def test_a_copy_is_found_left_out_and_taken_back_in_the_browser(
         until(
             driver, lambda d: "Left out" in d.find_element("css selector", "#jp-clean-found").text
         )
+        journal = Journal(index)
+        [action] = journal.actions()
+        journal.add(TAG, ["of another"], "theirs", session="another's")
         wait_for(driver, "[data-id='undo']")[0].click()
         until(driver, lambda d: not d.find_elements("css selector", ".jp-clean-mark"))
+        assert action.session
+        assert [one.undone is None for one in journal.actions()] == [False, True]
         wait_for(driver, ".jp-clean-image")[0].click()  # opens in Search
         wait_for(driver, ".jp-query strong")
         # The error path: the index goes away while the page is open.

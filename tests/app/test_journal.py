@@ -8,15 +8,25 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.journal import LABEL, LEAVE_OUT, RELABEL, TAG, TAKE_BACK, UNTAG, Journal
 from app.keeping import write_actions, write_manifest
+from app.visitor import undo
 from jepack.errors import ArtifactError, ConfigError
 from jepack.sources import find_images
 
+OLD_TABLES = """
+CREATE TABLE actions (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL,
+  value TEXT NOT NULL, undone TEXT) STRICT;
+CREATE TABLE images (
+  action INTEGER NOT NULL REFERENCES actions(number), image TEXT NOT NULL, PRIMARY KEY (action, image)
+  ) STRICT, WITHOUT ROWID;
+"""
 WRITER = """
 import sys
 from app.journal import LABEL, Journal
@@ -49,6 +59,43 @@ def test_what_was_added_holds_until_it_is_undone(tmp_path: Path) -> None:
     journal.undo()
     assert journal.stands().labels == {"a": "cat", "b": "cat"}
     assert [one.undone is None for one in journal.actions()] == [True, False, False, False]
+
+
+def test_undo_on_the_page_is_about_ones_own_actions_and_says_whose_the_newest_is(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "index")
+    assert undo(journal, "mine") == (False, "There is nothing to undo.")
+    journal.add(LABEL, ["a"], "cat", session="mine")
+    journal.add(LABEL, ["b", "c"], "dog", session="yours")
+    assert undo(journal, "mine") == (True, "Undone: label “cat”, 1 image.")
+    assert journal.stands().labels == {"b": "dog", "c": "dog"}
+    done, said = undo(journal, "mine")
+    assert not done
+    assert "The newest action is another's: label “dog”, 2 images" in said
+    assert journal.stands().labels == {"b": "dog", "c": "dog"}
+
+
+def test_a_journal_from_before_there_were_sessions_loses_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "index")
+    with closing(sqlite3.connect(journal.path)) as db:
+        db.executescript(
+            OLD_TABLES
+            + "INSERT INTO actions VALUES (1, '2026-01-01T00:00:00', 'one', 'label', 'cat', NULL);"
+            "INSERT INTO images VALUES (1, 'a'); PRAGMA user_version=1;"
+        )
+    assert journal.stands().labels == {"a": "cat"}
+    journal.add(LABEL, ["b"], "dog", session="mine")
+    assert undo(journal, "mine")[0]
+    assert not undo(journal, "mine")[0]
+    assert Journal(tmp_path / "index").stands().labels == {"a": "cat"}
+    with closing(sqlite3.connect(journal.path)) as db:  # as an older jepack writes to it
+        db.execute(
+            "INSERT INTO actions (at, who, kind, value) VALUES ('2026', 'one', 'label', 'fox')"
+        )
+        db.execute("INSERT INTO images VALUES (last_insert_rowid(), 'c')")
+        db.commit()
+    assert journal.stands().labels == {"a": "cat", "c": "fox"}
 
 
 def test_tags_leaving_out_and_labels_can_be_taken_away_later(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from app.checking.run import check
 from app.desk import Desk, note_of
 from app.journal import LEAVE_OUT, RELABEL, TAG
 from app.tabs.clean import pieces
+from app.visitor import undo
 from app.work import Work
 from jepack.errors import ConfigError, JepackError
 
@@ -113,11 +114,12 @@ class Answers:
             place=(view.page % pages, pages), said=view.said,
         )  # fmt: skip
 
-    def act(self, view: View, told: str) -> View:
+    def act(self, view: View, told: str, session: str = "") -> View:
         """What a click means: another finding or page, or an action over the images of a case.
 
         `told`: "show KIND", "page NUMBER", "undo", or "VERB KIND NUMBER" of pieces.VERBS. Every word comes
-        from a browser and is looked up in the report; an image is never taken from it. Raises ConfigError.
+        from a browser and is looked up in the report; an image is never taken from it. `session`: of who
+        clicked. Raises ConfigError.
         """
         verb, *words = told.split(" ")
         report = self.report()
@@ -128,24 +130,17 @@ class Answers:
         if verb == "page" and words and words[0].lstrip("-").isdecimal():
             return replace(view, page=int(words[0]), said="")
         if verb == "undo":
-            action = self.desk.journal.undo()
-            said = (
-                "Nothing to undo."
-                if action is None
-                else f"Undone: {action.kind}, {images(action.images)}."
-            )
-            return replace(view, said=said)
-        return replace(view, said=self.note_down(*chosen(report, verb, words)))
+            return replace(view, said=undo(self.desk.journal, session)[1])
+        return replace(view, said=self.note_down(*chosen(report, verb, words), session))
 
-    def note_down(self, verb: str, finding: Finding, case: Case | None) -> str:
+    def note_down(self, verb: str, finding: Finding, case: Case | None, session: str) -> str:
         """Write to the journal; what was done, in a sentence."""
         store, cases = self.desk.library.store, finding.cases if case is None else (case,)
         if verb == "relabel":
             # One action each label, so that one undo takes back what one click did where it was one image.
             for label in sorted({one.label for one in cases if one.label}):
-                self.desk.journal.add(
-                    RELABEL, [one.ids[0] for one in cases if one.label == label], label
-                )
+                names = [one.ids[0] for one in cases if one.label == label]
+                self.desk.journal.add(RELABEL, names, label, session=session)
             return f"Relabelled: {images([one.ids[0] for one in cases])}."
         names = [name for one in cases for name in (one.extra or one.ids) if store.has(name)]
         if not names:
@@ -153,9 +148,9 @@ class Answers:
                 "None of these files is in the index, so there is nothing to note down."
             )
         if verb == "leave":
-            self.desk.journal.add(LEAVE_OUT, names, finding.title.lower())
+            self.desk.journal.add(LEAVE_OUT, names, finding.title.lower(), session=session)
             return f"Left out of training: {images(names)}. The files stay as they are."
-        self.desk.journal.add(TAG, names, TAGGED)
+        self.desk.journal.add(TAG, names, TAGGED, session=session)
         return f"Tagged “{TAGGED}”: {images(names)}."
 
 

@@ -10,6 +10,7 @@ from app.shell import Shared, look_at
 from app.tabs.clean import pieces
 from app.tabs.clean.answer import Answers, View
 from app.toolkit import QUIET, gr
+from app.visitor import session_of
 
 EVERY_S = 0.5  # between two looks at how far the check is
 
@@ -55,12 +56,12 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         answers.stop()
         return draw(now)
 
-    def click(now: View, event: gr.EventData) -> tuple[Any, ...]:
+    def click(now: View, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         told = str(event.id)
         if told.startswith("look "):
             return now, "", *look_at(told.removeprefix("look "))
         try:
-            return answers.act(now, told), "", gr.skip(), gr.skip()
+            return answers.act(now, told, session_of(request)), "", gr.skip(), gr.skip()
         except Exception as error:
             return now, note_of(error, "This"), gr.skip(), gr.skip()
 

@@ -31,6 +31,7 @@ from app.tabs.probe.view import (
     shown_of,
     with_asked,
 )
+from app.visitor import undo
 from jepack.errors import ConfigError, JepackError
 from jepack.probing import UNSURE, named, threshold
 from jepack.probing.conformal import needed
@@ -88,27 +89,25 @@ class Answers:
     def tick(self, view: View) -> Board:
         return self.show(view, again=True)
 
-    def put(self, view: View, ids: list[str], label: str) -> Board:
-        """One label for images; "" takes one away."""
+    def put(self, view: View, ids: list[str], label: str, session: str = "") -> Board:
+        """One label for images; "" takes one away. `session`: who gives it."""
 
         def act() -> View:
             if not ids:
                 raise ConfigError("Choose images first: click them, then press a label's key.")
             folders = dict(self.desk.library.catalogue)
             kind = RELABEL if label and any(folders.get(name) for name in ids) else LABEL
-            self.desk.journal.add(kind, ids, label)
+            self.desk.journal.add(kind, ids, label, session=session)
             return replace(view, note="")
 
         return self._acted(view, act)
 
-    def undo(self, view: View) -> Board:
+    def undo(self, view: View, session: str = "") -> Board:
         def act() -> View:
-            undone = self.desk.journal.undo()
-            if undone is None:
-                raise ConfigError("There is nothing to undo.")
-            images = "1 image" if len(undone.images) == 1 else f"{len(undone.images):,} images"
-            word = f" “{undone.value}”" if undone.value else ""
-            return replace(view, note=cards.note(f"Undone: {undone.kind}{word}, {images}.", "done"))
+            done, said = undo(self.desk.journal, session)
+            if not done:
+                raise ConfigError(said)
+            return replace(view, note=cards.note(said, "done"))
 
         return self._acted(view, act)
 
@@ -124,9 +123,9 @@ class Answers:
 
         return self._acted(view, act)
 
-    def put_on_chosen(self, view: View, label: str) -> Board:
+    def put_on_chosen(self, view: View, label: str, session: str = "") -> Board:
         """One label for everything that was chosen in another tab."""
-        return self.put(view, list(view.chosen.ids), " ".join(label.split()))
+        return self.put(view, list(view.chosen.ids), " ".join(label.split()), session)
 
     def cell(self, view: View, place: str) -> tuple[Board, Selection | None]:
         """The images of one cell of the table, here and as the selection of all tabs."""

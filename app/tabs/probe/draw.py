@@ -13,6 +13,7 @@ from app.tabs.probe.answer import Answers, Board
 from app.tabs.probe.bench import Question
 from app.tabs.probe.view import CHOSEN, RATES, View
 from app.toolkit import QUIET, gr
+from app.visitor import session_of
 
 EVERY_S = 1.0  # between looks at the work
 APART = "Nothing: every image for itself"
@@ -116,8 +117,15 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     def on(event: Callable[..., Any], answer: Callable[..., Board], *more: Any) -> None:
         event(lambda *given: shown(answer(*given)), [tab.view, *more], out, **IN_TURN)
 
-    def put(view: View, event: gr.EventData) -> tuple[Any, ...]:
-        return shown(answers.put(view, [str(one) for one in event.ids], str(event.label)))
+    def put(view: View, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        ids = [str(one) for one in event.ids]
+        return shown(answers.put(view, ids, str(event.label), session_of(request)))
+
+    def put_on_chosen(view: View, label: str, request: gr.Request) -> tuple[Any, ...]:
+        return shown(answers.put_on_chosen(view, label, session_of(request)))
+
+    def undo(view: View, request: gr.Request) -> tuple[Any, ...]:
+        return shown(answers.undo(view, session_of(request)))
 
     def show(view: View, event: gr.EventData) -> tuple[Any, ...]:
         return shown(answers.show(replace(view, what=str(event.what), page=0, asked=(), note="")))
@@ -156,7 +164,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     tab.bench.show(show, tab.view, out, **IN_TURN)
     tab.bench.turn(turn, tab.view, out, **IN_TURN)
     tab.bench.look(look, None, [shared.wanted, shared.tabs], **IN_TURN)
-    tab.bench.undo(lambda view: shown(answers.undo(view)), tab.view, out, **IN_TURN)
+    tab.bench.undo(undo, tab.view, out, **IN_TURN)
     tab.table.cell(cell, tab.view, [*out, shared.selection], **IN_TURN)
     shared.selection.change(choose, [tab.view, shared.selection], [*out, tab.on_chosen], **IN_TURN)
     on(
@@ -187,7 +195,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
             [*out, tab.label],
             **IN_TURN,
         )
-    on(tab.on_chosen.click, answers.put_on_chosen, tab.label)
+    tab.on_chosen.click(put_on_chosen, [tab.view, tab.label], out, **IN_TURN)
     tab.keep.click(
         lambda view, name: answers.noted(lambda: answers.keep(view, name), "Keeping the probe"),
         [tab.view, tab.name],
