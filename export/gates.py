@@ -17,7 +17,7 @@ from export.evaluation import MINIMUM, Evaluation
 from export.measure import Outputs
 from jepack.bundle import OUTPUTS, Bundle
 from jepack.encoder import Encoder
-from jepack.measures import isotropy
+from jepack.measures import directions, isotropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Thresholds:
     """Every limit of the gate. Collapse is judged on raw outputs, before calibration."""
 
     # (a) collapse refuses, undertrained warns
-    min_effective_rank: float = 1.5
-    undertrained_rank: float = 3.0
+    min_effective_rank: float = directions.COLLAPSED
+    undertrained_rank: float = directions.FEW
     undertrained_variance: float = 0.05  # of a raw LeJEPA projection, which training draws to 1
     max_top_share: float = 0.9  # of the variance along one direction
     min_variation: float = 1e-3  # standard deviation over root mean square norm

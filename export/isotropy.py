@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack import bundle as bundles
-from jepack.errors import DataError
-from jepack.measures import IsotropyReport
+from jepack.client import PARTS
+from jepack.errors import ArtifactError, DataError
+from jepack.measures import IsotropyReport, breadth
 from jepack.measures import isotropy as measures
 from jepack.names import marked
-from jepack.terminal import options
+from jepack.terminal import idle, options
 
+COLOURS = {"collapsed": "bold red", "few": "yellow", "fair": "green"}  # of Breadth
 # field of IsotropyReport: (how it is called, its value at N(0, I), how it prints)
 ROWS = {
     "samples": ("samples", "", "d"),
@@ -59,8 +61,13 @@ def isotropy(
 ) -> None:
     """Measure how close embeddings are to an isotropic Gaussian N(0, I).
 
-    Example: jepack isotropy runs/photos/bundle --data photos/held-out --picture isotropy.png
+    Example: jepack isotropy runs/photos/bundle --picture isotropy.png
     """
+    given = idle.changed(isotropy, locals())
+    if not source.is_dir():
+        idle.refuse(
+            given, ["data", "images"], f"{source} is measured as it stands, with all its rows"
+        )
     with Console(stderr=True).status("Measuring"):
         if source.is_dir():
             outputs, title = bundle_outputs(source, data, images)
@@ -72,10 +79,15 @@ def isotropy(
 
             draw(outputs, title, picture)
     if as_json:
-        print(json.dumps({name: report.to_json() for name, report in reports.items()}))
+        told = {n: {**one.to_json(), "breadth": breadth(one).kind} for n, one in reports.items()}
+        print(json.dumps(told))
         return
     console = Console()
     console.print(table(reports, title))
+    for name, one in reports.items():
+        found = breadth(one)
+        told = f"[{COLOURS[found.kind]}]{marked(name)}:[/] its images {found.text}"
+        console.print(told, highlight=False, soft_wrap=True)
     if picture is not None:
         console.print(f"[green]Wrote[/] {marked(picture)}", highlight=False)
 
@@ -88,6 +100,19 @@ def bundle_outputs(
     from export.measure import measure_graph
     from jepack.encoder import EncoderGraph, load_encoder
 
+    if not (folder / bundles.MANIFEST).exists():
+        parts = any(folder.glob(PARTS))
+        told = (
+            "holds parts of `jepack embed`"
+            if parts
+            else f"no bundle (it has no {bundles.MANIFEST})"
+        )
+        todo = (
+            f"Write them as one file: jepack embed DATA --out {folder}.npz, then jepack isotropy {folder}.npz"
+            if parts
+            else f"Images are measured through a bundle: jepack isotropy BUNDLE --data {folder}"
+        )
+        raise ArtifactError(f"{folder}: {told}. {todo}")
     bundle = bundles.load(folder)
     evaluation = find_evaluation(bundle, data, images)
     encoder, calibration = load_encoder(bundle)

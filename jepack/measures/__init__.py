@@ -2,6 +2,7 @@
 and whether images still look like those kept aside (`fit_null`, `Null`, `Watcher`). numpy only."""
 
 from jepack.measures.comparison import Comparison, compare
+from jepack.measures.directions import Breadth, breadth
 from jepack.measures.drift import DriftReport, Sample, Watcher, Window, samples
 from jepack.measures.isotropy import Calibration, IsotropyReport
 from jepack.measures.neighbours import similarities, unit, vote
@@ -11,6 +12,7 @@ from jepack.measures.replay import MINIMUM, fit_null, null_where_possible
 __all__ = [
     "FAULTS",
     "MINIMUM",
+    "Breadth",
     "Calibration",
     "Comparison",
     "DriftReport",
@@ -19,6 +21,7 @@ __all__ = [
     "Sample",
     "Watcher",
     "Window",
+    "breadth",
     "compare",
     "fit_null",
     "null_where_possible",

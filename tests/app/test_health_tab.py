@@ -108,6 +108,10 @@ def test_a_collapsed_index_is_called_so(measured: Any) -> None:
     assert of_directions(measured)[0].kind == "good"
     thin = replace(measured, report=replace(measured.report, effective_rank=1.1))
     assert of_directions(thin)[0].kind == "bad"
+    few = replace(measured.report, effective_rank=4.0, dimensions=512, samples=2000)
+    [sentence] = of_directions(replace(measured, report=few))
+    assert sentence.kind == "limit"
+    assert "The images here differ along about 4 of 512 directions, 0.8% of what" in sentence.text
 
 
 def test_without_a_bundle_it_says_how_to_bring_one(digits_index: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from app.desk import Desk
 from app.tabs.health.measuring import Measured
 from jepack.bundle import Bundle, standing
+from jepack.measures import breadth
 
 KINDS = ("bad", "limit", "good", "unknown")  # the worst first
 HEADLINES = {
@@ -16,8 +17,7 @@ HEADLINES = {
     "good": "Healthy in all that was measured",
     "unknown": "Not known yet",
 }
-FEW = 3.0  # effective directions; below it the export gate calls an encoder undertrained
-COLLAPSED = 1.5  # and below this collapsed
+OF_BREADTH = {"collapsed": "bad", "few": "limit", "fair": "good"}
 WEAK = 0.5  # of the mean over all images: a label found less often is named
 
 
@@ -126,14 +126,8 @@ def report_of(bundle: Bundle, output: str) -> dict[str, Any]:
 
 
 def of_directions(measured: Measured) -> list[Sentence]:
-    rank, dims = measured.report.effective_rank, measured.dimensions
-    text = f"The images here differ along about {rank:.0f} of {dims} directions"
-    if rank < COLLAPSED:
-        text = f"The images here differ along about one direction of {dims}"
-        return [Sentence("bad", f"{text}: the encoder has collapsed.")]
-    if rank < FEW:
-        return [Sentence("limit", f"{text}: few for telling images apart; it may be undertrained.")]
-    return [Sentence("good", f"{text} (effective rank).")]
+    found = breadth(measured.report)
+    return [Sentence(OF_BREADTH[found.kind], f"The images here {found.text}.")]
 
 
 def of_finding(measured: Measured) -> list[Sentence]:
