@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from app.encoders import BundleOption, UrlOption
+from app.encoders import BundleOption
 from app.store import METADATA
 from jepack.bundle import OUTPUTS
+from jepack.client import DEFAULT_URL
 from jepack.disk import check_writable
 from jepack.errors import ConfigError, listed
 from jepack.names import marked, marked_lines, tell
 from jepack.sources import Source, find_images
-from jepack.terminal import SIDE, options
+from jepack.terminal import SIDE, idle, options
 
 if TYPE_CHECKING:
     from app.engine import Engine
@@ -36,7 +37,14 @@ def index(
             callback=options.folder_to_write,
         ),
     ],
-    url: UrlOption = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{options.ENDPOINT} Default: {DEFAULT_URL}; with --update the bundle that the index was "
+            "made with, if it is there.",
+            callback=options.address,
+        ),
+    ] = None,
     bundle: BundleOption = None,
     update: Annotated[
         bool, typer.Option("--update", help="Embed only images that are new or changed.")
@@ -71,7 +79,7 @@ def index(
 
     Examples:
       jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
-      jepack index photos/ --bundle runs/photos/bundle --out runs/photos/index --update
+      jepack index photos/ --bundle runs/photos/bundle --out index --update
     """
     from app.building import Plan, build
     from app.engine import engine_for
@@ -79,6 +87,11 @@ def index(
     from app.opening import engine_of
     from app.updating import Kept
 
+    given_options = idle.changed(index, locals())
+    if embeddings is not None:
+        why = f"--embeddings takes the vectors from {embeddings}, and nothing is embedded"
+        idle.refuse(given_options, ["url", "bundle"], why)
+    idle.refuse_stride_alone(given_options)
     if prune and not update:
         raise ConfigError("--prune goes with --update: without it the index is built anew")
     if update and embeddings is not None:
@@ -109,7 +122,7 @@ def index(
     seconds = time.monotonic() - started
     if as_json:
         told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
-        print(json.dumps({**told, "notes": list(origin.notes)}))
+        print(json.dumps({**told, "notes": [*origin.notes, *origin.joined]}))
         return
     tell_indexed(out, done, origin, seconds, prune)
 
@@ -118,6 +131,7 @@ def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, prune
     console = Console()
     for note in origin.notes:
         console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)
+    tell(console, origin.joined)
     console.print(
         f"[green]✓[/] {marked(out)}: {done.info.count:,} images, {done.info.output} of "
         f"{done.info.dimension} dimensions, {seconds:.1f} s",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -77,6 +78,7 @@ class Origin:
     crop_pct: float = 1.0
     crop_mode: str = "center"
     notes: tuple[str, ...] = ()  # what the endpoint says of its encoder
+    joined: list[str] = field(default_factory=list)  # notes on rows of a file, once all are read
 
 
 def of_file(
@@ -90,8 +92,14 @@ def of_file(
     """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by."""
     output = output or default_output(path)
     source = saved_rows(path, output)
-    parts = from_file(images, base, source, skipped, on_progress)
-    return Origin(parts, output, source.fingerprint)
+    joined = list[str]()
+    if source.base and os.path.realpath(source.base) != os.path.realpath(base):
+        joined.append(
+            f"{path} holds vectors of images in {source.base}; they are taken for the images of the same "
+            f"names in {base}"
+        )
+    parts = from_file(images, base, source, skipped, on_progress, joined.append)
+    return Origin(parts, output, source.fingerprint, joined=joined)
 
 
 def of_embedder(
@@ -143,21 +151,28 @@ def from_file(
     source: SavedRows,
     skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Part]:
     """The rows of a file or folder with the `images` they are of, in its order and a block at a time.
 
-    Images it does not hold are noted in `skipped`; of a name it holds twice the first row counts.
+    Images it does not hold are noted in `skipped`, rows of no image told to `on_note`; of a name it holds
+    twice the first row counts.
     """
     waiting = {image.name_below(base): image for image in images}
+    known, strange, first = frozenset(waiting), 0, ""
     for names, vectors in source.blocks():
         found = [
             (waiting.pop(name, None), vector)
             for name, vector in zip(map(stored, names), vectors, strict=True)
         ]
+        others = [name for name in map(stored, names) if name not in known]
+        strange, first = strange + len(others), first or (others[0] if others else "")
         pairs = [(image, vector) for image, vector in found if image is not None]
         for start in range(0, len(pairs), PART):
             yield pairs[start : start + PART]
             on_progress(len(pairs[start : start + PART]))
+    if strange:
+        on_note(f"rows of images that are not in {base} are left out: {strange:,}, such as {first}")
     skipped.update(dict.fromkeys(waiting.values(), "not in the file of embeddings"))
     on_progress(len(waiting))
 

@@ -17,7 +17,7 @@ from jepack.errors import ServerError
 from jepack.machine import shared_memory
 from jepack.measures.drift import MOST
 from jepack.names import marked, marked_lines, tell
-from jepack.terminal import options
+from jepack.terminal import idle, options
 from serving import combinations
 from serving.command import MOST_IMAGES, SERVICES
 from serving.repository import RepositoryConfig, write_repository
@@ -136,10 +136,10 @@ def serve(
     Ready means that the bundle's golden images came back right. A server that breaks is restarted.
 
     Example: jepack serve runs/quickstart/bundle
-    Two versions: jepack serve photos=runs/june/bundle photos=runs/july/bundle --canary 0.1
-    A probe beside the rows: jepack serve runs/photos/bundle --probe cracks
+    Two versions: jepack serve photos=june photos=july --canary 0.1
+    A probe too: jepack serve runs/photos/bundle --probe cracks
     """
-    combinations.check(combinations.changed(serve, locals()), engine)
+    combinations.check(idle.changed(serve, locals()), engine)
     console = Console(stderr=as_json)
     served = served_of(bundles)
     notes = notes_of(served)  # told once it serves: before an error nobody wants to read them

@@ -18,9 +18,9 @@ from jepack.client.answers import outputs_of
 from jepack.client.wire import MODEL
 from jepack.disk import check_writable
 from jepack.errors import ConfigError, DataError, listed
-from jepack.names import marked, marked_lines, original, tell
+from jepack.names import marked, marked_lines, tell
 from jepack.sources import Source, each_image
-from jepack.terminal import SIDE, options
+from jepack.terminal import SIDE, idle, options
 from jepack.terminal import bar as progress_bar
 from serving.bulk import Job, Spool, Worker, at_endpoints, here, on_cluster, store_for, work
 from serving.bulk.store import Totals
@@ -112,7 +112,9 @@ def embed(
     Example: jepack embed photos/ --out photos.parquet
     Millions: jepack embed photos/ --out vectors --url gpu1:8001 --url gpu2:8001
     """
+    given = idle.changed(embed, locals())
     check_words(out, engine, url, bundle, address, workers)
+    refuse_idle(given, engine, out)
     outputs = outputs_of(output)
     check_writable(out)
     source, notes = Source.of(data), list[str]()
@@ -139,7 +141,12 @@ def embed(
         with console.status("listing the images"):
             images = each_image(source, tile=tile, stride=tile_stride, notes=notes)
             spool = Spool(
-                images, source.base, store.done(), store.place, repeats=source.kind == "manifest"
+                images,
+                source.base,
+                store.done(),
+                store.place,
+                refused=store.refused(),
+                repeats=source.kind == "manifest",
             )
         stack.callback(spool.close)
         tell(console, [*notes, *notes_of(spool, out)])
@@ -154,9 +161,6 @@ def embed(
                 on_note=note,
             )
         totals = store.totals(TOLD_BAD)
-        totals.reasons = {
-            str(source.base / original(name)): why for name, why in totals.reasons.items()
-        }
         if not totals.images:
             raise DataError(
                 f"{data}: none of {totals.bad} images can be used.\n{listing(totals.reasons)}"
@@ -167,10 +171,11 @@ def embed(
         "out": str(out),
         "images": totals.images,
         "there": spool.there,
+        "source": job.base,  # that the names of `bad`, and of the rows, count from
         "bad": totals.reasons,
         "bad_images": totals.bad,
         "seconds": round(seconds, 3),
-        "images_per_s": round(spool.left / seconds, 2),
+        "images_per_s": round(spool.left / seconds, 2) if spool.left else None,
         "fingerprints": job.fingerprints,
     }
     if as_json:
@@ -205,6 +210,18 @@ def check_words(
         raise ConfigError(f"--engine {engine} asks no endpoint: leave out --url")
     if engine != "ray" and (address is not None or workers):
         raise ConfigError("--address and --workers are for --engine ray")
+
+
+def refuse_idle(given: list[str], engine: str, out: Path) -> None:
+    """Refuse options that would have no effect. `given`: names as in `idle.changed`."""
+    if engine != "endpoint":
+        names = (
+            ("model", "timeout_s") if engine == "local" else ("model", "timeout_s", "concurrency")
+        )
+        idle.refuse(given, names, f"--engine {engine} sends no requests")
+    if out.suffix == ".npz":
+        idle.refuse(given, ["retry_bad"], "an .npz is written anew, with every image tried")
+    idle.refuse_stride_alone(given)
 
 
 def crew_of(
@@ -246,6 +263,11 @@ def notes_of(spool: Spool, out: Path) -> Iterator[str]:
             f"{spool.there:,} of {spool.total:,} images are in {out} already, by their names; "
             "remove it to embed all of them anew"
         )
+    if spool.refused:
+        yield (
+            f"{spool.refused:,} of {spool.total:,} images were refused before and are left out again; "
+            "--retry-bad tries them once more"
+        )
     if spool.again:
         yield f"{spool.again:,} rows of the manifest name an image again; it has one row"
 
@@ -258,7 +280,9 @@ def progress(
     start = said = monotonic()
     done = 0
     with progress_bar(console, speed=True) as bar:
-        task = bar.add_task("embedding", total=spool.total, completed=spool.there, speed="")
+        task = bar.add_task(
+            "embedding", total=spool.total, completed=spool.total - spool.left, speed=""
+        )
 
         def advance(count: int) -> None:
             nonlocal done, said
@@ -269,7 +293,7 @@ def progress(
                 said = monotonic()
                 left_min = (spool.left - done) / rate / 60
                 console.print(
-                    f"embedding {spool.there + done}/{spool.total}, {rate:.1f} images/s, "
+                    f"embedding {spool.total - spool.left + done}/{spool.total}, {rate:.1f} images/s, "
                     f"{left_min:.0f} min left",
                     highlight=False,
                 )
@@ -280,9 +304,16 @@ def progress(
 def show(console: Console, out: Path, totals: Totals, summary: dict[str, Any]) -> None:
     if totals.bad:
         shown = marked_lines(listing(totals.reasons))
-        console.print(f"[yellow]{totals.bad} bad images left out:[/]\n{shown}", soft_wrap=True)
+        console.print(
+            f"[yellow]{totals.bad:,} bad images left out[/] (their names count from "
+            f"{marked(summary['source'])}):\n{shown}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    pace = summary["images_per_s"]
+    told = "nothing was left to do" if pace is None else f"{pace} per second"
     console.print(
-        f"[green]✓[/] {totals.images} images, {summary['images_per_s']} per second -> {marked(out)}",
+        f"[green]✓[/] {totals.images:,} images, {told} -> {marked(out)}",
         highlight=False,
         soft_wrap=True,
     )

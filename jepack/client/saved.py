@@ -36,6 +36,7 @@ class SavedRows:
 
     fingerprint: str
     blocks: Callable[[], Iterator[Block]]
+    base: str = ""  # the folder that the names count from; "" where nothing is said
 
 
 def read_saved(path: Path, output: str) -> Saved:
@@ -57,13 +58,14 @@ def saved_rows(path: Path, output: str) -> SavedRows:
         with np.load(path, allow_pickle=False) as arrays:
             names, vectors = arrays["path"], arrays[output]
             fingerprint = str(arrays[f"fingerprint_{output}"])
+            base = str(arrays["base"]) if "base" in arrays else ""
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error)
         raise ArtifactError(f"{path}: not a file of embeddings ({reason}). {MADE_BY}") from error
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
     block = ([str(name) for name in names.tolist()], vectors)
-    return SavedRows(fingerprint, lambda: iter([block]))
+    return SavedRows(fingerprint, lambda: iter([block]), base)
 
 
 def default_output(path: Path) -> str:
@@ -164,7 +166,7 @@ def rows_of_parquet(path: Path, output: str) -> SavedRows:
             except (OSError, ValueError, KeyError) as error:
                 raise ArtifactError(f"{file}: cannot be read ({error}). {MADE_BY}") from error
 
-    return SavedRows(next(iter(prints)), blocks)
+    return SavedRows(next(iter(prints)), blocks, about(files[-1]).get("base", ""))
 
 
 def matrix(column: Any) -> npt.NDArray[Any]:

@@ -32,6 +32,7 @@ class Job:
     dimensions: dict[str, int]  # of `outputs`
     default_output: str
     bundle: str  # its name, for people
+    base: str = ""  # the folder that names of the images count from
 
     @classmethod
     def of(
@@ -53,6 +54,7 @@ class Job:
             dimensions={output: served.dimensions[output] for output in outputs},
             default_output=served.default_output if served.default_output in outputs else outputs[0],
             bundle=served.bundle,
+            base=str(source.base),
         )  # fmt: skip
 
     def differences(self, other: dict[str, Any]) -> list[str]:
@@ -72,7 +74,13 @@ class Job:
         """Of a Parquet schema: what readers look for, and the whole job."""
         prints = {f"fingerprint_{name}": text for name, text in self.fingerprints.items()}
         job = json.dumps(asdict(self), sort_keys=True)
-        return {**prints, "default_output": self.default_output, KEY: job, **more}
+        return {
+            **prints,
+            "default_output": self.default_output,
+            "base": self.base,
+            KEY: job,
+            **more,
+        }
 
 
 def told(value: Any) -> str:

@@ -24,7 +24,7 @@ class Listed:
 
 
 class Spool:
-    """Those of `files` whose names are not `done`: about 150 bytes each, in a file without a name.
+    """Those of `files` whose names are neither `done` nor `refused`: some 150 bytes each, in a nameless file.
 
     `folder` is where that file lies, None = the system's own place. `repeats` says that the listing may name
     an image twice, which is then done once; that takes 100 bytes an image in memory.
@@ -37,10 +37,13 @@ class Spool:
         done: Keys,
         folder: Path | None = None,
         *,
+        refused: Keys | None = None,
         repeats: bool = False,
     ) -> None:
-        self.there = 0  # images that are done
-        self.left = 0  # images that are not
+        refused = refused or Keys()
+        self.there = 0  # images that have their row
+        self.refused = 0  # images that were refused before
+        self.left = 0  # images that are neither
         self.again = 0  # images that were named before
         self._blocks = 0
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -49,14 +52,16 @@ class Spool:
         while block := list(islice(files, BLOCK)):
             names = [file.name_below(base) for file in block]
             kept = Listed([], [])
-            for file, name, there in zip(block, names, done.hold(names), strict=True):
+            held = zip(block, names, done.hold(names), refused.hold(names), strict=True)
+            for file, name, there, bad in held:
                 if repeats and (key := key_of(name)) in seen:
                     self.again += 1
                     continue
                 if repeats:
                     seen.add(key)
-                if there:
-                    self.there += 1
+                if there or bad:
+                    self.there += there
+                    self.refused += not there
                     continue
                 kept.files.append(file)
                 kept.names.append(name)
@@ -68,7 +73,7 @@ class Spool:
     @property
     def total(self) -> int:
         """Images of the listing."""
-        return self.there + self.left
+        return self.there + self.refused + self.left
 
     def frames(self, size: int) -> Iterator[Listed]:
         """Those that are left, `size` at a time."""

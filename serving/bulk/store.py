@@ -52,7 +52,7 @@ def key_of(name: str) -> bytes:
 
 
 class Keys:
-    """The names that are done, 16 bytes each."""
+    """A set of names, 16 bytes each."""
 
     def __init__(self, names: Iterable[Sequence[str]] = ()) -> None:
         blocks = [self._array(some) for some in names]
@@ -90,7 +90,13 @@ class Store(Protocol):
 
     place: Path | None  # a folder for temporary files, beside the rows
 
-    def done(self) -> Keys: ...
+    def done(self) -> Keys:
+        """The names that have a row."""
+        ...
+
+    def refused(self) -> Keys:
+        """The names of bad images that are not to be tried again."""
+        ...
 
     def add(self, rows: Rows) -> None: ...
 
@@ -177,7 +183,10 @@ class Parts:
         return sorted(path for pattern in patterns for path in self.folder.glob(pattern))
 
     def done(self) -> Keys:
-        return Keys(names for file in self.files(PARTS, BAD) for names in names_of(file))
+        return keys_of(self.files(PARTS))
+
+    def refused(self) -> Keys:
+        return keys_of(self.files(BAD))
 
     def add(self, rows: Rows) -> None:
         """Rows and bad images have no name in common, so either file may come first."""
@@ -239,8 +248,10 @@ class OneFile:
         self.parts._tell(whole=False)
 
     def done(self) -> Keys:
-        files = [*self._own(self.out), *self._own(self.bad), *self.parts.files(PARTS, BAD)]
-        return Keys(names for file in files for names in names_of(file))
+        return keys_of([*self._own(self.out), *self.parts.files(PARTS)])
+
+    def refused(self) -> Keys:
+        return keys_of([*self._own(self.bad), *self.parts.files(BAD)])
 
     def add(self, rows: Rows) -> None:
         self.parts.add(rows)
@@ -299,6 +310,9 @@ class Memory:
     def done(self) -> Keys:
         return Keys()
 
+    def refused(self) -> Keys:
+        return Keys()
+
     def add(self, rows: Rows) -> None:
         self._rows.append(rows)
 
@@ -322,6 +336,7 @@ class Memory:
             arrays[output] = np.concatenate([rows.outputs[output] for rows in self._rows])[order]
             arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
         arrays["default_output"] = np.str_(self.job.default_output)
+        arrays["base"] = np.str_(self.job.base)
         stream = io.BytesIO()
         np.savez(stream, **arrays)
         write_bytes(self.out, stream.getvalue())
@@ -371,6 +386,10 @@ def names_of(file: Path) -> Iterator[list[str]]:
         raise ArtifactError(
             f"{file}: cannot be read ({error}). Remove it, and the same command embeds its images anew"
         ) from error
+
+
+def keys_of(files: Iterable[Path]) -> Keys:
+    return Keys(names for file in files for names in names_of(file))
 
 
 def bad_rows(file: Path) -> Iterator[tuple[str, str, str]]:

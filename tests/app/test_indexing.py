@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 from pixel_embedder import FINGERPRINT, PixelEmbedder, pixel_vector
 from stub_gateway import FINGERPRINTS, row_of, running
+from typer.testing import CliRunner
 
 from app import indexing
 from app.lance import open_index
 from app.store import IndexInfo
 from app.thumbnail import make_thumbnail
 from jepack.bundle import Bundle
+from jepack.cli import app as command
 from jepack.client import default_output
 from jepack.errors import ArtifactError, DataError
 from jepack.sources import find_images
@@ -107,6 +109,24 @@ def test_the_output_that_the_bundle_names_is_indexed_unless_told_otherwise(
     assert default_output(embeddings_file) == "embedding"
 
 
+def test_vectors_of_images_elsewhere_are_noted_not_joined_in_silence(
+    digits_folder: Path, embeddings_file: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "digits.npz"
+    with np.load(embeddings_file) as arrays:
+        rows = {name: arrays[name] for name in arrays}
+    one_more = {name: [*rows[name], rows[name][0]] for name in ("label", "embedding", "projection")}
+    names = [*rows["path"], "7/of another set.png"]
+    np.savez(saved, **{**rows, **one_more, "path": names, "base": "/data/june"})
+    words = ("index", digits_folder, "--embeddings", saved, "--out", tmp_path / "index", "--json")
+    done = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+    assert json.loads(done.stdout)["notes"] == [
+        f"{saved} holds vectors of images in /data/june; they are taken for the images of the same names "
+        f"in {digits_folder}",
+        f"rows of images that are not in {digits_folder} are left out: 1, such as 7/of another set.png",
+    ]
+
+
 @pytest.mark.parametrize("name", ["vectors", "vectors.parquet"])
 def test_what_embed_wrote_in_parquet_is_indexed_as_it_is(
     name: str, digits_folder: Path, tmp_path: Path
@@ -120,6 +140,7 @@ def test_what_embed_wrote_in_parquet_is_indexed_as_it_is(
     assert made.returncode == 0, made.stderr
     told = json.loads(made.stdout)
     assert (told["count"], told["dimension"], told["skipped"]) == (60, 2, {})
+    assert told["notes"] == []
     assert told["fingerprint"] == FINGERPRINTS["embedding"]
     image = find_images(digits_folder)[7]
     store = open_index(out)

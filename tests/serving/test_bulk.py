@@ -171,7 +171,7 @@ def test_bad_images_have_a_part_of_their_own_and_are_tried_again_on_request(
     out = tmp_path / "vectors"
     told = embed(*words(images, out, stub.url))
     assert (told["images"], told["bad_images"]) == (COUNT, 1)
-    assert told["bad"] == {str(images / "b" / "torn.png"): "no picture"}
+    assert told["bad"] == {"b/torn.png": "no picture"}
     (bad,) = out.glob("bad-*.parquet")
     assert pq.read_table(bad).to_pylist() == [
         {"path": "b/torn.png", "label": "b", "reason": "no picture"}
@@ -180,6 +180,22 @@ def test_bad_images_have_a_part_of_their_own_and_are_tried_again_on_request(
     assert embed(*words(images, out, stub.url))["bad_images"] == 1
     assert embed(*words(images, out, stub.url), "--retry-bad")["bad_images"] == 0
     assert rows(out) == expected(images)
+
+
+def test_a_run_with_nothing_left_says_so_and_names_bad_images_as_their_table_does(
+    images: Path, stub: Stub, tmp_path: Path
+) -> None:
+    (images / "b" / "torn.png").write_bytes(REFUSED)
+    line = words(images, tmp_path / "vectors", stub.url)
+    assert embed(*line)["images_per_s"] > 0
+    told = embed(*line)
+    assert (told["there"], told["images_per_s"], list(told["bad"])) == (COUNT, None, ["b/torn.png"])
+    said = CliRunner().invoke(app, line[:-1]).stderr
+    assert f"{COUNT} of {COUNT + 1} images are in" in said
+    assert "1 of 61 images were refused before" in said
+    assert f"(their names count from {images}):" in said
+    assert "- b/torn.png: no picture" in said
+    assert "60 images, nothing was left to do" in said
 
 
 def test_one_file_takes_new_images_and_tells_the_bad_ones_beside_it(
@@ -191,7 +207,7 @@ def test_one_file_takes_new_images_and_tells_the_bad_ones_beside_it(
     (images / "new.png").write_bytes(b"new")
     (images / "worse.png").write_bytes(REFUSED + b"!")
     told = embed(*words(images, out, stub.url))
-    assert (told["there"], told["images"], told["bad_images"]) == (COUNT + 1, COUNT + 1, 2)
+    assert (told["there"], told["images"], told["bad_images"]) == (COUNT, COUNT + 1, 2)
     assert rows(out) == expected(images)
     beside = pq.read_table(tmp_path / "vectors.bad.parquet")["path"].to_pylist()
     assert sorted(beside) == ["b/torn.png", "worse.png"]
@@ -285,8 +301,9 @@ def test_the_local_engine_gives_the_rows_of_an_endpoint(
     gateway: Any, digits_folder: Path, exported_bundle: Bundle, tmp_path: Path
 ) -> None:
     embed(*words(digits_folder, tmp_path / "endpoint.parquet", gateway.url))
-    local = ("--engine", "local", "--bundle", str(exported_bundle.folder))
-    embed(*words(digits_folder, tmp_path / "local.parquet"), *local)
+    local = words(digits_folder, tmp_path / "local.parquet")
+    at = local.index("--timeout-s")  # of requests, which it does not send
+    embed(*local[:at], "--engine", "local", "--bundle", str(exported_bundle.folder), "--json")
     for column in ("embedding", "projection"):
         one, other = (rows(tmp_path / f"{n}.parquet", column) for n in ("endpoint", "local"))
         assert one.keys() == other.keys()

@@ -38,7 +38,8 @@ def test_a_folder_becomes_an_npz_and_bad_images_are_listed(
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["images"] == 10
-    assert list(summary["bad"]) == [str(data / "broken.png")]
+    assert list(summary["bad"]) == ["broken.png"]
+    assert summary["source"] == str(data)
     assert summary["images_per_s"] > 0
     with np.load(out, allow_pickle=False) as found:
         assert found["embedding"].shape == (10, exported_bundle.dimensions["embedding"])
