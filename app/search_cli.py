@@ -16,6 +16,7 @@ from app.encoders import BundleOption, UrlOption
 from app.store import VectorStore
 from jepack.errors import DataError
 from jepack.names import kept, marked, original, valid
+from jepack.terminal import idle
 
 if TYPE_CHECKING:
     from app.belonging import Belonging
@@ -49,11 +50,14 @@ def search(
     from app.search import by_id, by_image
     from app.tiles import by_tiles
 
+    given = idle.changed(search, locals())
     store = open_index(folder)
     is_file, tiled = Path(image).is_file(), None
     found = "" if is_file else stored_id(store, image)
     if found is None:
         raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
+    if not is_file and not tiles:
+        idle.refuse(given, ["url", "bundle"], f"{image} is in the index, with its vector")
     if tiles:
         engine = engine_of(store.info, url, bundle)
         check_same_space(engine, store.info, folder)

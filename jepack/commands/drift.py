@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jepack.client import DEFAULT_URL, is_saved
+from jepack.client.wire import MODEL
 from jepack.commands import drift_live, drift_page, drift_picture
 from jepack.commands.drift_sides import Ordinary, given, refuse_other_space, thumbnails_of
 from jepack.disk import check_writable
@@ -19,7 +20,7 @@ from jepack.errors import ConfigError
 from jepack.measures import Comparison, Null, compare
 from jepack.measures.null import ATYPICAL
 from jepack.names import kept, marked
-from jepack.terminal import options
+from jepack.terminal import idle, options
 
 DRIFTED, UNKNOWN = drift_live.DRIFTED, drift_live.UNKNOWN  # exit codes
 
@@ -38,9 +39,9 @@ def drift(
         typer.Argument(help="What `jepack embed` wrote, or images to send to the endpoint."),
     ] = None,
     url: Annotated[
-        str,
-        typer.Option(help=options.ENDPOINT, callback=options.address),
-    ] = DEFAULT_URL,
+        str | None,
+        typer.Option(help=f"{options.ENDPOINT} Default: {DEFAULT_URL}.", callback=options.address),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Which one, where bundles are served by name: photos, photos@2."),
@@ -81,11 +82,13 @@ def drift(
       jepack drift runs/photos/bundle photos-of-june/ --url 127.0.0.1:8001
       jepack drift photos-of-may.npz photos-of-june.npz
     """
+    asked = idle.changed(drift, locals())
     check(beside, images, html=html, thumbnails=thumbnails, picture=picture, key_file=key_file)
+    refuse_idle(asked, beside, images)
     if images is None:
         raise typer.Exit(ask_gateway(beside, key_file, html, as_json, model))
     ordinary = Ordinary.of(beside)
-    found, files = given(images, url, model, int(ordinary.null.windows[0]))
+    found, files = given(images, url or DEFAULT_URL, model or MODEL, int(ordinary.null.windows[0]))
     refuse_other_space(ordinary, found, images)
     result = compare(ordinary.null, found.vectors, chance=chance, in_order=in_order)
     strangest = [(kept(found.names[row]), p) for row, p in result.most_atypical]
@@ -145,6 +148,15 @@ def check(
         )
     for file in filter(None, (picture, html)):
         check_writable(file)
+
+
+def refuse_idle(asked: list[str], beside: str, images: str | None) -> None:
+    """Refuse options that would have no effect. `asked`: names as in `idle.changed`."""
+    if images is None:
+        names = ("url", "chance", "in_order")
+        idle.refuse(asked, names, f"{beside} compares its own images, as it was started to")
+    elif is_saved(images):
+        idle.refuse(asked, ["url", "model"], f"{images} holds embeddings, and no endpoint is asked")
 
 
 def ask_gateway(

@@ -10,10 +10,9 @@ from rich.console import Console
 
 from jepack import bundle as bundles
 from jepack.client import Client, Saved, is_saved, read_saved
-from jepack.client.wire import MODEL
 from jepack.commands import drift_page
 from jepack.decoding import Preprocessing
-from jepack.errors import ArtifactError, ConfigError, DataError, listed
+from jepack.errors import ArtifactError, DataError, listed
 from jepack.measures import Null, fit_null
 from jepack.names import marked_lines, tell
 from jepack.sources import ImageFile, Source, find_images
@@ -42,6 +41,7 @@ class Ordinary:
     @classmethod
     def of(cls, place: str) -> Ordinary:
         """A bundle's null, or one of the projections of a file. Raises ArtifactError, DataError."""
+        refuse_missing(place)
         if is_saved(place):
             found = read_saved(Path(place), "projection")
             try:
@@ -69,14 +69,21 @@ class Ordinary:
         return cls("bundle", bundle.name, held, wanted, mend, bundle.preprocessing)
 
 
-def given(images: str, url: str, model: str | None, least: int) -> tuple[Saved, list[ImageFile]]:
+def given(images: str, url: str, model: str, least: int) -> tuple[Saved, list[ImageFile]]:
     """Projections, and the images they are of where those are at hand; of fewer than `least` images none is
-    sent. Raises DataError, ConfigError."""
+    sent. Raises DataError."""
+    refuse_missing(images)
     if is_saved(images):
-        if model is not None:
-            raise ConfigError(f"--model is of an endpoint, and {images} holds embeddings already")
         return read_saved(Path(images), "projection"), []
-    return embedded(images, url, model or MODEL, least)
+    return embedded(images, url, model, least)
+
+
+def refuse_missing(place: str) -> None:
+    """Raise DataError for a file of embeddings, by its name, that is not there."""
+    if Path(place).suffix in (".npz", ".parquet") and not Path(place).exists():
+        raise DataError(
+            f"{place}: no such file. Make it: jepack embed IMAGES --out {place}, or name a folder of images"
+        )
 
 
 def thumbnails_of(files: Sequence[ImageFile], preprocessing: Preprocessing) -> list[bytes | None]:

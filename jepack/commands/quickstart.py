@@ -21,7 +21,7 @@ from jepack.decoding import FITS
 from jepack.errors import ArtifactError, ServerError
 from jepack.names import marked, marked_lines
 from jepack.sources import demo, find_images
-from jepack.terminal import options
+from jepack.terminal import idle, options
 
 MINUTES = options.positive(10_000)
 
@@ -61,6 +61,11 @@ def quickstart(
       jepack quickstart
       jepack quickstart --data photos/ --preset natural
     """
+    given = idle.changed(quickstart, locals())
+    if data is not None:
+        idle.refuse(given, ["dataset"], f"--data {data} takes the place of a data set of ours")
+    if not app:
+        idle.refuse(given, ["port"], "--no-app opens no page")
     walk = prepare(dataset, data, out, preset)
     for number in STOPS:  # a shell's background job ignores SIGINT
         signal.signal(number, interrupt)

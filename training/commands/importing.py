@@ -14,7 +14,7 @@ from jepack.decoding import FITS
 from jepack.disk import check_writable
 from jepack.names import marked
 from jepack.sources import Source
-from jepack.terminal import SEED, options
+from jepack.terminal import SEED, idle, options
 
 FEW_HELD_OUT = 64  # below that what is measured on them is rough
 
@@ -86,9 +86,15 @@ def import_encoder(
     only; a file that holds code is refused.
 
     Examples:
-      jepack import timm:convnextv2_nano.fcmae_ft_in22k_in1k --data photos/ --out runs/transfer
-      jepack import weights.safetensors --encoder resnet18 --data photos/ --out runs/own --license MIT
+      jepack import timm:convnextv2_nano --data photos/ --out runs/own
+      jepack import w.safetensors --encoder resnet18 --data photos/ --out own
     """
+    if source.startswith(("timm:", "hf:")) or Path(source).is_dir():
+        idle.refuse(
+            idle.changed(import_encoder, locals()),
+            ["encoder"],
+            f"{source} names its own architecture",
+        )
     from training.commands.weights import open_source
     from training.commands.wrapping import HELD_OUT_SHARE, wrap
     from training.parallel import choose_device

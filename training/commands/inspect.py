@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jepack.errors import DataError
-from jepack.terminal import SIDE, options
+from jepack.terminal import SIDE, idle, options
 
 
 def inspect(
@@ -47,6 +47,10 @@ def inspect(
 
     Example: jepack inspect photos/ --sheet contact.png
     """
+    if sheet is None:
+        idle.refuse(
+            idle.changed(inspect, locals()), ["window"], "a window is of the contact sheet, --sheet"
+        )
     from training.commands.inspection import facts_of, show_report
 
     facts = facts_of(

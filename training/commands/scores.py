@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jepack.terminal import SEED, Limit, options
+from jepack.terminal import SEED, Limit, idle, options
 
 TESTED_ON = Limit(0, 1, above=True, below=True)
 
@@ -69,12 +69,19 @@ def probe(
     """Linear, kNN and few-shot probes on frozen features; the same protocol for every encoder.
 
     Examples:
-      jepack probe runs/solar/bundle --data runs/data/solar --classes defect-0,defect-1
-      jepack probe runs/solar/checkpoints/step-00000100 --data runs/data/solar
-      jepack probe runs/earth/bundle --data runs/data/earth --group-by block --seeds 5
-      jepack probe runs/photos/bundle --data photos/ --baseline random --baseline timm:convnext_tiny
+      jepack probe runs/photos/bundle --data photos/ --classes good,crack
+      jepack probe runs/photos/checkpoints/step-00000100 --data photos/
+      jepack probe runs/photos/bundle --data list.csv --group-by patient
+      jepack probe runs/photos/bundle --data photos/ --baseline random
       jepack probe runs/photos/bundle --data photos/ --keep kinds
     """
+    given = idle.changed(probe, locals())
+    if keep is None:
+        idle.refuse(given, ["error_rate"], "no probe is kept without --keep NAME")
+    if not any(of_timm(name) for name in (encoder, *(baselines or ()))):
+        idle.refuse(
+            given, ["size"], "a bundle's crops have its own size; this is of timm: and random:"
+        )
     from training.commands.probe import run_probe
 
     run_probe(
@@ -82,3 +89,8 @@ def probe(
         seeds=seeds, group_by=group_by, control=control, baselines=baselines, save=save, keep=keep,
         error_rate=error_rate, device=device, as_json=as_json,
     )  # fmt: skip
+
+
+def of_timm(name: str) -> bool:
+    """Whether the network is built here, for crops of --size."""
+    return name.startswith(("timm:", "random:"))

@@ -42,7 +42,7 @@ def sweep(
 
     Runs that are already in --out are continued or, when finished, not trained again.
 
-    Example: jepack sweep photos/ --grid sigreg_weight=0.01,0.02,0.05 --grid learning_rate=5e-4,2e-3
+    Example: jepack sweep photos/ --grid sigreg_weight=0.01,0.02,0.05
     """
     from training.commands.sweeping import base_of, combinations, run_all, show
 

@@ -13,7 +13,7 @@ import numpy as np
 from jepack import bundle as bundles
 from jepack.encoder import load_encoder
 from jepack.errors import ConfigError, DataError
-from jepack.probing import as_probe, fit_some, judge, usable
+from jepack.probing import as_probe, fit_some, judge, keep, usable
 from jepack.probing.heads import Floats
 from jepack.sources import ImageFile
 from training.data import column, one_thing, own_split
@@ -63,8 +63,7 @@ def keep_probe(
         name, bundle, output, fit_some(x, y, classes, groups), judged, error_rate,
         labels=len(y), kept_together_by=(group_by or "file") if groups is not None else "",
     )  # fmt: skip
-    with bundles.editing(bundle) as stage:
-        bundles.write_probe(stage, probe)
+    keep(bundle, probe)
     return probe
 
 
