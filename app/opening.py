@@ -69,8 +69,8 @@ def open_path(
         engine, folder = engine_of(read_info(path), url, bundle), path
     else:
         raise ArtifactError(
-            f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Make an index: "
-            f"jepack index DATA --out {path}, or name a bundle: jepack app BUNDLE --data DIR"
+            f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Images are looked at with a "
+            f"bundle: jepack app BUNDLE --data {path}"
         )
     library = Library(folder)
     check_same_space(engine, library.store.info, folder)

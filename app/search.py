@@ -19,6 +19,7 @@ class Answer:
     vector: Vectors  # [D], of the index's output
     projection: Vectors  # [P]
     hits: list[Hit]
+    spaces: dict[str, Vectors]  # {fingerprint: vector} of all the encoder's outputs
 
 
 def by_id(
@@ -49,4 +50,5 @@ def by_image(
     vector = np.asarray(getattr(result, output)[0], dtype=np.float32)
     fingerprint = fingerprint_of(result.fingerprints, output, "the endpoint")
     [hits] = store.search(vector[None], k, fingerprint=fingerprint, thumbnails=thumbnails)
-    return Answer(vector, np.asarray(result.projection[0]), hits)
+    spaces = {space: np.asarray(getattr(result, o)[0]) for o, space in result.fingerprints.items()}
+    return Answer(vector, np.asarray(result.projection[0]), hits, spaces)

@@ -170,6 +170,8 @@ def check_k(k: int) -> int:
 def read_info(folder: Path) -> IndexInfo:
     """The metadata of an index. Raises ArtifactError saying what is wrong and what to do."""
     make = f"Make it: jepack index DATA --out {folder}"
+    if folder.is_dir() and not (folder / METADATA).exists() and any(folder.iterdir()):
+        make = f"Name an index, or make one: jepack index {folder} --bundle BUNDLE --out INDEX"
     try:
         value = json.loads((folder / METADATA).read_text())
     except (FileNotFoundError, NotADirectoryError):

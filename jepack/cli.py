@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import inspect
 import os
 import sys
 from contextlib import suppress
@@ -112,7 +113,8 @@ class LazyGroup(TyperGroup):
             return None
         module, function, _ = COMMANDS[cmd_name]
         command = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        command.command(cmd_name)(getattr(importlib.import_module(module), function))
+        made = getattr(importlib.import_module(module), function)
+        command.command(cmd_name, help=flowing(inspect.getdoc(made) or "", cmd_name))(made)
         return typer.main.get_command(command)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -132,6 +134,14 @@ class LazyGroup(TyperGroup):
         console.print(
             f"\n{EXAMPLE}\n\n `jepack COMMAND --help` shows its options.", highlight=False
         )
+
+
+def flowing(text: str, command: str) -> str:
+    """A docstring for a terminal of any width: prose without its line ends, examples line by line."""
+    parts = text.split("\n\n")
+    return "\n\n".join(
+        part if f"jepack {command}" in part else " ".join(part.split()) for part in parts
+    )
 
 
 app = typer.Typer(cls=LazyGroup, add_completion=False, context_settings=HELP)

@@ -132,7 +132,7 @@ class InProcess:
             try:
                 crops.append(load(image, self._preprocessing))
             except DataError as error:
-                bad[number] = str(error).removeprefix("image: ")
+                bad[number] = str(error)
                 if not skip_bad:
                     raise ImageError(bad[number], number) from error
         return crops, bad

@@ -82,8 +82,8 @@ def opened(path: Path) -> tuple[Path, Bundle | None]:
         return folder, engine.bundle
     if path.is_dir() and not (path / METADATA).is_file():
         raise ArtifactError(
-            f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Make an index: "
-            f"jepack index DATA --out {path}"
+            f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Images are checked in an "
+            f"index: jepack index {path} --bundle BUNDLE --out INDEX, then jepack check INDEX"
         )
     info = read_info(path)
     if info.bundle_folder is not None:

@@ -117,4 +117,8 @@ def mend(folder: Path) -> str:
             "Links are followed in the Hub's own cache only. Take plain files: jepack pull USER/REPO "
             "--out FOLDER, or hf download USER/REPO --local-dir FOLDER, or cp -rL"
         )
+    if not (folder / MANIFEST).exists():
+        return (
+            "Name a bundle: the folder with a manifest.json that `jepack train` or `import` wrote"
+        )
     return "Restore it from where it came, or make it again: jepack train"

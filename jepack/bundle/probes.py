@@ -81,6 +81,8 @@ class Probe:
 
 def check_probe_name(name: str) -> None:
     """Raise ConfigError for a name that no probe can have."""
+    if not name:
+        raise ConfigError("the probe needs a name: give it one first, such as cracks-2")
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot name a probe: letters, digits, '-', '_' and '.', 64 at most, such as cracks-2"

@@ -88,21 +88,21 @@ def read_raw(source: bytes | Path, channels: int | None = None, *, windowed: boo
 
 @contextmanager
 def naming(source: bytes | Path) -> Iterator[None]:
-    """Give every refusal the image's name."""
-    name = "image" if isinstance(source, bytes) else str(source)
+    """Give every refusal the file's name; of bytes whoever sent them knows it."""
+    name = "" if isinstance(source, bytes) else f"{source}: "
     try:
         yield
     except DataError as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise type(error)(f"{name}{error}") from error
     except DependencyError as error:
-        raise DecoderError(f"{name}: {error}") from error
+        raise DecoderError(f"{name}{error}") from error
     except MemoryError as error:
-        raise DataError(f"{name}: needs more memory than there is") from error
+        raise DataError(f"{name}needs more memory than there is") from error
     except Exception as error:
         # Pillow's parsers raise a wide family (OSError, SyntaxError, struct.error, ...); memory or
         # recursion that one image exhausts is that image's fault too.
         reason = str(error).replace(repr(error), "") or type(error).__name__
-        raise DataError(f"{name}: {reason}") from error
+        raise DataError(f"{name}{reason}") from error
 
 
 def open_image(source: bytes | Path, channels: int | None, *, deep: bool) -> Image.Image | Raw:

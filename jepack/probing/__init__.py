@@ -8,7 +8,7 @@ from jepack.probing.conformal import UNSURE, named, threshold
 from jepack.probing.heads import Head, fit
 from jepack.probing.holding import Fitted, fit_some
 from jepack.probing.judging import Judgement, folds_of, judge, usable
-from jepack.probing.keeping import as_probe
+from jepack.probing.keeping import as_probe, keep
 
 __all__ = [
     "UNSURE",
@@ -21,6 +21,7 @@ __all__ = [
     "fit_some",
     "folds_of",
     "judge",
+    "keep",
     "named",
     "threshold",
     "usable",

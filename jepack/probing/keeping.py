@@ -1,10 +1,10 @@
-"""A head and its judgement as the probe that a bundle keeps."""
+"""A head and its judgement as the probe that a bundle keeps, and keeping it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jepack.bundle import Bundle, Probe
+from jepack.bundle import Bundle, Probe, card, editing, write_probe
 from jepack.probing.conformal import threshold
 from jepack.probing.holding import Fitted
 from jepack.probing.judging import Judgement
@@ -60,3 +60,10 @@ def as_probe(
             **(more or {}),
         },
     )
+
+
+def keep(bundle: Bundle, probe: Probe) -> None:
+    """Write it into the bundle, and name it in its card. Raises as `editing` and `write_probe` do."""
+    with editing(bundle) as stage:
+        write_probe(stage, probe)
+        card.write(stage, bundle.manifest)

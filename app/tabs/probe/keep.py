@@ -6,9 +6,9 @@ from pathlib import Path
 
 from app.desk import Desk
 from app.tabs.probe.bench import Found, Question
-from jepack.bundle import editing, load, write_probe
+from jepack.bundle import load
 from jepack.errors import ArtifactError, ConfigError
-from jepack.probing import as_probe
+from jepack.probing import as_probe, keep
 
 
 def keep_probe(desk: Desk, name: str, found: Found, question: Question, rate: float) -> Path:
@@ -35,6 +35,5 @@ def keep_probe(desk: Desk, name: str, found: Found, question: Question, rate: fl
         labels=found.labelled, kept_together_by=question.group,
         more={"labels_of_people": len(found.standing.labels)},
     )  # fmt: skip
-    with editing(bundle) as stage:
-        write_probe(stage, probe)
+    keep(bundle, probe)
     return bundle.folder / "probes" / f"{name}.safetensors"

@@ -72,7 +72,7 @@ class Answers:
                 row = Row(id=example.name, thumbnail=make_thumbnail(data))
                 full = full_size(data, largest=BROUGHT)
             except DataError as error:
-                raise DataError(f"{name}: {str(error).removeprefix('image: ')}") from error
+                raise DataError(f"{name}: {error}") from error
             own = Own(self._embedded(example, row, data), data, full)
             return Question((example,), k=int(k)), visit.with_own(example.name, own)
 
@@ -126,7 +126,9 @@ class Answers:
             return self._told(error, visit)
         visit = visit.answered(question, known)
         look = results.Look(self.desk.library.scale, self.desk.seen, self.desk.colours)
-        said = said_of(self.desk, query.vector, query.fingerprint) if len(known) == 1 else []
+        said = []
+        if len(known) == 1:
+            said = said_of(self.desk, {query.fingerprint: query.vector, **known[0].spaces})
         strip = pieces.strip(
             visit, hits, belonging, look, self.desk.library, address, said, new=new
         )
@@ -176,7 +178,7 @@ class Answers:
         with closing(self.desk.engine.connect()) as embedder:
             found = by_image(store, data, embedder, 1)
         strange = self.desk.engine.atypicality(found.projection)
-        return Known(example, row, found.vector, store.info.fingerprint, strange)
+        return Known(example, row, found.vector, store.info.fingerprint, strange, found.spaces)
 
     def _found(
         self, question: Question, known: Sequence[Known], query: Query, visit: Visit

@@ -33,6 +33,9 @@ class Known:
     atypicality: float | None = (
         None  # of an image that is not in the index, where a null is at hand
     )
+    spaces: dict[str, Vectors] = field(
+        default_factory=dict
+    )  # {fingerprint: vector}, of such an image
 
 
 @dataclass(frozen=True, eq=False)

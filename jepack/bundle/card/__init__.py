@@ -1,6 +1,6 @@
 """The model card: a README made from what was measured, with metadata the Hub reads."""
 
-from jepack.bundle.card.page import NOTES, PROBES, is_ours, make, refresh
+from jepack.bundle.card.page import NOTES, PROBES, is_ours, make, refresh, write
 
 __all__ = [
     "NOTES",
@@ -8,4 +8,5 @@ __all__ = [
     "is_ours",
     "make",
     "refresh",
+    "write",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jepack.bundle import origin, privacy
-from jepack.bundle.card import about, gate, history, measured, search, watching
+from jepack.bundle.card import about, gate, history, kept, measured, search, watching
 from jepack.bundle.card.markdown import read_json
 from jepack.bundle.card.measured import isotropy_of
 from jepack.bundle.card.metadata import eval_results_yaml, front_matter
@@ -39,10 +39,14 @@ def refresh(stage: Path, manifest: dict[str, Any], *, repo: str | None = None) -
         write_bytes(results, text.encode())
     else:
         results.unlink(missing_ok=True)
+    write(stage, manifest, repo=repo)
+
+
+def write(stage: Path, manifest: dict[str, Any], *, repo: str | None = None) -> None:
+    """README.md alone, as `refresh` does; draws nothing."""
     if is_ours(stage):
-        write_bytes(
-            stage / CARD, make(stage, manifest, repo=repo).encode(errors="backslashreplace")
-        )
+        text = make(stage, origin.marked(stage, manifest), repo=repo)
+        write_bytes(stage / CARD, text.encode(errors="backslashreplace"))
 
 
 def is_ours(folder: Path) -> bool:
@@ -66,6 +70,7 @@ def make(folder: Path, manifest: dict[str, Any], *, repo: str | None = None) -> 
         history.data(manifest),
         history.recipe(manifest, present),
         measured.probes(probes),
+        kept.section(folder),
         search.section(manifest),
         measured.isotropy(isotropy, PICTURE if PICTURE in present else None),
         gate.gate(manifest),

@@ -43,7 +43,7 @@ class Decoder:
         try:
             return load(data, self.preprocessing)
         except Exception as error:  # of whatever kind: it fails its request, not its neighbours
-            reason = str(error).removeprefix("image: ") or type(error).__name__
+            reason = str(error) or type(error).__name__
             if isinstance(error, DecoderError):
                 reason = f"in the server, {reason}; `jepack doctor` tells what it decodes"
             return reason
