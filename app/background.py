@@ -11,7 +11,7 @@ from typing import Any
 
 from app.job import Job
 from app.shell import Shared
-from app.toolkit import QUIET, gr
+from app.toolkit import ASKED_AGAIN, QUIET, gr
 
 EVERY_S = 1.0  # between looks at how far it is
 STOP_S = 5.0  # a stopped one may take to end
@@ -24,6 +24,15 @@ class Controls:
     begin: gr.Button
     stop: gr.Button
     every: gr.Timer
+
+
+def asks(name: str) -> str:
+    """`js_on_load` of the first of `shown`: asks for the job where the look at the tab was lost."""
+    button = f"document.querySelector('#jp-{name}-begin')"
+    return (
+        f"jpAsk(element, () => trigger('open'), () => element.textContent.trim() && "
+        f"!{button}?.getClientRects().length, 2000);"
+    )
 
 
 def controls(name: str, words: str, width: int) -> Controls:
@@ -47,7 +56,8 @@ def connect(
 ) -> None:
     """Begin the job with the first look at the tab `title`, and tell of it in the components `shown`.
 
-    `begin` begins the job; `show` gives the values of `shown` as things stand.
+    `begin` begins the job; `show` gives the values of `shown` as things stand. The first of `shown` is made
+    with `asks`.
     """
     outputs = [*shown, tools.begin, tools.stop, tools.every]
 
@@ -77,6 +87,7 @@ def connect(
 
     shared.page.load(loaded, None, outputs, **QUIET)
     shared.tabs.select(opened, None, outputs, **QUIET)
+    shown[0].open(begun, None, outputs, **ASKED_AGAIN)
     tools.begin.click(begun, None, outputs, **QUIET)
     tools.stop.click(stopped, None, outputs, **QUIET)
     tools.every.tick(now, None, outputs, **QUIET)

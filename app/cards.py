@@ -35,6 +35,11 @@ element.addEventListener('click', event => {
 });
 """
 
+# Of what the page's load fills, or a look at its tab: event `open` asks again where no answer came.
+ASKS = """
+jpAsk(element, () => trigger('open'), () => element.textContent.trim() || element.querySelector('img'), 2000);
+"""
+
 Seen = tuple[float, str]  # crop_pct and crop_mode of the encoder, see Preprocessing
 WHOLE: Seen = (1.0, "squash")
 

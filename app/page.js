@@ -1,3 +1,19 @@
+// What an answer fills asks for it when its tab is seen, after `first` ms, and again until it is there: while the page
+// starts, a question or its answer may be lost.
+window.jpAsk = (element, ask, answered, first = 0) => {
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some(entry => entry.isIntersecting)) return;
+    observer.disconnect();
+    let left = 6, pause = 2000;
+    const again = () => {
+      if (!left-- || !element.isConnected || answered()) return;
+      ask();
+      setTimeout(again, pause);
+      pause *= 2;
+    };
+    setTimeout(again, first);
+  }).observe(element.closest('[role=tabpanel]') || element);
+};
 // The open tab travels with the place in the browser's history: a reload keeps it, Back and Forward go to it.
 (() => {
   const FIRST = 'search', button = name => document.querySelector(`button[role=tab][data-tab-id="${name}"]`);

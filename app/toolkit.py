@@ -31,6 +31,8 @@ PATIENCE_S = 120.0  # for a server to start; Gradio's own five are too few for a
 
 # How events of the page are connected: no entry in Gradio's own list of functions, no veil over the answer.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# How what asks until it is answered (cards.ASKS) is connected: Gradio would skip a second question else.
+ASKED_AGAIN: dict[str, Any] = {"trigger_mode": "multiple", **QUIET}
 
 
 def calm(demo: gr.Blocks) -> gr.Blocks:
@@ -91,4 +93,14 @@ def with_names(file: gr.File) -> gr.File:
     return file
 
 
-__all__ = ["QUIET", "Font", "Upload", "calm", "forgiving", "gr", "is_http_url_like", "with_names"]
+__all__ = [
+    "ASKED_AGAIN",
+    "QUIET",
+    "Font",
+    "Upload",
+    "calm",
+    "forgiving",
+    "gr",
+    "is_http_url_like",
+    "with_names",
+]

@@ -9,7 +9,7 @@ from app.desk import Desk
 from app.shell import Shared
 from app.tabs.compare import pieces
 from app.tabs.compare.answer import Answers
-from app.toolkit import QUIET, gr
+from app.toolkit import ASKED_AGAIN, QUIET, gr
 
 TITLE = "Compare"
 
@@ -17,14 +17,14 @@ TITLE = "Compare"
 def lay_out(desk: Desk, shared: Shared) -> None:
     """Inside its gr.Tab."""
     answers = Answers(desk)
-    matched = gr.HTML(elem_id="jp-compare-matched")
+    matched = gr.HTML(js_on_load=cards.ASKS, elem_id="jp-compare-matched")
     browse = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-compare-gallery")
     with gr.Row(elem_id="jp-compare-more", elem_classes="jp-tools"):
         others = gr.Button("Other images", size="sm", min_width=120, scale=0)
     query = gr.HTML(elem_id="jp-compare-query")
     rows = gr.HTML(pieces.welcome(), js_on_load=cards.ON_CLICK, elem_id="jp-compare-rows")
     gr.HTML('<h2 class="jp-compare-title">Over all images</h2>')
-    told = gr.HTML(elem_id="jp-compare-told")
+    told = gr.HTML(js_on_load=background.asks("compare"), elem_id="jp-compare-told")
     tools = background.controls("compare", "Compare all images", 160)
     seed = gr.State(0)
     background.connect(
@@ -41,4 +41,5 @@ def lay_out(desk: Desk, shared: Shared) -> None:
     for gallery in (browse, rows):
         gallery.click(pick, None, [query, rows], **last)
     shared.page.load(answers.browse, seed, [browse, matched], **QUIET)
+    matched.open(answers.browse, seed, [browse, matched], **ASKED_AGAIN)
     others.click(another, seed, [browse, matched, seed], **QUIET)

@@ -10,7 +10,7 @@ from app.desk import Desk
 from app.shell import Shared, look_at
 from app.tabs.health.answer import Answers
 from app.tabs.health.watching import Brought
-from app.toolkit import QUIET, gr, with_names
+from app.toolkit import ASKED_AGAIN, QUIET, gr, with_names
 
 TITLE = "Health"
 
@@ -18,7 +18,7 @@ TITLE = "Health"
 def lay_out(desk: Desk, shared: Shared) -> None:
     """Inside its gr.Tab."""
     answers = Answers(desk)
-    told = gr.HTML(elem_id="jp-health-verdict")
+    told = gr.HTML(js_on_load=background.asks("health"), elem_id="jp-health-verdict")
     tools = background.controls("health", "Measure", 110)
     drawn = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-health-drawn")
     gr.HTML(
@@ -33,7 +33,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
             elem_id="jp-health-upload",
         )
     )
-    watched = gr.HTML(elem_id="jp-health-watched")
+    watched = gr.HTML(js_on_load=cards.ASKS, elem_id="jp-health-watched")
     with gr.Column(visible=desk.engine.bundle is not None and not desk.engine.remote):
         connect_covering(answers, shared)
     brought = gr.State(None)
@@ -49,6 +49,7 @@ def lay_out(desk: Desk, shared: Shared) -> None:
         return look_at(str(event.id))
 
     shared.tabs.select(watch, brought, watched, **QUIET)
+    watched.open(answers.watch, brought, watched, **ASKED_AGAIN)
     drawn.click(look, None, [shared.wanted, shared.tabs], **QUIET)
     upload.upload(
         lambda files, kept: (*answers.bring(files, kept), None),  # emptied, to take more of them
@@ -65,7 +66,7 @@ def connect_covering(answers: Answers, shared: Shared) -> None:
         '<p class="jp-health-empty">Choose an image: its parts are '
         "covered one after the other, and its distance to its nearest is measured again.</p>"
     )
-    gallery = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-health-gallery")
+    gallery = gr.HTML(js_on_load=cards.ON_CLICK + cards.ASKS, elem_id="jp-health-gallery")
     stop = gr.Button("Stop", size="sm", min_width=90, scale=0, visible=False)
     covered = gr.HTML(elem_id="jp-health-covered")
 
@@ -75,6 +76,7 @@ def connect_covering(answers: Answers, shared: Shared) -> None:
         yield html, gr.Button(visible=False)
 
     shared.page.load(lambda: answers.gallery(0), None, gallery, **QUIET)
+    gallery.open(lambda: answers.gallery(0), None, gallery, **ASKED_AGAIN)
     running = gallery.click(cover, None, [covered, stop], trigger_mode="always_last", **QUIET)
     stop.click(
         lambda: ("", gr.Button(visible=False)), None, [covered, stop], cancels=[running], **QUIET

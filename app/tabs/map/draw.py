@@ -11,7 +11,7 @@ from app.shell import Selection, Shared
 from app.tabs.map import pieces
 from app.tabs.map.answer import NOTHING, Answers, Board
 from app.tabs.search.visit import Query
-from app.toolkit import QUIET, gr
+from app.toolkit import ASKED_AGAIN, QUIET, gr
 
 EVERY_S = 1.0  # between looks at the work
 
@@ -74,7 +74,7 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     outputs = [
         tab.plot, tab.kind, tab.by, tab.legend, tab.groups, tab.state, tab.stop, tab.timer
     ]  # fmt: skip
-    tab.plot.open(lambda *now: shown(answers.show(*now)), asked, outputs, **QUIET)
+    tab.plot.open(lambda *now: shown(answers.show(*now)), asked, outputs, **ASKED_AGAIN)
     tab.kind.input(lambda *now: shown(answers.show(*now)), asked, outputs, **QUIET)
     tab.by.input(lambda *now: shown(answers.show_again(*now)), asked, outputs, **QUIET)
     tab.timer.tick(lambda *now: shown(answers.tick(*now)), asked, outputs, **QUIET)

@@ -235,7 +235,7 @@
       if (!entries.some(entry => entry.isIntersecting)) return;
       observer.disconnect();
       await begin();
-      tell.open();
+      jpAsk(frame, tell.open, () => props.view?.order || props.view?.problem);
     }).observe(frame);
   }
 

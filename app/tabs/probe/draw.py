@@ -12,7 +12,7 @@ from app.tabs.probe import pieces
 from app.tabs.probe.answer import Answers, Board
 from app.tabs.probe.bench import Question
 from app.tabs.probe.view import CHOSEN, RATES, View
-from app.toolkit import QUIET, gr
+from app.toolkit import ASKED_AGAIN, QUIET, gr
 from app.visitor import session_of
 
 EVERY_S = 1.0  # between looks at the work
@@ -155,11 +155,13 @@ def connect(answers: Answers, tab: Components, shared: Shared) -> None:
     def opened(view: View) -> tuple[Any, ...]:
         columns = answers.work.columns()
         choices = [(APART, ""), *((f"Images with the same {name}", name) for name in columns)]
-        group = answers.work.trained_by()  # what training kept together
-        view = replace(view, opened=True, question=Question(view.question.mine, group))
-        return *shown(answers.show(view)), gr.Dropdown(choices, value=group)
+        if not view.opened:  # else the answer was lost
+            group = answers.work.trained_by()  # what training kept together
+            view = replace(view, opened=True, question=Question(view.question.mine, group))
+        board = shown(answers.show(view))
+        return *board, gr.Dropdown(choices, value=view.question.group)
 
-    tab.bench.open(opened, tab.view, [*out, tab.group], **IN_TURN)
+    tab.bench.open(opened, tab.view, [*out, tab.group], **{**IN_TURN, **ASKED_AGAIN})
     tab.bench.put(put, tab.view, out, **IN_TURN)
     tab.bench.show(show, tab.view, out, **IN_TURN)
     tab.bench.turn(turn, tab.view, out, **IN_TURN)

@@ -82,10 +82,7 @@ document.addEventListener('keydown', event => {
   else if (event.key === 'n') tell('show', {what: 'ask'});
   else if (event.key === 'Escape') act('none');
 });
-let opened = false;
-new IntersectionObserver(seen => {
-  if (!opened && seen.some(one => one.isIntersecting)) { opened = true; tell('open', {}); }
-}).observe(element);
+jpAsk(element, () => tell('open', {}), () => !element.textContent.includes('Opening …'));
 """
 # A cell of the table, told with its place.
 ON_CELL = """

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from app import cards
 from app.desk import Desk
 from app.shell import Shared, Wanted
 from app.tabs.search import pieces
 from app.tabs.search.answer import MOST, Answers, K
 from app.tabs.search.visit import Visit
-from app.toolkit import QUIET, forgiving, gr, with_names
+from app.toolkit import ASKED_AGAIN, QUIET, forgiving, gr, with_names
 
 # What page.js is told with: the page's address is a question, and an answer may change the address.
 TELLS = "jepackSearch.tell(address => trigger('click', {address}));"
@@ -80,7 +81,7 @@ def components(desk: Desk) -> Components:
                 max_lines=1,
                 elem_id="jp-called",
             )
-            browse = gr.HTML(elem_id="jp-gallery")
+            browse = gr.HTML(js_on_load=cards.ASKS, elem_id="jp-gallery")
             with gr.Row(elem_id="jp-pager"):
                 back = gr.Button("← Back", size="sm", min_width=80)
                 jump = gr.Number(
@@ -149,6 +150,7 @@ def connect_gallery(answers: Answers, tab: Components, shared: Shared) -> None:
     last: dict[str, Any] = {"trigger_mode": "always_last", **turn}
     # The lambdas' first argument is the page number now shown.
     shared.page.load(answers.browse, **turn)
+    tab.browse.open(answers.browse, **{**turn, **ASKED_AGAIN})
     tab.back.click(lambda n, *rest: answers.browse(n - 1, *rest), **turn)
     tab.forth.click(lambda n, *rest: answers.browse(n + 1, *rest), **turn)
     for of in (tab.label, tab.called, shared.selection):
