@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jepack.errors import ConfigError
 from jepack.terminal.idle import refuse
 
 OF_TRITON = ("port", "http_port", "metrics_port", "log_file")
@@ -22,7 +21,7 @@ def check(given: list[str], engine: str) -> None:
         refuse(given, rest, "--repository-only writes a model repository and stops")
         return
     why = "the production config, which --repository-only DIR writes for the container, does not run here"
-    refuse(among(given, OF_PRODUCTION), why)
+    refuse(given, OF_PRODUCTION, why)
     if "wait_s" in given and engine in ("triton", "embedded"):
         refuse(
             given, ["wait_s"], f"only a Triton at --engine host:port is waited for, not {engine}"

@@ -23,6 +23,7 @@ from app.tabs.probe.answer import Answers
 from app.thumbnail import make_thumbnail
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
+from jepack.probing import keep
 from jepack.sources import find_images
 
 COUNT = 60
@@ -140,9 +141,34 @@ def test_what_the_probe_says_is_offered_once_it_was_fitted(desk: Desk) -> None:
     [row] = desk.library.store.get([found.ids[0]])
     assert row.vector is not None
     label = desk.library.catalogue[0][1]
-    [sentence] = said_of(desk, row.vector, desk.library.info.fingerprint)
+    own = {desk.library.info.fingerprint: row.vector}
+    [sentence] = said_of(desk, own)
     assert sentence.startswith(f"Probe halves: {label} (")
-    assert said_of(desk, row.vector, "0" * 16) == []
+    # One of the other output answers where its vector is at hand, and says so where it is not.
+    assert desk.engine.bundle is not None
+    bundle = bundles.load(desk.engine.bundle.folder)
+    width = bundle.dimensions["projection"]
+    keep(bundle, of_projection(bundle, width))
+    assert said_of(desk, own) == [
+        sentence,
+        "Probe side reads the projection, which this index does not hold: it answers for an image that is "
+        "dropped here.",
+    ]
+    both = said_of(desk, {**own, bundle.fingerprints["projection"]: np.full(width, 9, np.float32)})
+    assert both == [sentence, "Probe side: right (100%)."]
+    assert set(kept_probes(desk)) == {"halves"}  # the map's colours are of stored vectors
+    card = (bundle.folder / "README.md").read_text()
+    assert "| side | `projection` | left, right | not told |" in card
+    assert "| halves | `embedding` | a, b | 1.000 (" in card
+
+
+def of_projection(bundle: Bundle, width: int) -> bundles.Probe:
+    """Left or right of 0."""
+    return bundles.Probe(
+        name="side", output="projection", fingerprint=bundle.fingerprints["projection"],
+        classes=("left", "right"), mean_D=np.zeros(width, np.float32), scale_D=np.ones(width, np.float32),
+        weight_CD=np.array([[-1] * width, [1] * width], np.float32), bias_C=np.zeros(2, np.float32),
+    )  # fmt: skip
 
 
 def test_a_probe_that_cannot_be_read_any_more_is_not_offered(desk: Desk) -> None:

@@ -184,6 +184,8 @@ def test_a_probe_that_is_kept_answers_from_the_bundle_as_on_the_page(with_bundle
     assert bundles.load(bundle.folder).probes == ["again", "halves"]
     with pytest.raises(ConfigError, match="cannot name a probe"):
         with_bundle.keep(board.view, "../halves")
+    with pytest.raises(ConfigError, match="needs a name: give it one"):
+        with_bundle.keep(board.view, " ")
 
 
 def open_tab(driver: Any, url: str) -> None:

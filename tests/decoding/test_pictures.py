@@ -272,3 +272,14 @@ def test_fits_tells_its_size_before_it_is_unpacked() -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 30_000_000
+
+
+def test_a_refusal_names_the_file_and_of_bytes_the_reason_alone(tmp_path: Path) -> None:
+    """Who sent the bytes knows what they are called, and says so once."""
+    torn = saved(picture(), "JPEG")[:-400]
+    (tmp_path / "torn.jpg").write_bytes(torn)
+    for read in (lambda it: decode(it, 3), lambda it: read_raw(it)):
+        with pytest.raises(DataError, match="^image file is truncated"):
+            read(torn)
+        with pytest.raises(DataError, match=r"torn\.jpg: image file is truncated"):
+            read(tmp_path / "torn.jpg")

@@ -46,7 +46,7 @@ def content_of(file: ImageFile, channels: int, window: Window) -> tuple[str, str
         content = file.read()
         preprocess.decode(content, channels, window)
     except DataError as error:
-        reason = str(error).removeprefix("image: ").removeprefix(f"{file.path}: ")
+        reason = str(error).removeprefix(f"{file.path}: ")
         return "", reason.removeprefix(f"{file.name}: ")
     return hashlib.sha256(content).hexdigest(), ""
 

@@ -70,7 +70,7 @@ def examine(file: ImageFile, record: ImageRecord, channels: int | None) -> None:
     try:
         raw = preprocess.read_raw(data, channels, windowed=False)
     except DataError as error:
-        record.problem = in_own_options(str(error).removeprefix("image: "))
+        record.problem = in_own_options(str(error))
         return
     values = raw.measured
     record.range = range_of(raw)

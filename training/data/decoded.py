@@ -55,7 +55,7 @@ def decode_file(
     except SourceError:
         raise
     except Exception as error:  # of whatever kind: it is this image's, and ends nothing
-        reason = str(error).removeprefix("image: ").removeprefix(f"{file.name}: ")
+        reason = str(error).removeprefix(f"{file.name}: ")
         reason = reason.removeprefix(f"{file.path}: ")
         if isinstance(error, MemoryError):
             reason = "needs more memory than there is"

@@ -64,7 +64,7 @@ def measure_window(
         except AxisError:
             raise
         except (DataError, DependencyError) as error:
-            reason = reason or str(error).removeprefix("image: ")
+            reason = reason or str(error)
             continue
         flat = flat.reshape(-1, flat.shape[2]).astype(np.float64)
         samples.append(flat[:: max(1, len(flat) // 4096)])

@@ -51,7 +51,7 @@ def read_those(
         for block in in_blocks(files, work, ended, workers=1):
             for found in block:
                 if isinstance(found, str):
-                    bad.append((files[len(images)].name, found.removeprefix("image: ")))
+                    bad.append((files[len(images)].name, found))
                 images.append(None if isinstance(found, str) else found)
             show(len(images), len(files))
     return images, bad
