@@ -86,8 +86,8 @@ def isotropy(
     console.print(table(reports, title))
     for name, one in reports.items():
         found = breadth(one)
-        told = f"[{COLOURS[found.kind]}]{marked(name)}:[/] its images {found.text}"
-        console.print(told, highlight=False, soft_wrap=True)
+        mark = f"[{COLOURS[found.kind]}]{marked(name)}:[/]"
+        console.print(f"{mark} its images {found.text}", highlight=False, soft_wrap=True)
     if picture is not None:
         console.print(f"[green]Wrote[/] {marked(picture)}", highlight=False)
 
