@@ -22,7 +22,17 @@ from jepack.names import marked, marked_lines, tell
 from jepack.sources import Source, each_image
 from jepack.terminal import SIDE, idle, options
 from jepack.terminal import bar as progress_bar
-from serving.bulk import Job, Spool, Worker, at_endpoints, here, on_cluster, store_for, work
+from serving.bulk import (
+    Job,
+    Spool,
+    Worker,
+    at_endpoints,
+    heads_of,
+    here,
+    on_cluster,
+    store_for,
+    work,
+)
 from serving.bulk.store import Totals
 from serving.command import MOST_IMAGES
 
@@ -69,6 +79,13 @@ def embed(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle with an ONNX export, for --engine local and ray.")
     ] = None,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            help="Kept in --bundle: its class, probability and set become columns. Repeatable.",
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; without it one is started here.")
     ] = None,
@@ -113,9 +130,10 @@ def embed(
     Millions: jepack embed photos/ --out vectors --url gpu1:8001 --url gpu2:8001
     """
     given = idle.changed(embed, locals())
+    outputs = outputs_of(output)
     check_words(out, engine, url, bundle, address, workers)
     refuse_idle(given, engine, out)
-    outputs = outputs_of(output)
+    heads, told_apart = heads_of(bundle, probes, outputs) if bundle and probes else ([], ())
     check_writable(out)
     source, notes = Source.of(data), list[str]()
     console = Console(stderr=True)
@@ -136,7 +154,7 @@ def embed(
             concurrency=concurrency,
             notes=notes,
         )
-        job = Job.of(source, tile, tile_stride, outputs, served)
+        job = Job.of(source, tile, tile_stride, outputs, served, told_apart)
         store = stack.enter_context(store_for(out, job, retry_bad=retry_bad))
         with console.status("listing the images"):
             images = each_image(source, tile=tile, stride=tile_stride, notes=notes)
@@ -157,6 +175,7 @@ def embed(
                 store,
                 job,
                 batch_size=batch_size,
+                heads=heads,
                 on_rows=advance,
                 on_note=note,
             )
@@ -219,8 +238,12 @@ def refuse_idle(given: list[str], engine: str, out: Path) -> None:
             ("model", "timeout_s") if engine == "local" else ("model", "timeout_s", "concurrency")
         )
         idle.refuse(given, names, f"--engine {engine} sends no requests")
+    else:
+        why = "probes are kept in a bundle, and an endpoint's own is not at hand (--engine local has it)"
+        idle.refuse(given, ["probes"], why)
     if out.suffix == ".npz":
         idle.refuse(given, ["retry_bad"], "an .npz is written anew, with every image tried")
+        idle.refuse(given, ["probes"], "columns of probes are of a table: a folder, or a .parquet")
     idle.refuse_stride_alone(given)
 
 

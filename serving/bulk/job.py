@@ -17,6 +17,7 @@ WORDS = {
     "tile_stride": "windows every",
     "outputs": "outputs",
     "fingerprints": "encoder",
+    "probes": "probes",
 }
 
 
@@ -33,10 +34,17 @@ class Job:
     default_output: str
     bundle: str  # its name, for people
     base: str = ""  # the folder that names of the images count from
+    probes: tuple[str, ...] = ()  # that answer beside the rows: `name digest digest`
 
     @classmethod
     def of(
-        cls, source: Source, tile: int, stride: int, outputs: tuple[str, ...], served: Endpoint
+        cls,
+        source: Source,
+        tile: int,
+        stride: int,
+        outputs: tuple[str, ...],
+        served: Endpoint,
+        probes: tuple[str, ...] = (),
     ) -> Job:
         """Raises ConfigError where the encoder tells no fingerprint of an output."""
         if missing := [output for output in outputs if output not in served.fingerprints]:
@@ -55,6 +63,7 @@ class Job:
             default_output=served.default_output if served.default_output in outputs else outputs[0],
             bundle=served.bundle,
             base=str(source.base),
+            probes=probes,
         )  # fmt: skip
 
     def differences(self, other: dict[str, Any]) -> list[str]:
@@ -67,7 +76,7 @@ class Job:
         return [
             f"{words} {told(other.get(name))}, not {told(own[name])}"
             for name, words in WORDS.items()
-            if other.get(name) != own[name]
+            if (other.get(name) or None) != (own[name] or None)
         ]
 
     def metadata(self, **more: str) -> dict[str, str]:
@@ -87,5 +96,5 @@ def told(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {text}" for name, text in value.items())
     if isinstance(value, list):
-        return " and ".join(map(str, value))
-    return str(value)
+        return " and ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

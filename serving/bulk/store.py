@@ -45,6 +45,7 @@ class Rows:
     outputs: dict[str, npt.NDArray[np.float32]]  # [N, D] each
     bad: list[tuple[str, str, str]]  # name, label, reason
     places: list[int] = field(default_factory=list)  # of each name in its frame
+    said: dict[str, Any] = field(default_factory=dict)  # {column: Arrow array}, see saying.py
 
 
 def key_of(name: str) -> bytes:
@@ -359,7 +360,7 @@ def row_bytes(rows: Rows, about: dict[str, str]) -> bytes:
     for output, values in rows.outputs.items():
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         columns[output] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return table_bytes(pa.table(columns), about)
+    return table_bytes(pa.table({**columns, **rows.said}), about)
 
 
 def bad_bytes(bad: list[tuple[str, str, str]], about: dict[str, str]) -> bytes:

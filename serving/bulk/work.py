@@ -10,15 +10,17 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import numpy as np
 
+from jepack.bundle import Probe
 from jepack.client import Embeddings
 from jepack.errors import JepackError, ServerError
 from jepack.sources import ImageFile
 from serving.bulk.job import Job
+from serving.bulk.saying import said_by
 from serving.bulk.spool import Listed
 from serving.bulk.store import Rows, Store
 from serving.bulk.workers import Worker
@@ -96,15 +98,17 @@ def work(
     job: Job,
     *,
     batch_size: int,
+    heads: Sequence[Probe] = (),
     on_rows: Callable[[int], None] = lambda count: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> None:
     """Embed every frame and store its rows. What is done is stored also when this raises.
 
     A worker that raises ServerError is lost: its batch goes to whoever is free, and it is asked again until
-    it is back. Raises ServerError when no worker is left, and whatever else a worker raises.
+    it is back. `heads` answer beside the rows. Raises ServerError when no worker is left, and whatever else a
+    worker raises.
     """
-    Work(workers, store, job, batch_size, on_rows, on_note).run(frames)
+    Work(workers, store, job, batch_size, heads, on_rows, on_note).run(frames)
 
 
 class Work:
@@ -114,11 +118,12 @@ class Work:
         store: Store,
         job: Job,
         batch_size: int,
+        heads: Sequence[Probe],
         on_rows: Callable[[int], None],
         on_note: Callable[[str], None],
     ) -> None:
         self.workers, self.store, self.job, self.batch_size = workers, store, job, batch_size
-        self.on_rows, self.on_note = on_rows, on_note
+        self.heads, self.on_rows, self.on_note = heads, on_rows, on_note
         self.open: dict[int, Frame] = {}
         self.todo: queue.PriorityQueue[Place] = queue.PriorityQueue()  # the oldest frame first
         self.told: queue.SimpleQueue[Told] = queue.SimpleQueue()
@@ -184,7 +189,8 @@ class Work:
     def write(self, frame: Frame) -> None:
         rows = frame.take()
         if rows is not None:
-            self.store.add(rows)
+            said = said_by(self.heads, rows.outputs) if self.heads else {}
+            self.store.add(replace(rows, said=said))
 
     def serve(self, worker: Worker) -> None:
         """The thread of one worker: a batch at a time until the run is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import pytest
 from stub_gateway import FINGERPRINTS, REFUSED, Stub, held, reset, row_of, running
 from typer.testing import CliRunner
 
+from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.cli import app
 from jepack.errors import JepackError
+from jepack.probing import keep
 from jepack.sources import find_images
 
 COUNT = 60
@@ -295,6 +298,40 @@ def test_what_does_not_go_together_is_told(
 ) -> None:
     with pytest.raises(JepackError, match=told):
         embed("embed", str(images), "--out", str(tmp_path / "vectors"), *more)
+
+
+def test_a_kept_probe_answers_in_columns_beside_the_rows(
+    digits_folder: Path, exported_bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle = bundles.load(shutil.copytree(exported_bundle.folder, tmp_path / "bundle"))
+    width = bundle.dimensions["embedding"]
+    head = bundles.Probe(
+        name="side", output="embedding", fingerprint=bundle.fingerprints["embedding"],
+        classes=("left", "right"), mean_D=np.zeros(width, np.float32), scale_D=np.ones(width, np.float32),
+        weight_CD=np.eye(2, width, dtype=np.float32), bias_C=np.zeros(2, np.float32),
+        error_rate=0.1, threshold=0.45,
+    )  # fmt: skip
+    keep(bundle, head)
+    out = tmp_path / "vectors"
+    line = ["embed", str(digits_folder), "--out", str(out), "--engine", "local", "--json"]
+    line += ["--bundle", str(bundle.folder)]
+    told = embed(*line, "--probe", "side")
+    found = [row for file in sorted(out.glob("part-*")) for row in pq.read_table(file).to_pylist()]
+    assert len(found) == told["images"] > 0
+    for row in found:
+        shares = head.probabilities(row["embedding"])
+        assert row["probe_side"] == head.named_by(shares)[0]
+        assert row["probe_side_probability"] == pytest.approx(shares.max(), abs=1e-6)
+        [may_be] = head.sets_by(shares)  # type: ignore
+        assert row["probe_side_set"] == [
+            n for n, one in zip(head.classes, may_be, strict=True) if one
+        ]
+    with pytest.raises(JepackError, match="probes side .*, not none"):
+        embed(*line)
+    with pytest.raises(JepackError, match="no probe is called"):
+        embed(*line, "--probe", "other")
+    with pytest.raises(JepackError, match="--output both"):
+        embed(*line, "--probe", "side", "--output", "projection")
 
 
 def test_the_local_engine_gives_the_rows_of_an_endpoint(

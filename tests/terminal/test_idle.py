@@ -27,6 +27,7 @@ OF_URL = ("--url", URL)
         (("index", "D", "--out", "OUT", "--tile-stride", "8"), "without --tile", "--tile-stride"),
         (("embed", "D", "--out", "OUT", "--tile-stride", "8"), "without --tile", "--tile-stride"),
         (("embed", "D", "--out", "OUT.npz", "--retry-bad"), "written anew", "--retry-bad"),
+        (("embed", "D", "--out", "OUT", "--probe", "x"), "not at hand", "--probe"),
         (
             ("embed", "D", "--out", "OUT", "--engine", "local", "--bundle", "B", "--timeout-s", "9"),
             "sends no requests",
