@@ -25,7 +25,7 @@ from jepack.client import Embeddings, Endpoint, Item, SavedRows, default_output,
 from jepack.decoding import Window, elongation
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
-from jepack.names import stored
+from jepack.names import original, stored
 from jepack.sources import ENDED, ImageFile, in_blocks
 
 Progress = Callable[[int], None]  # called with the number of images just dealt with
@@ -93,7 +93,7 @@ def of_file(
     output = output or default_output(path)
     source = saved_rows(path, output)
     joined = list[str]()
-    if source.base and os.path.realpath(source.base) != os.path.realpath(base):
+    if source.base and os.path.realpath(original(source.base)) != os.path.realpath(base):
         joined.append(
             f"{path} holds vectors of images in {source.base}; they are taken for the images of the same "
             f"names in {base}"

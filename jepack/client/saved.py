@@ -36,7 +36,7 @@ class SavedRows:
 
     fingerprint: str
     blocks: Callable[[], Iterator[Block]]
-    base: str = ""  # the folder that the names count from; "" where nothing is said
+    base: str = ""  # the folder that names count from, see names.kept; "" where nothing is said
 
 
 def read_saved(path: Path, output: str) -> Saved:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jepack.client import Endpoint
 from jepack.errors import ConfigError
+from jepack.names import kept
 from jepack.sources import Source
 
 KEY = "jepack"  # of the schema of every part
@@ -33,7 +34,7 @@ class Job:
     dimensions: dict[str, int]  # of `outputs`
     default_output: str
     bundle: str  # its name, for people
-    base: str = ""  # the folder that names of the images count from
+    base: str = ""  # the folder that names of the images count from, see names.kept
     probes: tuple[str, ...] = ()  # that answer beside the rows: `name digest digest`
 
     @classmethod
@@ -62,7 +63,7 @@ class Job:
             dimensions={output: served.dimensions[output] for output in outputs},
             default_output=served.default_output if served.default_output in outputs else outputs[0],
             bundle=served.bundle,
-            base=str(source.base),
+            base=kept(str(source.base)),
             probes=probes,
         )  # fmt: skip
 
