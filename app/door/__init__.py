@@ -1,4 +1,4 @@
-"""Where the page listens and who may ask: its options and accounts here; `guard.py` stands before every address."""
+"""Where the page listens and who may ask: options and accounts; `guard.py` stands before every address."""
 
 from app.door.accounts import Accounts, Hash
 from app.door.options import Door, bracketed, make_hash

@@ -94,6 +94,7 @@ PAGES = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import pixel_embedder
+from app.door import Door
 from app.page import launch
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
@@ -101,6 +102,7 @@ for line in sys.stdin:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         asked = json.loads(line)
         asked["connect"] = getattr(pixel_embedder, asked["connect"])
+        asked["door"] = Door.of(**asked["door"])
         try:
             page = launch(**asked, port=0)
         except BaseException:
@@ -124,15 +126,19 @@ def pages() -> subprocess.Popen[str]:
 
 @contextmanager
 def page_of(
-    index: Path, embedder: type[PixelEmbedder] = PixelEmbedder, *, bundle: Path | None = None
+    index: Path,
+    embedder: type[PixelEmbedder] = PixelEmbedder,
+    *,
+    bundle: Path | None = None,
+    **door: str,
 ) -> Iterator[str]:
     """The page over an index in a process of its own, as users have it; yields its address. It embeds with
-    `bundle` where one is given."""
+    `bundle` where one is given. `door`: as `Door.of` takes it."""
     process = pages()
     assert process.stdin is not None
     assert process.stdout is not None
     engine = {"url": "127.0.0.1:9"} if bundle is None else {"bundle": str(bundle)}
-    asked = {"index_folder": str(index), "connect": embedder.__name__, **engine}
+    asked = {"index_folder": str(index), "connect": embedder.__name__, "door": door, **engine}
     process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()
     pid, url = process.stdout.readline().split()
