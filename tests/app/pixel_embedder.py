@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,10 +110,27 @@ for line in sys.stdin:
         except BaseException:
             print(flush=True)
             raise
-        print(os.getpid(), page.url, flush=True)
+        answered = json.dumps(pixel_embedder.answered_by(page.demo.app.routes), separators=(",", ":"))
+        print(os.getpid(), page.url, answered, flush=True)
         page.wait()
 os.killpg(0, signal.SIGTERM)
 """
+
+
+ANSWERED: dict[
+    str, list[tuple[str, str]]
+] = {}  # (method, path) of all that the page at an address answers
+
+
+def answered_by(routes: Any, before: str = "") -> list[tuple[str, str]]:
+    found = []
+    for route in routes:
+        path = before + getattr(route, "path", "")
+        inside = getattr(route, "original_router", route)  # FastAPI keeps included ones apart
+        found += answered_by(getattr(inside, "routes", None) or (), path)
+        for method in getattr(route, "methods", None) or ():
+            found.append((method, re.sub(r"{[^}]*}", "x", path)))
+    return found
 
 
 @functools.cache
@@ -141,7 +160,8 @@ def page_of(
     asked = {"index_folder": str(index), "connect": embedder.__name__, "door": door, **engine}
     process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()
-    pid, url = process.stdout.readline().split()
+    pid, url, answered = process.stdout.readline().split()
+    ANSWERED[url] = [(method, path) for method, path in json.loads(answered)]
     try:
         yield url
     finally:
