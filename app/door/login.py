@@ -67,14 +67,14 @@ class Login:
         if form is None:
             return login_page("That was no filled form.", 400)
         address = request.client.host if request.client else ""
-        wait = self.attempts.begin(address)
+        user, password = form
+        wait = self.attempts.begin(address, user)
         if wait:
             return late(
                 f"Too many wrong passwords from your address. Try again in {said(wait)}.", wait
             )
         if self._busy >= AT_ONCE + WAITING:
             return late("Many log in just now. Try again in a moment.", 1.0, 503)
-        user, password = form
         self._busy += 1
         try:
             async with self._free:
@@ -84,7 +84,7 @@ class Login:
         if not right:
             LOG.warning("Wrong user name or password, from %s", address or "an unknown address")
             return login_page("Wrong user name or password.")
-        self.attempts.right(address)
+        self.attempts.right(address, user)
         answer = there()
         answer.set_cookie(
             self.cookie, self.sessions.open(user), secure=self.secure, httponly=True, samesite="lax"

@@ -7,8 +7,9 @@ import ipaddress
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IDLE_S = 12 * 3600.0  # an open page asks every few seconds, so it stays
 LONGEST_S = 7 * 24 * 3600.0
@@ -64,35 +65,45 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+@dataclass
+class Tried:
+    last: float  # when one began
+    wrong: Counter[str] = field(default_factory=Counter)  # by user
+
+
 class Attempts:
     """Wrong passwords by address: the fifth must wait a second, each further one twice as long.
 
-    One begins before its password is looked at, so that many at once are many.
+    One begins before its password is looked at, so that many at once are many. A right one takes back those
+    for the same user alone: who has an account cannot guess another's in between.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._wrong: dict[str, tuple[int, float]] = {}  # how many, when the last began
+        self._tried: dict[str, Tried] = {}  # that tried longest ago first
 
-    def begin(self, address: str) -> float:
+    def begin(self, address: str, user: str) -> float:
         """Seconds to wait; 0.0: it may be looked at, and counts as wrong until `right`."""
         key, now = network(address), self._clock()
         with self._lock:
-            count, last = self._wrong.pop(key, (0, now))
-            if now - last > FORGOTTEN_S:
-                count = 0
-            wait = last + wait_s(count) - now if count else 0.0
+            found = self._tried.pop(key, None)
+            if found is None or now - found.last > FORGOTTEN_S:
+                found = Tried(now)
+            wait = found.last + wait_s(sum(found.wrong.values())) - now
             if wait <= 0:
-                count, last = count + 1, now
-            while len(self._wrong) >= MOST:
-                del self._wrong[next(iter(self._wrong))]
-            self._wrong[key] = count, last
+                found.wrong[user[:64]] += 1
+                found.last = now
+            while len(self._tried) >= MOST:
+                del self._tried[next(iter(self._tried))]
+            self._tried[key] = found
         return max(wait, 0.0)
 
-    def right(self, address: str) -> None:
+    def right(self, address: str, user: str) -> None:
         with self._lock:
-            self._wrong.pop(network(address), None)
+            found = self._tried.get(network(address))
+            if found is not None:
+                found.wrong.pop(user[:64], None)
 
 
 def wait_s(wrong: int) -> float:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 from typer.testing import CliRunner
 
 from app.door import Accounts, Door, Hash
+from app.door.guard import Guard
 from app.door.sessions import IDLE_S, LONGEST_S, Attempts, Sessions
 from jepack.cli import app as jepack
 from jepack.errors import ConfigError
@@ -138,6 +142,31 @@ def test_this_machine_alone_needs_no_account() -> None:
     assert Door.of("::1").host == Door.of("[::1]").host == "::1"
 
 
+def asked_as(door: Door, host: str) -> int:
+    """The status of a request that names us so; 200 where it may pass."""
+    headers = [(b"host", host.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "scheme": "http", "headers": headers}
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    answer = Guard(nothing, door, 1).from_elsewhere(Request(scope))
+    return 200 if answer is None else answer.status_code
+
+
+def test_a_page_for_all_networks_answers_to_addresses_and_to_names_that_it_was_told() -> None:
+    every = Door.of("0.0.0.0", LINE, public_url="https://photos.example/jepack")
+    one = Door.of("gpu7.lab.example", LINE)
+    here = socket.gethostname()
+    wanted = {
+        "192.0.2.7": (200, 400), "[2001:db8::1]:7860": (200, 400), here: (200, 400),
+        "photos.example": (200, 400), "GPU7.lab.example:7860": (400, 200), "evil.example": (400, 400),
+        "192.0.2.7.evil.example": (400, 400), "": (400, 400), "localhost": (200, 200),
+    }  # fmt: skip
+    for host, (of_every, of_one) in wanted.items():
+        assert (asked_as(every, host), asked_as(one, host)) == (of_every, of_one), host
+
+
 def test_a_password_without_tls_is_a_warning_where_others_ask() -> None:
     assert "without TLS" in Door.of("192.0.2.1", LINE).warnings()[0]
     assert Door.of("127.0.0.1", LINE).warnings() == []
@@ -175,25 +204,34 @@ class Clock:
 def test_wrong_passwords_of_an_address_wait_longer_and_longer() -> None:
     clock = Clock()
     attempts = Attempts(clock)
-    assert [attempts.begin("192.0.2.1") for _ in range(6)] == [0, 0, 0, 0, 1, 1]
-    assert attempts.begin("192.0.2.2") == 0
-    assert attempts.begin("::ffff:192.0.2.1") == 1  # the same, told otherwise
+    assert [attempts.begin("192.0.2.1", f"user {n}") for n in range(6)] == [0, 0, 0, 0, 1, 1]
+    assert attempts.begin("192.0.2.2", "user 1") == 0
+    assert attempts.begin("::ffff:192.0.2.1", "user 1") == 1  # the same, told otherwise
     waits = []
     for _ in range(14):
-        waits.append(attempts.begin("192.0.2.1"))
+        waits.append(attempts.begin("192.0.2.1", "anna"))
         clock.now += waits[-1]
-        assert attempts.begin("192.0.2.1") == 0
+        assert attempts.begin("192.0.2.1", "anna") == 0
     assert waits == [*(2.0**n for n in range(10)), *4 * [900.0]]
-    attempts.right("192.0.2.1")
-    assert [attempts.begin("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 1]
     clock.now += 3601
-    assert attempts.begin("192.0.2.1") == 0
+    assert attempts.begin("192.0.2.1", "anna") == 0
+
+
+def test_a_right_password_takes_back_those_of_its_own_user() -> None:
+    attempts = Attempts(Clock())
+    for _ in range(10):
+        assert attempts.begin("192.0.2.1", "anna") == 0
+        attempts.right("192.0.2.1", "anna")
+    assert [attempts.begin("192.0.2.1", "bo") for _ in range(3)] == [0, 0, 0]
+    assert attempts.begin("192.0.2.1", "anna") == 0
+    attempts.right("192.0.2.1", "anna")
+    assert [attempts.begin("192.0.2.1", "bo") for _ in range(2)] == [0, 1]
 
 
 def test_an_ipv6_network_counts_as_one_address() -> None:
     attempts = Attempts(Clock())
-    assert [attempts.begin(f"2001:db8::{n}") for n in range(1, 6)] == [0, 0, 0, 0, 1]
-    assert attempts.begin("2001:db8:0:1::1") == 0
+    assert [attempts.begin(f"2001:db8::{n}", "a") for n in range(1, 6)] == [0, 0, 0, 0, 1]
+    assert attempts.begin("2001:db8:0:1::1", "a") == 0
 
 
 def test_a_session_ends_when_told_when_idle_and_after_a_week() -> None:
