@@ -120,7 +120,14 @@ def serve(desk: Desk, door: Door, port: int) -> Page:
             },
         )
     started.set()
+    guard_first(demo.app)
     return Page(str(address).rstrip("/").replace("//[::]:", "//localhost:"), demo)
+
+
+def guard_first(app: Any) -> None:
+    """Gradio puts its own middleware around ours, which would answer pages from elsewhere (CORS)."""
+    app.user_middleware.sort(key=lambda one: one.cls is not Guard)
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def user_of(request: Request) -> str | None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from app.door import Accounts, Door, Hash
 from app.door.guard import Guard
+from app.door.options import new_password
 from app.door.sessions import IDLE_S, LONGEST_S, Attempts, Sessions
 from jepack.cli import app as jepack
 from jepack.errors import ConfigError
@@ -186,6 +187,18 @@ def test_a_line_is_made_from_standard_input() -> None:
     assert done.exit_code == 0
     assert PASSWORD not in done.output
     assert Accounts.chosen(done.stdout.strip()).opened_by("anna", PASSWORD)
+
+
+def test_a_terminal_is_asked_twice_and_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = [PASSWORD, PASSWORD, PASSWORD, "a house, a battery"]
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: typed.pop(0))
+    assert new_password() == PASSWORD
+    with pytest.raises(ConfigError, match="differ"):
+        new_password()
+    assert PASSWORD not in "".join(capsys.readouterr())
 
 
 def test_a_short_password_and_an_odd_user_are_refused() -> None:

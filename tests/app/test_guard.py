@@ -142,6 +142,10 @@ def test_a_page_from_elsewhere_is_refused(page: str, request: pytest.FixtureRequ
         for method in ("/login", "/logout", "/gradio_api/queue/join", "/gradio_api/upload"):
             told = {"Origin": "https://evil.example"}
             assert http.post(method, headers=told).status_code == 403
+        before = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        answer = http.options("/gradio_api/queue/join", headers=before)
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.startswith("access-control")]
         for host in (
             "evil.example",
             f"evil.example:{urlsplit(url).port}",
