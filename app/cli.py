@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,10 +14,10 @@ from app.encoders import BundleOption, UrlOption
 
 def app(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="BUNDLE|INDEX",
-            help="Index folder, or a bundle with --data; several are compared on the same images.",
+            help="Index folder or address of Milvus, or a bundle with --data; several are compared.",
         ),
     ],
     data: Annotated[
@@ -65,6 +64,7 @@ def app(
 
     Example: jepack app runs/photos/bundle --data photos/
     """
+    from app.engines import located
     from app.opening import open_paths
     from app.page import open_page
 
@@ -73,7 +73,7 @@ def app(
     door = Door.of(host, auth, tls_cert, tls_key, public_url)
     for warning in door.warnings():
         console.print(f"[yellow]![/] {warning}", highlight=False, soft_wrap=True)
-    desk = open_paths(paths, data, url, bundle, console)
+    desk = open_paths([located(path) for path in paths], data, url, bundle, console)
     with console.status("Starting the page"):
         page = open_page(desk, port, door)
     print(f"{door.told(page.url)}  (Ctrl-C stops it)", flush=True)

@@ -1,0 +1,318 @@
+"""The Milvus engine: an index on a server that spans machines, or in a file of Milvus Lite. Searched exactly.
+
+A collection holds the rows, and in its properties what `index.json` and `scale.json` hold of an index in a
+folder: whoever reaches the server can open it. The collection's own name is new with every build; people ask the
+alias, which moves to the new one when that is whole (milvus_building.py).
+
+Q queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import scale
+from app.columns import Value, values_of
+from app.filters import OneOf, keys_of, meant
+from app.lance import schema_of
+from app.milvus_address import Address, of_pointer, write_pointer
+from app.milvus_filters import rendered
+from app.milvus_server import Server, connect
+from app.store import (
+    Condition,
+    Hit,
+    IndexInfo,
+    Row,
+    Vectors,
+    check_k,
+    check_vectors,
+    info_of,
+    read_info,
+    write_info,
+)
+from jepack.errors import ArtifactError, ConfigError, JepackError
+
+FACTS, SCALE = "jepack.index", "jepack.scale"  # properties of a collection
+STRONG = "Strong"  # a search sees every row that was acknowledged before it
+MOST = 16_384  # rows or neighbours of one answer of the server
+ROWS = (
+    256  # whole rows at once: 256 x (a thumbnail of 64 kB at most + 16 kB of vector) is below 64 MB
+)
+BYTES = 16 << 20  # of vectors in one answer
+TEXT = 65_535  # bytes of the longest text a field takes
+FIELDS = ["id", "label", "thumbnail", "stamp", "said", "vector"]
+
+
+def open_index(address: Address) -> MilvusStore:
+    """Raises ArtifactError where there is no index, ServerError where nobody answers or refuses the token."""
+    make = f"Make it: jepack index DATA --to {address}"
+    if address.lite and not Path(address.uri).exists():  # opening would make it
+        raise ArtifactError(f"{address}: no index here ({address.uri} is missing). {make}")
+    server = connect(address)
+    found = server.described(address.collection)
+    if found is None:
+        raise ArtifactError(f"{address}: no index here{others(server, address)}. {make}")
+    facts = found.properties.get(FACTS)
+    if facts is None:
+        raise ArtifactError(
+            f"{address}: a collection, but no index of jepack. {make.replace('it', 'one', 1)}"
+        )
+    try:
+        value = json.loads(facts)
+    except ValueError as error:
+        raise ArtifactError(f"{address}: {FACTS} cannot be read ({error}). {make}") from error
+    info = info_of(value, f"{address}: {FACTS}", make)
+    store = MilvusStore(address, server, info, found.name)
+    store.info = replace(info, count=store.count())
+    remember(address, store.info, scale.from_text(found.properties.get(SCALE)))
+    return store
+
+
+def others(server: Server, address: Address) -> str:
+    """The indexes that are there, for who named another."""
+    names = [name for name in server.names() if name != address.collection]
+    return f" (there are: {', '.join(names[:5])})" if names else ""
+
+
+def remember(address: Address, info: IndexInfo, measured: scale.Scale | None) -> None:
+    """Keep on this machine what is said of the index, where that is news."""
+    folder = address.folder
+    with suppress(JepackError):
+        was = read_info(folder)
+        same = (was.created, was.fingerprint) == (info.created, info.fingerprint)
+        if same and of_pointer(folder) == address:
+            return
+    write_pointer(address)
+    (folder / scale.FILE).unlink(missing_ok=True)
+    scale.write(folder, measured)
+    write_info(folder, info)
+
+
+class MilvusStore:
+    """A `VectorStore` in a collection. Any number of writers and readers, on any machines."""
+
+    def __init__(self, address: Address, server: Server, info: IndexInfo, collection: str) -> None:
+        self.address = address
+        self.folder = address.folder
+        self.info = info
+        self.collection = collection
+        self.server = server
+
+    def upsert(self, rows: Sequence[Row], *, fingerprint: str) -> None:
+        if not rows:
+            return
+        if len({row.id for row in rows}) < len(rows):
+            raise ArtifactError(f"{self.address}: the same image id twice in one batch of rows")
+        given = [row.vector for row in rows if row.vector is not None]
+        if len(given) < len(rows):
+            raise ArtifactError(f"{self.address}: every row needs its vector")
+        vectors = self._checked(np.stack(given), fingerprint)
+        keys = keys_of(self.info)
+        self._write(
+            [
+                {
+                    "id": row.id,
+                    "label": row.label,
+                    "thumbnail": row.thumbnail,
+                    "stamp": row.stamp,
+                    "vector": vector,
+                    **{key: row.columns.get(column.name) for key, column in keys.items()},
+                }
+                for row, vector in zip(rows, vectors, strict=True)
+            ]
+        )
+
+    def search(
+        self,
+        vectors_QD: Vectors,
+        k: int,
+        *,
+        fingerprint: str,
+        thumbnails: bool = False,
+        only: Sequence[Condition] = (),
+    ) -> list[list[Hit]]:
+        vectors = self._checked(vectors_QD, fingerprint)
+        if check_k(k) > MOST:
+            raise ConfigError(
+                f"{self.address}: gives at most {MOST:,} neighbours, {k:,} were asked for"
+            )
+        wanted = rendered(meant(only, self.info))
+        fields = ["label"] + (["thumbnail"] if thumbnails else [])
+        at_once = max(1, (ROWS if thumbnails else MOST) // k)
+        found = []
+        for start in range(0, len(vectors), at_once):
+            for answer in self.server.call(
+                "search",
+                self.collection,
+                data=list(vectors[start : start + at_once]),
+                anns_field="vector",
+                limit=k,
+                filter=wanted,
+                output_fields=fields,
+                search_params={"metric_type": "COSINE", "params": {}},
+                consistency_level=STRONG,
+            ):
+                # A similarity, of which rounding leaves a twin at 1 + 1e-7.
+                hits = [
+                    Hit(
+                        row=to_row({**hit["entity"], "id": hit["id"]}),
+                        distance=max(0.0, 1 - hit["distance"]),
+                    )
+                    for hit in answer
+                ]
+                found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
+        return found
+
+    def found(self, ids: Sequence[str]) -> dict[str, Row]:
+        every, found = list(dict.fromkeys(ids)), dict[str, Row]()
+        for start in range(0, len(every), ROWS):
+            for row in self._query(OneOf("id", tuple(every[start : start + ROWS])), FIELDS):
+                found[row["id"]] = to_row(row, self.info)
+        return found
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        found = self.found(ids)
+        missing = next((name for name in ids if name not in found), None)
+        if missing is not None:
+            raise ArtifactError(f"{self.address}: holds no image {missing!r}")
+        return [found[name] for name in ids]
+
+    def has(self, name: str) -> bool:
+        return bool(self._query(OneOf("id", (name,)), ["id"]))
+
+    def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
+        for part in self._all(["id", "label"], batch):
+            yield [to_row(row) for row in part]
+
+    def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
+        fit = max(1, BYTES // (4 * self.info.dimension))
+        for part in self._all(["id", "label", "vector"], min(batch, fit)):
+            vectors = np.array([row["vector"] for row in part], np.float32)
+            yield [row["id"] for row in part], [row["label"] or None for row in part], vectors
+
+    def values(self, column: str) -> list[tuple[str, int]]:
+        return values_of(self.column(column))
+
+    def column(self, name: str) -> list[Value]:
+        key = next(key for key, one in keys_of(self.info).items() if one.name == name)
+        return [
+            row["said"].get(key) for part in self._all(["id", "said"], ROWS * 8) for row in part
+        ]
+
+    def count(self) -> int:
+        [row] = self.server.call(
+            "query",
+            self.collection,
+            filter="",
+            output_fields=["count(*)"],
+            consistency_level=STRONG,
+        )
+        return int(row["count(*)"])
+
+    def delete(self, ids: Sequence[str]) -> None:
+        every = list(ids)
+        for start in range(0, len(every), ROWS):
+            only = rendered(OneOf("id", tuple(every[start : start + ROWS])))
+            self.server.call("delete", self.collection, filter=only)
+
+    def batches(self, batch: int = 2_000) -> Iterator[Any]:
+        import pyarrow as pa
+
+        schema, keys = schema_of(pa, self.info), keys_of(self.info)
+        for part in self._all(FIELDS, min(batch, ROWS)):
+            for row in part:
+                row |= {key: row["said"].get(key) for key in keys}
+                row |= {
+                    "label": row["label"] or None,
+                    "thumbnail": base64.b64decode(row["thumbnail"]),
+                }
+            columns = {
+                name: [row[name] for row in part] for name in schema.names if name != "vector"
+            }
+            flat = np.array([row["vector"] for row in part], np.float32).ravel()
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(
+                pa.array(flat), self.info.dimension
+            )
+            yield pa.record_batch(columns, schema=schema)
+
+    def take(self, batch: Any) -> None:
+        rows = batch.drop_columns(["vector"]).to_pylist()
+        flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+        for row, vector in zip(rows, flat.reshape(len(rows), -1), strict=True):
+            row["vector"] = vector
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        """Rows as `schema_of` has them."""
+        keys = keys_of(self.info)
+        entities = [
+            {
+                "id": self._fits(row["id"], row["id"]),
+                "label": self._fits(row["label"] or "", row["id"]),
+                "thumbnail": self._fits(
+                    base64.b64encode(row["thumbnail"] or b"").decode(), row["id"]
+                ),
+                "stamp": row["stamp"] or "",
+                "said": {key: row[key] for key in keys if row[key] is not None},
+                "vector": row["vector"],
+            }
+            for row in rows
+        ]
+        for start in range(0, len(entities), ROWS):
+            self.server.call("upsert", self.collection, data=entities[start : start + ROWS])
+
+    def _checked(self, vectors_QD: Vectors, fingerprint: str) -> Vectors:
+        return check_vectors(str(self.address), self.info, vectors_QD, fingerprint, "--to")
+
+    def _fits(self, text: str, name: str) -> str:
+        if len(text.encode()) > TEXT:
+            raise ArtifactError(
+                f"{self.address}: {name!r} needs a text of {len(text.encode()):,} bytes, and Milvus takes "
+                f"{TEXT:,}. Leave this image out, or keep the index in a folder (--out)"
+            )
+        return text
+
+    def _query(self, only: OneOf, fields: list[str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.server.call(
+            "query",
+            self.collection,
+            filter=rendered(only),
+            output_fields=fields,
+            consistency_level=STRONG,
+        )
+        return found
+
+    def _all(self, fields: list[str], batch: int) -> Iterator[list[dict[str, Any]]]:
+        """Every row, by id."""
+        rows = self.server.call(
+            "query_iterator",
+            self.collection,
+            batch_size=min(batch, MOST),
+            output_fields=fields,
+            consistency_level=STRONG,
+        )
+        with closing(rows):
+            while part := self.server.guarded(rows.next):
+                yield part
+
+
+def to_row(row: dict[str, Any], info: IndexInfo | None = None) -> Row:
+    """`info`: where the row has its columns too."""
+    vector, said = row.get("vector"), row.get("said") or {}
+    columns = {} if info is None else keys_of(info)
+    return Row(
+        id=row["id"],
+        label=row.get("label") or None,
+        thumbnail=base64.b64decode(row.get("thumbnail") or ""),
+        vector=None if vector is None else np.asarray(vector, dtype=np.float32),
+        columns={column.name: said.get(key) for key, column in columns.items()},
+        stamp=row.get("stamp") or "",
+    )
