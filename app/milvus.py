@@ -1,8 +1,8 @@
 """The Milvus engine: an index on a server that spans machines, or in a file of Milvus Lite. Searched exactly.
 
 A collection holds the rows, and in its properties what `index.json` and `scale.json` hold of an index in a
-folder: whoever reaches the server can open it. The collection's own name is new with every build; people ask the
-alias, which moves to the new one when that is whole (milvus_building.py).
+folder: whoever reaches the server can open it. The collection's own name is new with every build; people ask
+the alias, which moves to the new one when that is whole (milvus_building.py).
 
 Q queries, D dimensions.
 """
@@ -10,6 +10,7 @@ Q queries, D dimensions.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -25,7 +26,7 @@ from app.filters import OneOf, keys_of, meant
 from app.lance import schema_of
 from app.milvus_address import Address, of_pointer, write_pointer
 from app.milvus_filters import rendered
-from app.milvus_server import Server, connect
+from app.milvus_server import FACTS, SCALE, Server, connect
 from app.store import (
     Condition,
     Hit,
@@ -40,7 +41,6 @@ from app.store import (
 )
 from jepack.errors import ArtifactError, ConfigError, JepackError
 
-FACTS, SCALE = "jepack.index", "jepack.scale"  # properties of a collection
 STRONG = "Strong"  # a search sees every row that was acknowledged before it
 MOST = 16_384  # rows or neighbours of one answer of the server
 ROWS = (
@@ -145,7 +145,7 @@ class MilvusStore:
                 f"{self.address}: gives at most {MOST:,} neighbours, {k:,} were asked for"
             )
         wanted = rendered(meant(only, self.info))
-        fields = ["label"] + (["thumbnail"] if thumbnails else [])
+        fields = ["id", "label"] + (["thumbnail"] if thumbnails else [])
         at_once = max(1, (ROWS if thumbnails else MOST) // k)
         found = []
         for start in range(0, len(vectors), at_once):
@@ -163,7 +163,7 @@ class MilvusStore:
                 # A similarity, of which rounding leaves a twin at 1 + 1e-7.
                 hits = [
                     Hit(
-                        row=to_row({**hit["entity"], "id": hit["id"]}),
+                        row=to_row(hit["entity"]),
                         distance=max(0.0, 1 - hit["distance"]),
                     )
                     for hit in answer
@@ -174,7 +174,7 @@ class MilvusStore:
     def found(self, ids: Sequence[str]) -> dict[str, Row]:
         every, found = list(dict.fromkeys(ids)), dict[str, Row]()
         for start in range(0, len(every), ROWS):
-            for row in self._query(OneOf("id", tuple(every[start : start + ROWS])), FIELDS):
+            for row in self._query(keys_in(every[start : start + ROWS]), FIELDS):
                 found[row["id"]] = to_row(row, self.info)
         return found
 
@@ -186,7 +186,7 @@ class MilvusStore:
         return [found[name] for name in ids]
 
     def has(self, name: str) -> bool:
-        return bool(self._query(OneOf("id", (name,)), ["id"]))
+        return bool(self._query(keys_in([name]), ["id"]))
 
     def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
         for part in self._all(["id", "label"], batch):
@@ -220,7 +220,7 @@ class MilvusStore:
     def delete(self, ids: Sequence[str]) -> None:
         every = list(ids)
         for start in range(0, len(every), ROWS):
-            only = rendered(OneOf("id", tuple(every[start : start + ROWS])))
+            only = rendered(keys_in(every[start : start + ROWS]))
             self.server.call("delete", self.collection, filter=only)
 
     def batches(self, batch: int = 2_000) -> Iterator[Any]:
@@ -255,6 +255,7 @@ class MilvusStore:
         keys = keys_of(self.info)
         entities = [
             {
+                "key": key_of(row["id"]),
                 "id": self._fits(row["id"], row["id"]),
                 "label": self._fits(row["label"] or "", row["id"]),
                 "thumbnail": self._fits(
@@ -291,7 +292,7 @@ class MilvusStore:
         return found
 
     def _all(self, fields: list[str], batch: int) -> Iterator[list[dict[str, Any]]]:
-        """Every row, by id."""
+        """Every row, in the order of the keys."""
         rows = self.server.call(
             "query_iterator",
             self.collection,
@@ -302,6 +303,16 @@ class MilvusStore:
         with closing(rows):
             while part := self.server.guarded(rows.next):
                 yield part
+
+
+def key_of(name: str) -> str:
+    """The primary key of an image, 32 hex digits: pymilvus writes a key into its iterator's filter as it is,
+    and an id may hold quotes and backslashes."""
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def keys_in(names: Sequence[str]) -> OneOf:
+    return OneOf("key", tuple(map(key_of, names)))
 
 
 def to_row(row: dict[str, Any], info: IndexInfo | None = None) -> Row:

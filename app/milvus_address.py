@@ -1,10 +1,10 @@
 """Where an index in Milvus is: an address, and the folder on this machine that stands for it.
 
-`http(s)://HOST[:PORT][/DATABASE][#COLLECTION]` is a server, a path ending in `.db` is Milvus Lite's. The token never
-stands in the address: it comes from the environment, as it is or as a file's name.
+`http(s)://HOST[:PORT][/DATABASE][#COLLECTION]` is a server, a path that ends in `.db` Milvus Lite. The token
+never stands in the address: it comes from the environment, as it is or as a file's name.
 
-The folder holds what is about the index and not in it: POINTER (the address), `index.json` and `scale.json` as
-the server last told them, maps, and the journal beside it. Every command takes it in the place of the address.
+The folder holds what is about the index and not in it: POINTER (the address), `index.json` and `scale.json`
+as the server last told them, maps, and the journal beside it. Every command takes it for the address.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from app import scale
-from app.milvus import FACTS, SCALE, STRONG, TEXT, MilvusStore, remember
+from app.milvus import STRONG, TEXT, MilvusStore, remember
 from app.milvus_address import Address
-from app.milvus_server import Server, connect
+from app.milvus_server import FACTS, SCALE, Server, connect
 from app.store import IndexInfo
 from jepack.errors import ArtifactError, JepackError
 
@@ -56,7 +56,8 @@ def create(server: Server, name: str, info: IndexInfo) -> None:
 
     text: dict[str, Any] = {"dtype": DataType.VARCHAR, "max_length": TEXT}
     fields = [
-        FieldSchema("id", is_primary=True, **text),
+        FieldSchema("key", DataType.VARCHAR, max_length=32, is_primary=True),
+        FieldSchema("id", **text),
         FieldSchema("label", **text),
         FieldSchema("thumbnail", description="WebP, base64", **text),
         FieldSchema("stamp", **text),

@@ -8,7 +8,7 @@ import sys
 from app.filters import Compare, Every, Expression, OneOf
 
 SIGNS = {"is": "==", "not": "!=", "from": ">=", "to": "<="}  # of a Condition
-FIELDS = ("id", "label")  # fields of their own; a label "" is none
+FIELDS = ("key", "label")  # fields of their own; a label "" is none
 
 
 def rendered(one: Expression) -> str:

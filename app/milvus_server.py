@@ -15,6 +15,7 @@ from jepack.errors import ArtifactError, ConfigError, DependencyError, ServerErr
 
 CONNECT_S = 10.0
 ANSWER_S = 120.0  # of one call
+FACTS, SCALE = "jepack.index", "jepack.scale"  # properties of a collection
 INSTALL = "pip install 'jepack[milvus]'"
 
 
@@ -62,7 +63,8 @@ class Server:
         """Of the indexes of jepack that are there: their aliases."""
         found = []
         for name in self.call("list_collections"):
-            found += self.call("describe_collection", name).get("aliases") or []
+            if FACTS in (self.call("describe_collection", name).get("properties") or {}):
+                found += self.call("list_aliases", name)["aliases"]
         return sorted(found)
 
 

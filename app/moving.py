@@ -1,6 +1,6 @@
 """An index from one engine to the other, or from one place to another: Arrow batches, checked, then named.
 
-What was written before a move was stopped stays in a place of its own, and the same command goes on from there.
+What was written before a move was stopped stays in a place of its own, and the same command goes on there.
 The index that is moved stays as it is.
 """
 
