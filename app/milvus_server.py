@@ -14,7 +14,7 @@ from app.milvus_address import CA_FILE, TOKEN, TOKEN_FILE, Address, token
 from jepack.errors import ArtifactError, ConfigError, DependencyError, ServerError
 
 CONNECT_S = 10.0
-ANSWER_S = 120.0  # of one call
+ANSWER_S = 60.0  # of one call
 FACTS, SCALE = "jepack.index", "jepack.scale"  # properties of a collection
 INSTALL = "pip install 'jepack[milvus]'"
 
@@ -41,11 +41,12 @@ class Server:
         return self.guarded(functools.partial(work, *words, timeout=ANSWER_S, **options))
 
     def guarded(self, work: Callable[[], Any]) -> Any:
+        from grpc import RpcError
         from pymilvus.exceptions import MilvusException
 
         try:
             return work()
-        except MilvusException as error:
+        except (MilvusException, RpcError) as error:
             raise told(self.named, error) from error
 
     def described(self, name: str) -> Described | None:
@@ -77,6 +78,7 @@ def connect(address: Address) -> Server:
 def connected(address: Address, token: str, process: int) -> Server:
     """`process`: a forked child needs a connection of its own."""
     try:
+        from grpc import RpcError
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
     except ModuleNotFoundError as error:
@@ -99,27 +101,40 @@ def connected(address: Address, token: str, process: int) -> Server:
         options["server_pem_path"] = file
     try:
         return Server(address, MilvusClient(address.uri, timeout=CONNECT_S, **options))
-    except MilvusException as error:
+    except (MilvusException, RpcError) as error:
         raise told(address.server, error) from error
 
 
-def told(server: str, error: Any) -> ServerError | ArtifactError:
+def told(server: str, error: BaseException) -> ServerError | ArtifactError:
     """What Milvus says, as what was found, what is needed and what to do."""
-    text = " ".join(str(getattr(error, "message", "") or error).split())
+    text = words_of(error)
     low = text.lower()
-    if "auth" in low and any(word in low for word in ("token", "password", "credential", "user")):
+    if "auth check" in low or "authorization" in low or "permission" in low:
         return ServerError(
-            f"{server}: refused who asks ({text[:200]}). Set {TOKEN} to USER:PASSWORD or a key, or "
+            f"{server}: refused who asks ({text}). Set {TOKEN} to USER:PASSWORD or a key, or "
             f"{TOKEN_FILE} to a file that holds it"
         )
-    if any(
-        word in low
-        for word in ("fail connecting", "unavailable", "deadline", "timeout", "timed out")
-    ):
+    if "certificate" in low:
         return ServerError(
-            f"{server}: no Milvus answers there ({text[:200]}). See that it runs, and that the address and "
-            "http or https are right"
+            f"{server}: its certificate is not trusted here ({text}). Set {CA_FILE} to a PEM of who signed it"
+        )
+    if any(word in low for word in ("connect", "unavailable", "deadline", "timeout", "socket")):
+        return ServerError(
+            f"{server}: no Milvus answers there ({text}). See that it runs, and that the address and http or "
+            "https are right"
         )
     if "database not found" in low:
-        return ArtifactError(f"{server}: no such database ({text[:200]}). Make it, or name another")
-    return ServerError(f"{server}: Milvus could not do it ({text[:300]})")
+        return ArtifactError(f"{server}: no such database ({text}). Make it, or name another")
+    return ServerError(f"{server}: Milvus could not do it ({text})")
+
+
+def words_of(error: BaseException) -> str:
+    """pymilvus's own, or gRPC's where they are below it: "Fail connecting" hides a token that was refused."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:  # it raises errors from themselves
+        if callable(details := getattr(one, "details", None)):
+            return " ".join(str(details()).split())[:300]
+        seen.append(one)
+        one = one.__context__ if one.__cause__ in (None, one) else one.__cause__
+    return " ".join(str(getattr(error, "message", "") or error).split())[:300]

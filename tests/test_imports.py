@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
     },
     "app": COMMAND | {
-        "cleanlab", "gradio", "gradio_client", "lancedb", "pyarrow", "selenium", "sklearn", "starlette",
+        "cleanlab", "gradio", "gradio_client", "grpc", "lancedb", "pyarrow", "pymilvus", "selenium", "sklearn", "starlette",
         "umap",
     },
 }  # fmt: skip
