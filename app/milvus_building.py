@@ -78,11 +78,12 @@ def create(server: Server, name: str, info: IndexInfo) -> None:
     )
 
 
-def publish(store: MilvusStore) -> None:
-    """Measure what is there, and move the alias to it. The collection before it is removed."""
+def publish(store: MilvusStore, measured: scale.Scale | None = None) -> None:
+    """Move the alias to what was written, with its scale, measured where it is not known. The collection
+    before it is removed."""
     server, address = store.server, store.address
     server.call("flush", store.collection)
-    measured = scale.measure(store)
+    measured = measured or scale.measure(store)
     if (
         not address.lite
     ):  # it cannot change properties; its folder lies beside it and holds the scale

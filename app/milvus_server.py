@@ -88,6 +88,8 @@ def connected(address: Address, token: str, process: int) -> Server:
     for name in ("pymilvus", "pymilvus.decorators", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs what it raises
     if address.lite:
+        # Its server, in this process, reports what it does not know although pymilvus does without.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
         Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
         return Server(address, MilvusClient(address.uri))
     options: dict[str, Any] = {"token": token} if token else {}

@@ -61,6 +61,10 @@ def move(
     return Moved(store.count(), kept, with_journal(store.folder, folder_of(target)))
 
 
+class Different(ArtifactError):
+    """What arrived is not what was sent, so it is of no use to a next try."""
+
+
 def key_of(store: VectorStore, source: Path | str) -> str:
     """Tells what is moved: another build of the same index has another key."""
     info, where = store.info, str(address_of(source) or Path(source).absolute())
@@ -71,7 +75,7 @@ def compare(store: VectorStore, stage: VectorStore) -> None:
     """Raises ArtifactError when the number of rows, or any of a sample, differs."""
     counts = store.count(), stage.count()
     if counts[0] != counts[1]:
-        raise ArtifactError(
+        raise Different(
             f"{store.folder}: {counts[0]:,} rows were to be moved and {counts[1]:,} are there: rows came or "
             "went meanwhile. Run the command again when nobody writes to the index"
         )
@@ -81,7 +85,7 @@ def compare(store: VectorStore, stage: VectorStore) -> None:
     for one, other in zip(store.get(names), stage.get(names), strict=True):
         same = np.array_equal(one.vector, other.vector)  # type: ignore[arg-type]
         if not same or replace(one, vector=None) != replace(other, vector=None):
-            raise ArtifactError(
+            raise Different(
                 f"{store.folder}: {one.id!r} is not the same after the move. The new index was not put "
                 "in place. Run the command again"
             )
@@ -96,7 +100,7 @@ def staged(target: Path | str, store: VectorStore, key: str) -> Iterator[tuple[V
     work = (
         in_folder(Path(target), info, key, measured)
         if address is None
-        else in_milvus(address, info, key)
+        else in_milvus(address, info, key, measured)
     )
     with work as stage:
         yield stage
@@ -117,7 +121,11 @@ def in_folder(
             place.mkdir(parents=True)
             stage = lance.create(place, info)
             write_info(place, info)
-        yield stage, resumed
+        try:
+            yield stage, resumed
+        except Different:
+            shutil.rmtree(place)
+            raise
         with new_folder(folder, start_from=place) as whole:
             write_info(whole, replace(info, count=stage.count()))
             scale.write(whole, measured or scale.measure(stage))
@@ -125,7 +133,9 @@ def in_folder(
 
 
 @contextmanager
-def in_milvus(address: Address, info: IndexInfo, key: str) -> Iterator[tuple[VectorStore, bool]]:
+def in_milvus(
+    address: Address, info: IndexInfo, key: str, measured: scale.Scale | None
+) -> Iterator[tuple[VectorStore, bool]]:
     from app import milvus_building
     from app.milvus import MilvusStore
     from app.milvus_server import connect
@@ -140,8 +150,12 @@ def in_milvus(address: Address, info: IndexInfo, key: str) -> Iterator[tuple[Vec
     before = server.described(address.collection)
     if before is not None and before.name == name:
         raise ConfigError(f"{address}: is this index already")
-    yield stage, found is not None
-    milvus_building.publish(stage)
+    try:
+        yield stage, found is not None
+    except Different:
+        server.call("drop_collection", name)
+        raise
+    milvus_building.publish(stage, measured)
 
 
 def with_journal(source: Path, target: Path) -> str:

@@ -34,7 +34,7 @@ def lite_or_server(kind: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """The server below `folder`, while the block runs; the environment holds its token and who signed for it."""
+    """The server below `folder` while the block runs; the environment holds its token and certificate."""
     place = cache_root() / WHEEL.replace("==", "-")
     if not (place / "milvus" / "__init__.py").is_file():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(place)]
@@ -52,7 +52,15 @@ def server(folder: Path) -> Iterator[str]:
         config.set(name, str(key if name == "server_key_path" else certificate))
     config.set("authorization_enabled", True)
     config.set("tls_mode", 1)
-    for part in ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode"):
+    for part in (
+        "rootCoord",
+        "proxy",
+        "queryCoord",
+        "queryNode",
+        "indexNode",
+        "dataCoord",
+        "dataNode",
+    ):
         config.extra_configs[f"{part}.ip"] = "127.0.0.1"
     for name in [name for name in config.configurable_items if name.endswith("_port")]:
         with loopback.hold(0) as held:
