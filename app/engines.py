@@ -9,8 +9,9 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from app import lance
+from app import lance, milvus, milvus_building
 from app.milvus_address import Address, address_of
+from app.milvus_server import connect
 from app.store import METADATA, IndexInfo, VectorStore
 
 
@@ -22,8 +23,6 @@ def open_index(where: Path | str) -> VectorStore:
     address = address_of(where)
     if address is None:
         return lance.open_index(where)
-    from app import milvus
-
     return milvus.open_index(address)
 
 
@@ -32,8 +31,6 @@ def building(where: Path | str, info: IndexInfo) -> AbstractContextManager[Vecto
     address = address_of(where)
     if address is None:
         return lance.building(where, info)
-    from app import milvus_building
-
     return milvus_building.building(address, info)
 
 
@@ -67,8 +64,6 @@ def stamp_of(where: Path | str) -> object | None:
 
 
 def of_server(address: Address) -> object | None:
-    from app.milvus_server import connect
-
     if address.lite and not Path(address.uri).exists():  # opening would make it
         return None
     found = connect(address).described(address.collection)

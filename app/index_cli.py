@@ -131,7 +131,8 @@ def target(out: Path | None, to: str | None) -> Path | str:
         )
     if to is not None and address_of(to) is None:
         raise ConfigError(f"--to {to}: {NEEDED}. A folder is named by --out")
-    where: Path | str = to if out is None else out
+    where = to or out
+    assert where is not None
     if address_of(where) is not None:
         there(where)
     elif out is not None:

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app import lance, scale
+from app import lance, milvus_building, scale
 from app.engines import address_of, folder_of, open_index
 from app.journal import Journal
+from app.milvus import MilvusStore
 from app.milvus_address import Address
+from app.milvus_server import connect
 from app.store import METADATA, IndexInfo, VectorStore, write_info
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import new_file, new_folder
@@ -136,10 +138,6 @@ def in_folder(
 def in_milvus(
     address: Address, info: IndexInfo, key: str, measured: scale.Scale | None
 ) -> Iterator[tuple[VectorStore, bool]]:
-    from app import milvus_building
-    from app.milvus import MilvusStore
-    from app.milvus_server import connect
-
     server = connect(address)
     milvus_building.check_ours(server, address)
     name = f"{address.collection}_{key}"

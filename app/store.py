@@ -90,6 +90,9 @@ class Condition:
 class VectorStore(Protocol):
     """What the app asks of a vector engine."""
 
+    def __hash__(self) -> int:
+        """Each opening is one of its own: what is measured of an index is kept for it."""
+
     @property
     def info(self) -> IndexInfo: ...
 

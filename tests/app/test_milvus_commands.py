@@ -25,6 +25,7 @@ from app.moving import move
 from app.store import IndexInfo, VectorStore
 from jepack.cli import app
 from jepack.errors import ArtifactError, ConfigError, DependencyError, JepackError, ServerError
+from jepack.machine import loopback
 from jepack.sources import find_images
 
 
@@ -163,8 +164,6 @@ def test_a_collection_of_somebody_else_is_left_alone(digits_folder: Path, tmp_pa
 
 
 def test_nobody_there_is_told(tmp_path: Path) -> None:
-    from jepack.machine import loopback
-
     with loopback.hold(0) as held:
         port = held.getsockname()[1]
     with pytest.raises(ServerError, match=rf"127.0.0.1:{port}: no Milvus answers there .*See that"):
