@@ -81,6 +81,9 @@ def connected(address: Address, token: str, process: int) -> Server:
         from grpc import RpcError
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
+
+        if address.lite:
+            import milvus_lite  # noqa: F401
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"{address}: an index in Milvus needs {error.name}, which is not installed. Install it: {INSTALL}"
@@ -91,7 +94,13 @@ def connected(address: Address, token: str, process: int) -> Server:
         # Its server, in this process, reports what it does not know although pymilvus does without.
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
         Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
-        return Server(address, MilvusClient(address.uri))
+        try:
+            return Server(address, MilvusClient(address.uri))
+        except MilvusException as error:
+            raise ServerError(
+                f"{address.uri}: Milvus Lite cannot open it ({words_of(error)}). One process at a time "
+                "can: close the other (a page, a build). More need a server"
+            ) from error
     options: dict[str, Any] = {"token": token} if token else {}
     if address.database:
         options["db_name"] = address.database
