@@ -70,6 +70,7 @@ def open_index(address: Address) -> MilvusStore:
     except ValueError as error:
         raise ArtifactError(f"{address}: {FACTS} cannot be read ({error}). {make}") from error
     info = info_of(value, f"{address}: {FACTS}", make)
+    server.call("load_collection", found.name)  # a file's are released when it is opened
     store = MilvusStore(address, server, info, found.name)
     store.info = replace(info, count=store.count())
     remember(address, store.info, scale.from_text(found.properties.get(SCALE)))

@@ -144,6 +144,7 @@ def in_milvus(
     found = server.described(name)
     if found is None:
         milvus_building.create(server, name, info)
+    server.call("load_collection", name)
     stage = MilvusStore(address, server, info, name)
     before = server.described(address.collection)
     if before is not None and before.name == name:

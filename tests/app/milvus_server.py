@@ -68,7 +68,11 @@ def server(folder: Path) -> Iterator[str]:
     with loopback.hold(0) as held:
         running.webservice_port = held.getsockname()[1]
     known = dict(os.environ)
-    os.environ |= {"JEPACK_MILVUS_TOKEN": TOKEN, "JEPACK_CA_FILE": str(certificate)}
+    os.environ |= {
+        "JEPACK_MILVUS_TOKEN": TOKEN,
+        "JEPACK_CA_FILE": str(certificate),
+        "JEPACK_INDEXES": str(folder / "indexes"),
+    }
     try:
         running.start()
         yield f"https://127.0.0.1:{running.listen_port}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from milvus_server import lite_or_server
 
 from app.columns import Column
 from app.engines import building, folder_of, open_index, stamp_of
+from app.journal import Journal
+from app.moving import move
 from app.store import Condition, Hit, IndexInfo, Row, VectorStore
 from jepack.errors import ArtifactError, ConfigError, JepackError
 
@@ -102,10 +108,9 @@ def searched(
 
 def whole(store: VectorStore, names: Sequence[str]) -> list[tuple[object, ...]]:
     return [
-        (row.id, row.label, row.thumbnail, dict(row.columns), row.stamp, tuple(row.vector or []))
-        if row.vector is None
-        else (row.id, row.label, row.thumbnail, dict(row.columns), row.stamp, tuple(row.vector))
+        (row.id, row.label, row.thumbnail, dict(row.columns), row.stamp, tuple(row.vector))
         for row in store.get(names)
+        if row.vector is not None
     ]
 
 
@@ -278,3 +283,97 @@ def test_what_is_not_there_is_told_with_what_is(pair: Pair, address: str) -> Non
 def test_more_neighbours_than_the_engine_gives_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="at most 16,384 neighbours, 20,000 were asked for"):
         pair[1].search(np.ones((1, D)), 20_000, fingerprint=SPACE)
+
+
+class Stopped(Exception):
+    """In the place of a lost connection."""
+
+
+def test_an_index_moves_to_milvus_and_back_and_goes_on_where_it_was_stopped(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.moving.BATCH", 20)
+    first, last = tmp_path / "first", tmp_path / "last"
+    there = f"{address}#there_{os.getpid()}"
+    build(first, rows(60))
+    Journal(first).add("tag", ["0003.png"], "odd")
+    names = [row.id for row in rows(60)]
+    expected = whole(open_index(first), names)
+    for source, target in ((first, there), (there, last)):
+        seen: list[int] = []
+
+        def stop(count: int, seen: list[int] = seen) -> None:
+            seen.append(count)
+            if len(seen) == 2:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            move(source, target, stop)
+        with pytest.raises(ArtifactError, match="no index here"):
+            open_index(target)
+        done = move(source, target)
+        assert (done.count, done.journal) == (60, "moved")
+        assert 20 <= done.kept < 60
+        assert whole(open_index(target), names) == expected
+    assert Journal(last).stands().tags == {"0003.png": frozenset({"odd"})}
+    assert open_index(last).info == open_index(first).info
+    assert (last / "scale.json").read_bytes() == (first / "scale.json").read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] == "."] == []
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+import test_engines_agree as t
+import app.moving
+app.moving.BATCH = 20
+t.build({there!r}, t.rows(7))
+t.build({folder!r}, t.rows(60))
+with t.building({there!r}, t.INFO) as store:
+    store.upsert(t.rows(30), fingerprint=t.SPACE)
+    seen = []
+    def on_progress(count):
+        seen.append(count)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    t.move({folder!r}, {moved!r}, on_progress)
+"""
+
+
+def test_kill_9_in_the_middle_of_a_build_and_of_a_move_loses_nothing(
+    address: str, tmp_path: Path
+) -> None:
+    own = address if "://" in address else f"{tmp_path}/own.db"  # one process at a time
+    there, moved = f"{own}#killed_{os.getpid()}", f"{own}#moved_{os.getpid()}"
+    folder = str(tmp_path / "folder")
+    code = KILLED.format(path=sys.path, there=there, folder=folder, moved=moved)
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert len(open_index(there).search(np.ones((1, D)), 9, fingerprint=SPACE)[0]) == 7
+    assert build(there, rows(9)).count() == 9
+    done = move(folder, moved)
+    assert done.count == 60
+    assert 40 <= done.kept <= 60
+    names = [row.id for row in rows(60)]
+    assert whole(open_index(moved), names) == whole(open_index(folder), names)
+
+
+@pytest.mark.parametrize("address", [pytest.param("server", marks=pytest.mark.slow)], indirect=True)
+def test_a_server_that_refuses_is_told_from_one_that_is_not_there(address: str) -> None:
+    def told(where: str, **environment: str) -> tuple[int, str]:
+        words = [sys.executable, "-m", "jepack", "search", f"{where}#pair", "0001.png"]
+        done = subprocess.run(
+            words, capture_output=True, text=True, env={**os.environ, **environment}
+        )
+        return done.returncode, " ".join(done.stderr.split())
+
+    code, said = told(address, JEPACK_MILVUS_TOKEN="root:nope")
+    assert code == 6
+    assert "refused who asks" in said
+    assert "Set JEPACK_MILVUS_TOKEN" in said
+    code, said = told(address, JEPACK_CA_FILE="")
+    assert code == 6
+    assert "certificate is not trusted here" in said
+    assert "Set JEPACK_CA_FILE" in said
+    code, said = told(address.replace("https", "http"))
+    assert code == 6
+    assert "no Milvus answers there" in said

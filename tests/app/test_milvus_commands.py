@@ -1,4 +1,4 @@
-"""The commands over an index in Milvus, and indexes that move from engine to engine."""
+"""The commands over an index in Milvus, and what is told where they cannot be."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from typer.testing import CliRunner
 from app import lance
 from app.engines import folder_of, open_index
 from app.indexing import from_embedder, write_index
-from app.journal import Journal
 from app.library import Library
 from app.milvus_address import address_of, token
 from app.moving import move
-from app.store import IndexInfo, VectorStore
+from app.store import IndexInfo
 from jepack.cli import app
 from jepack.errors import ArtifactError, ConfigError, DependencyError, JepackError, ServerError
 from jepack.machine import loopback
@@ -78,56 +77,6 @@ def test_an_open_page_sees_the_index_that_was_built_anew(
     rows, _ = library.page(0, 3, label="digit-2")
     assert [row.label for row in rows] == ["digit-2"] * 3
     assert all(row.thumbnail for row in rows)
-
-
-def whole(store: VectorStore) -> list[tuple[object, ...]]:
-    ids = sorted(row.id for part in store.scan() for row in part)
-    return [
-        (
-            row.id,
-            row.label,
-            row.thumbnail,
-            tuple(row.columns.items()),
-            row.stamp,
-            row.vector.tolist(),
-        )
-        for row in store.get(ids)
-        if row.vector is not None
-    ]
-
-
-class Stopped(Exception):
-    """In the place of a power cut."""
-
-
-def test_an_index_moves_to_milvus_and_back_and_nothing_is_lost_on_the_way(
-    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.moving.BATCH", 20)
-    first, server, last = tmp_path / "first", f"{tmp_path}/a.db#there", tmp_path / "last"
-    index_digits(digits_folder, first)
-    Journal(first).add("tag", ["digit-0/0000.png"], "odd")
-    expected = whole(open_index(first))
-    for source, target in ((first, server), (server, last)):
-        seen: list[int] = []
-
-        def stop(count: int, seen: list[int] = seen) -> None:
-            seen.append(count)
-            if len(seen) == 2:
-                raise Stopped
-
-        with pytest.raises(Stopped):
-            move(source, target, stop)
-        with pytest.raises(ArtifactError, match="no index here"):
-            open_index(target)
-        done = move(source, target)
-        assert (done.count, done.journal) == (60, "moved")
-        assert 20 <= done.kept < 60
-        assert whole(open_index(target)) == expected
-    assert Journal(last).stands().tags == {"digit-0/0000.png": frozenset({"odd"})}
-    assert open_index(last).info == open_index(first).info
-    assert (last / "scale.json").read_bytes() == (first / "scale.json").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
 
 
 def test_what_changed_on_the_way_is_told_and_the_target_stays(
