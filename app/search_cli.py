@@ -90,7 +90,7 @@ def search(
     if as_json:
         told: dict[str, Any] = {
             "query": image,
-            "index": where,
+            "index": str(where),
             "belonging": asdict(belonging),
         }
         told |= {} if tiled is None else {"tiles": tiled.squares}
