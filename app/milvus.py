@@ -39,6 +39,7 @@ from app.store import (
     read_info,
     write_info,
 )
+from app.thumbnail import at_most
 from jepack.errors import ArtifactError, ConfigError, JepackError
 
 STRONG = "Strong"  # a search sees every row that was acknowledged before it
@@ -122,7 +123,7 @@ class MilvusStore:
                 {
                     "id": row.id,
                     "label": row.label,
-                    "thumbnail": row.thumbnail,
+                    "thumbnail": at_most(row.thumbnail, TEXT // 4 * 3),
                     "stamp": row.stamp,
                     "vector": vector,
                     **{key: row.columns.get(column.name) for key, column in keys.items()},

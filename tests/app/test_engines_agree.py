@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -13,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from milvus_server import lite_or_server
+from PIL import Image
 
 from app.columns import Column
 from app.engines import building, folder_of, open_index, stamp_of
 from app.journal import Journal
 from app.moving import move
 from app.store import Condition, Hit, IndexInfo, Row, VectorStore
+from app.thumbnail import make_thumbnail
 from jepack.errors import ArtifactError, ConfigError, JepackError
 
 D = 24
@@ -217,6 +220,19 @@ def test_what_was_written_is_seen_at_once(pair: Pair) -> None:
     searched(pair, 150)
 
 
+def test_a_picture_too_large_for_a_field_is_made_smaller(pair: Pair) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (256, 256, 3)).astype(np.uint8) * 255
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    picture = make_thumbnail(buffer.getvalue())
+    row = Row(id="noise.png", thumbnail=picture, vector=np.ones(D, np.float32))
+    pair[1].upsert([row], fingerprint=SPACE)
+    found = pair[1].get([row.id])[0].thumbnail
+    pair[1].delete([row.id])
+    assert len(found) < 49_152 < len(picture)
+    assert Image.open(io.BytesIO(found)).size == (128, 128)
+
+
 BAD = Row(id="bad", vector=np.zeros(D, np.float32))
 ERRORS: dict[str, Callable[[VectorStore], object]] = {
     "another encoder asks": lambda store: store.search(np.ones((1, D)), 3, fingerprint="ff"),
@@ -271,6 +287,8 @@ def test_a_build_that_fails_leaves_the_index_as_it_was_and_one_that_ends_takes_i
     folder = folder_of(where)
     assert open_index(folder).count() == 30
     assert (folder / "scale.json").is_file()
+    build(folder, rows(8))
+    assert open_index(where).count() == 8
 
 
 def test_what_is_not_there_is_told_with_what_is(pair: Pair, address: str) -> None:
