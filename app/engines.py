@@ -9,7 +9,7 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from app import lance, milvus, milvus_building
+from app import lance, milvus_building, milvus_opening
 from app.milvus_address import Address, address_of
 from app.milvus_server import connect
 from app.store import METADATA, IndexInfo, VectorStore
@@ -23,7 +23,7 @@ def open_index(where: Path | str) -> VectorStore:
     address = address_of(where)
     if address is None:
         return lance.open_index(where)
-    return milvus.open_index(address)
+    return milvus_opening.open_index(address)
 
 
 def building(where: Path | str, info: IndexInfo) -> AbstractContextManager[VectorStore]:

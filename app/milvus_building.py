@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from app import scale
-from app.milvus import STRONG, TEXT, MilvusStore, remember
+from app.milvus import STRONG, TEXT, MilvusStore
 from app.milvus_address import Address
+from app.milvus_opening import remember
 from app.milvus_server import FACTS, SCALE, Server, connect
 from app.store import IndexInfo
 from jepack.errors import ArtifactError, JepackError
