@@ -15,6 +15,7 @@ from app.engine import Engine, state_of
 from app.journal import Journal
 from app.library import Library
 from app.quality import of_encoder, of_index
+from app.toolkit import visitor
 from jepack.errors import JepackError
 
 
@@ -27,7 +28,7 @@ class Desk:
     def __init__(self, library: Library, engine: Engine, beside: Sequence[Desk] = ()) -> None:
         self.library = library
         self.engine = engine
-        self.journal = Journal(library.folder)  # what people added
+        self.journal = Journal(library.folder, visitor)  # what people added
         self.beside = tuple(beside)
 
     @cached_property

@@ -11,7 +11,7 @@ from __future__ import annotations
 import getpass
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -75,10 +75,12 @@ class Journal:
     """The journal of the index at `folder`; made with the first action, empty until then.
 
     For all threads of a process, and for several processes at once. Raises ArtifactError for a file that is
-    no journal, or that may not be written.
+    no journal, or that may not be written. `asks`: who acts now, "" for the user of this process; where it
+    names one, that one's actions alone are undone.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, asks: Callable[[], str] = str) -> None:
+        self._asks = asks
         folder = Path(folder).absolute()
         self.path = folder.with_name(folder.name + SUFFIX)
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class Journal:
     def add(self, kind: str, images: Collection[str], value: str = "", *, who: str = "") -> int:
         """One action over `images` (ids); its number. Kept on the disk when this returns.
 
-        `value`: the label, tag or reason. `who`: else the user of this process. Raises ConfigError.
+        `value`: the label, tag or reason. `who`: else who asks. Raises ConfigError.
         """
         ids, value = list(dict.fromkeys(images)), " ".join(value.split())
         if kind not in KINDS:
@@ -99,7 +101,7 @@ class Journal:
         if len(value) > LONGEST:
             raise ConfigError(f"{kind}: {len(value)} signs, at most {LONGEST}. Use a shorter one.")
         with self._writing() as db:
-            row = (now(), who or user(), kind, value)
+            row = (now(), who or self._asks() or user(), kind, value)
             made = db.execute("INSERT INTO actions (at, who, kind, value) VALUES (?, ?, ?, ?)", row)
             number = int(made.lastrowid or 0)
             db.executemany("INSERT INTO images VALUES (?, ?)", [(number, one) for one in ids])
@@ -109,6 +111,7 @@ class Journal:
         """Take back the newest action that stands (of `who`, where named); None where there is none."""
         if not self.path.exists():
             return None
+        who = who or self._asks() or None
         mine, of = ("AND who = ?", (who,)) if who is not None else ("", ())
         with self._writing() as db:
             found = db.execute(

@@ -65,6 +65,7 @@ def check_kubernetes() -> Iterator[str]:
 
     files = {one.name: rendered(one) for one in VALUES}
     files["train.yaml"] = list(yaml.safe_load_all((HERE / "kubernetes/train.yaml").read_text()))
+    files["ray/job.yaml"] = ray_pods()
     for name, documents in files.items():
         for document in documents:
             if document["apiVersion"] in custom.GROUPS:
@@ -75,6 +76,16 @@ def check_kubernetes() -> Iterator[str]:
                 except kubernetes_validate.ValidationError as error:
                     place = ".".join(map(str, error.path))
                     yield f"{name}, {document['kind']} by {version}: {place}: {error.message}"
+
+
+def ray_pods() -> list[dict[str, Any]]:
+    """The pods that KubeRay makes of the job. Of RayJob itself no schema is at hand."""
+    cluster = yaml.safe_load((HERE / "ray/job.yaml").read_text())["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **one["template"]}
+        for one in groups
+    ]
 
 
 def check_custom() -> Iterator[str]:

@@ -54,6 +54,21 @@ def parsed(words: list[str]) -> dict[str, Any]:
     return dict(values)
 
 
+def test_the_ray_job_runs_a_command_of_ours_on_the_ray_that_is_tested() -> None:
+    job = yaml.safe_load((DEPLOY / "ray" / "job.yaml").read_text())["spec"]
+    program, *words = job["entrypoint"].split()
+    assert program == "jepack"
+    given = parsed(words)
+    assert given["engine"] == "ray"
+    cluster = job["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for pod in (one["template"]["spec"] for one in groups):  # each sees what the command names
+        mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        for place in (given["data"], given["out"], given["bundle"]):
+            assert any(str(place).startswith(f"{one}/") for one in mounted), place
+
+
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "prometheus/prometheus.yml"])
 def test_the_files_parse(name: str) -> None:
     assert yaml.safe_load((DEPLOY / name).read_text())
