@@ -15,8 +15,14 @@ from app.engine import Engine, state_of
 from app.journal import Journal
 from app.library import Library
 from app.quality import of_encoder, of_index
-from app.toolkit import visitor
 from jepack.errors import JepackError
+
+
+def visitor() -> str:
+    """Who asks, where people log in. Commands have a desk without a page: Gradio is loaded when asked for."""
+    from app import toolkit
+
+    return toolkit.visitor()
 
 
 class Desk:
