@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from app.lance import open_index
+from app.engines import open_index
 from app.layout import BATCH, Clusters, Layout, directions, order_of, packed, within
 from app.store import Vectors, VectorStore
 from jepack.files import write_bytes

@@ -38,7 +38,7 @@ class Plan:
 
 
 def build(
-    out: Path, plan: Plan, given: Engine | Path, console: Console, kept: Kept | None = None
+    out: Path | str, plan: Plan, given: Engine | Path, console: Console, kept: Kept | None = None
 ) -> tuple[Indexed, Origin]:
     """Write the index at `out`; vectors from an engine, or from a file of `jepack embed`.
 
@@ -71,7 +71,7 @@ def build(
 
 
 def written(
-    out: Path,
+    out: Path | str,
     plan: Plan,
     origin: Origin,
     skipped: dict[ImageFile, str],

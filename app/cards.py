@@ -168,3 +168,11 @@ def browse(rows: Sequence[Row], seen: Seen = WHOLE) -> str:
 def note(text: str, kind: str = "error") -> str:
     """A message in the place of the results; read aloud by screen readers."""
     return f'<div class="jp-note jp-{kind}" role="alert">{safe(text)}</div>'
+
+
+def log_out(user: str) -> str:
+    """Who is logged in, and a button that ends it."""
+    return (
+        f'<form class="jp-out" method="post" action="logout"><bdi>{safe(user)}</bdi>'
+        "<button>Log out</button></form>"
+    )

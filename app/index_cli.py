@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from app.encoders import BundleOption
-from app.store import METADATA
+from app.milvus_address import NEEDED
 from jepack.bundle import OUTPUTS
 from jepack.client import DEFAULT_URL
 from jepack.disk import check_writable
@@ -31,12 +31,16 @@ def index(
         str, typer.Argument(help="Folder of images (its class folders are labels), manifest, ...")
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Index folder to write (replaced when it exists).",
             callback=options.folder_to_write,
         ),
-    ],
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Write it to Milvus instead: http(s)://HOST:PORT#NAME, or PATH.db."),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -75,15 +79,17 @@ def index(
 ) -> None:
     """Build a vector index of a folder of images, with small pictures for the page.
 
-    An index already at --out is replaced only when the new one is whole.
+    An index already at --out or --to is replaced only when the new one is whole. A server's token stands in
+    JEPACK_MILVUS_TOKEN, or in the file that JEPACK_MILVUS_TOKEN_FILE names.
 
     Examples:
       jepack index photos/ --url 127.0.0.1:8001 --out runs/photos/index
       jepack index photos/ --bundle runs/photos/bundle --out index --update
+      jepack index photos/ --bundle B --to http://127.0.0.1:19530#photos
     """
     from app.building import Plan, build
     from app.engine import engine_for
-    from app.lance import open_index
+    from app.engines import open_index, there
     from app.opening import engine_of
     from app.updating import Kept
 
@@ -101,7 +107,7 @@ def index(
 
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
-    check_writable(out, replaced=True)
+    where = target(out, to)
     named = Source.of(data).absolute()
     notes: list[str] = []
     images = find_images(named, parts=True, tile=tile, stride=tile_stride, notes=notes)
@@ -110,24 +116,46 @@ def index(
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
     kept = None
     given: Engine | Path | None = embeddings
-    if update and (out / METADATA).is_file():  # else there is nothing to keep
-        old = open_index(out)
+    if update and there(where):  # else there is nothing to keep
+        old = open_index(where)
         given = engine_of(old.info, url, bundle)
         plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
         plan = replace(plan, data_license=data_license or old.info.data_license)
         kept = Kept(old, named.base, prune=prune)
     if given is None:
         given = engine_for(url, bundle)
-    done, origin = build(out, plan, given, Console(stderr=True, quiet=as_json), kept)
+    done, origin = build(where, plan, given, Console(stderr=True, quiet=as_json), kept)
     seconds = time.monotonic() - started
     if as_json:
-        told = {"index": str(out), **done.to_json(), "seconds": round(seconds, 2)}
+        told = {"index": str(where), **done.to_json(), "seconds": round(seconds, 2)}
         print(json.dumps({**told, "notes": [*origin.notes, *origin.joined]}))
         return
-    tell_indexed(out, done, origin, seconds, prune)
+    tell_indexed(where, done, origin, seconds, prune)
 
 
-def tell_indexed(out: Path, done: Indexed, origin: Origin, seconds: float, pruned: bool) -> None:
+def target(out: Path | None, to: str | None) -> Path | str:
+    """Where the index goes, looked at before any work. Raises ConfigError, ArtifactError or ServerError."""
+    from app.engines import address_of, there
+
+    if (out is None) == (to is None):
+        raise ConfigError(
+            "An index goes to a folder (--out FOLDER) or to Milvus (--to http://HOST:PORT#NAME, or --to "
+            f"PATH.db). Name {'one of them' if out is None else 'only one'}"
+        )
+    if to is not None and address_of(to) is None:
+        raise ConfigError(f"--to {to}: {NEEDED}. A folder is named by --out")
+    where = to or out
+    assert where is not None
+    if address_of(where) is not None:
+        there(where)
+    elif out is not None:
+        check_writable(out, replaced=True)
+    return where
+
+
+def tell_indexed(
+    out: Path | str, done: Indexed, origin: Origin, seconds: float, pruned: bool
+) -> None:
     console = Console()
     for note in origin.notes:
         console.print(f"encoder: {note}", style="yellow", markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from app.lance import building, open_index
+from app.engines import building, open_index
 from app.store import IndexInfo, Row
 from app.thumbnail import size_of, thumbnail_of
 from app.updating import PART, Kept, Part, stamp_of
@@ -178,7 +178,7 @@ def from_file(
 
 
 def write_index(
-    out: Path,
+    out: Path | str,
     info: IndexInfo,
     parts: Iterator[Part],
     skipped: dict[ImageFile, str],

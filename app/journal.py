@@ -11,7 +11,7 @@ from __future__ import annotations
 import getpass
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -83,10 +83,12 @@ class Journal:
     """The journal of the index at `folder`; made with the first action, empty until then.
 
     For all threads of a process, and for several processes at once. Raises ArtifactError for a file that is
-    no journal, or that may not be written.
+    no journal, or that may not be written. `asks`: who acts now, "" for the user of this process; where it
+    names one, that one's actions alone are undone.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, asks: Callable[[], str] = str) -> None:
+        self._asks = asks
         folder = Path(folder).absolute()
         self.path = folder.with_name(folder.name + SUFFIX)
         self._lock = threading.Lock()
@@ -103,8 +105,8 @@ class Journal:
     ) -> int:
         """One action over `images` (ids); its number. Kept on the disk when this returns.
 
-        `value`: the label, tag or reason. `who`: else the user of this process. `session`: who may undo it on
-        the page. Raises ConfigError.
+        `value`: the label, tag or reason. `who`: else who asks. `session`: of whose browser it
+        is, see visitor.py. Raises ConfigError.
         """
         ids, value = list(dict.fromkeys(images)), " ".join(value.split())
         if kind not in KINDS:
@@ -116,7 +118,7 @@ class Journal:
         if len(value) > LONGEST:
             raise ConfigError(f"{kind}: {len(value)} signs, at most {LONGEST}. Use a shorter one.")
         with self._writing() as db:
-            row = (now(), who or user(), kind, value, session)
+            row = (now(), who or self._asks() or user(), kind, value, session)
             made = db.execute(
                 "INSERT INTO actions (at, who, kind, value, session) VALUES (?, ?, ?, ?, ?)", row
             )
@@ -129,6 +131,8 @@ class Journal:
         none."""
         if not self.path.exists():
             return None
+        if self._asks():  # whoever has logged in is known in any browser
+            who, session = who or self._asks(), None
         with self._writing() as db:
             found = db.execute(
                 "SELECT max(number) FROM actions WHERE undone IS NULL "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections import Counter
@@ -13,32 +12,26 @@ from pathlib import Path
 
 from app import scale
 from app.columns import Column
-from app.lance import LanceStore, open_index
+from app.engines import folder_of, open_index, stamp_of
 from app.scale import Scale
-from app.store import METADATA, IndexInfo, Row
+from app.store import IndexInfo, Row, VectorStore
 from app.work import Work
 from jepack.errors import ArtifactError, JepackError
 
 
 class Library:
-    """An index folder that may be rebuilt while the page is open; every question sees the newest."""
+    """An index that may be built again while the page is open; every question sees the newest."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = folder_of(folder)
+        self._where = folder
         self._lock = threading.Lock()
         self.measuring: Work | None = None  # of an index without a scale
-        self._columns: tuple[LanceStore, dict[Column, list[tuple[str, int]]]] | None = None
-        self._open(self._stamp())
+        self._columns: tuple[VectorStore, dict[Column, list[tuple[str, int]]]] | None = None
+        self._open(stamp_of(folder))
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.folder / METADATA)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
-
-    def _open(self, stamp: tuple[int, int] | None) -> None:
-        self._store = open_index(self.folder)
+    def _open(self, stamp: object | None) -> None:
+        self._store = open_index(self._where)
         # The whole catalogue, without vectors and pictures: about 100 bytes an image.
         self._catalogue = [(row.id, row.label) for part in self._store.scan() for row in part]
         self._seen = stamp
@@ -67,9 +60,9 @@ class Library:
             return self._scale
 
     @property
-    def store(self) -> LanceStore:
+    def store(self) -> VectorStore:
         with self._lock:
-            stamp = self._stamp()
+            stamp = stamp_of(self._where)
             if stamp is None:
                 raise ArtifactError(
                     f"{self.folder}: the index is gone. Put it back, or build it again: jepack index "

@@ -12,7 +12,7 @@ from rich.console import Console
 from app.building import Plan, build, name_of
 from app.desk import Desk
 from app.engine import Engine, check_same_space, engine_for, in_process
-from app.lance import open_index
+from app.engines import open_index
 from app.library import Library
 from app.store import METADATA, IndexInfo, read_info
 from app.updating import Kept

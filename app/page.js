@@ -42,6 +42,13 @@ window.jpAsk = (element, ask, answered, first = 0) => {
   };
   addEventListener('popstate', settle);
   settle();
+  // A session that has ended: the place of the page asks for a password.
+  const ask = window.fetch;
+  window.fetch = async (...asked) => {
+    const answer = await ask(...asked);
+    if (answer.status === 401) location.reload();
+    return answer;
+  };
   // Gradio names its upload otherwise than its text says; a person who speaks what they read would not reach it.
   const named = () => document.querySelectorAll('.upload-container[aria-label]').forEach(one => one.removeAttribute('aria-label'));
   new MutationObserver(named).observe(document.documentElement, {childList: true, subtree: true});

@@ -1,7 +1,7 @@
 """The Gradio page: its frame. What is inside lies in the tabs (shell.py, tabs/).
 
-`launch` opens it on 127.0.0.1 only. It fetches nothing from elsewhere and hands out no files: pictures
-travel inside the page, as thumbnails of the index.
+`launch` opens it on 127.0.0.1, or where its `Door` says. It fetches nothing from elsewhere and hands out
+no files: pictures travel inside the page, as thumbnails of the index.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 
 from app import cards
 from app.desk import Desk
+from app.door import Door, bracketed
+from app.door.guard import USER, Guard
 from app.engine import Connect, check_same_space, engine_for
 from app.library import Library
 from app.place import open_at
 from app.shell import Selection, Shared, find_tabs, routes, scripts, styles
-from app.toolkit import QUIET, Font, calm, gr, is_http_url_like
+from app.toolkit import QUIET, Font, calm, gr, is_http_url_like, visitor
 from app.visitor import Visitors
 from jepack.client import Client
 from jepack.decoding import MAX_BYTES
-from jepack.machine import HOST, loopback, without_proxies
+from jepack.machine import loopback, without_proxies
 
 PROBE_EVERY_S = 5.0
+HERE = Door()
 
 
 @dataclass
@@ -53,8 +56,9 @@ def launch(
     *,
     bundle: Path | str | None = None,
     connect: Connect = Client,
+    door: Door = HERE,
 ) -> Page:
-    """Open the page over an index on http://127.0.0.1:`port`; 0 takes a free port.
+    """Open the page over an index on http://127.0.0.1:`port`; 0 takes a free port. `door`: for others, too.
 
     Uploads are embedded by the `bundle` in this process, or by the endpoint at `url`, of which `connect`
     makes a client. Raises ArtifactError when there is no sound index or bundle, ServerError when the port is
@@ -63,7 +67,7 @@ def launch(
     library = Library(index_folder)
     engine = engine_for(url, None if bundle is None else Path(bundle), connect)
     check_same_space(engine, library.store.info, library.folder)
-    page = open_page(Desk(library, engine), port)
+    page = open_page(Desk(library, engine), port, door)
     if block:
         try:
             page.wait()
@@ -72,20 +76,29 @@ def launch(
     return page
 
 
-def open_page(desk: Desk, port: int) -> Page:
+def open_page(desk: Desk, port: int, door: Door = HERE) -> Page:
     """The page over a desk; raises as `launch` does."""
     loopback.check_port(port, "--port")
-    return open_at(port, partial(serve, desk), f"jepack app {desk.library.folder}")
+    command = f"jepack app {desk.library.folder}"
+    return open_at(port, partial(serve, desk, door), command, door.host)
 
 
-def serve(desk: Desk, port: int) -> Page:
-    """The page on a port of this machine. Raises OSError when the port is taken."""
-    demo = calm(build_page(desk))
+def serve(desk: Desk, door: Door, port: int) -> Page:
+    """The page on a port. Raises OSError when the port is taken."""
+    demo = calm(build_page(desk, login=door.accounts is not None))
+    started = threading.Event()
+    certificate, key = map(str, door.certificate) if door.certificate else (None, None)
     # Gradio asks its own server whether it runs, and takes the way of the environment for that.
     with without_proxies():
         _, address, _ = demo.launch(
-            server_name=HOST,
+            server_name=bracketed(door.host),
             server_port=port,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            ssl_verify=False,  # when it asks itself
+            root_path=door.public_url,
+            auth_dependency=user_of if door.accounts is not None else None,
+            num_workers=0,  # they would hand out files on ports of their own
             share=False,
             inbrowser=False,
             prevent_thread_lock=True,
@@ -102,20 +115,32 @@ def serve(desk: Desk, port: int) -> Page:
             theme=theme(),
             css_paths=list(styles()),
             head=scripts(),
-            # A web page elsewhere must not reach this one under a name of its own (DNS rebinding).
             app_kwargs={
                 "middleware": [
-                    Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+                    Middleware(Guard, door=door, port=port, started=started.is_set),
                     Middleware(Visitors),
                 ],
                 "routes": routes(desk),
             },
         )
-    return Page(str(address).rstrip("/"), demo)
+    started.set()
+    guard_first(demo.app)
+    return Page(str(address).rstrip("/").replace("//[::]:", "//localhost:"), demo)
 
 
-def build_page(desk: Desk) -> gr.Blocks:
-    """The header, the tabs, and what they share."""
+def guard_first(app: Any) -> None:
+    """Gradio puts its own middleware around ours, which would answer pages from elsewhere (CORS)."""
+    app.user_middleware.sort(key=lambda one: one.cls is not Guard)
+    app.middleware_stack = app.build_middleware_stack()
+
+
+def user_of(request: Request) -> str | None:
+    """For Gradio's own routes and events: whom the guard has let in."""
+    return request.scope.get(USER)
+
+
+def build_page(desk: Desk, *, login: bool = False) -> gr.Blocks:
+    """The header, the tabs, and what they share. `login`: with who is logged in, and a way out."""
     info = desk.library.store.info
     with gr.Blocks(
         title=f"{info.name} · jepack",
@@ -128,6 +153,9 @@ def build_page(desk: Desk) -> gr.Blocks:
             status = gr.HTML(
                 cards.status("asking", "Asking who embeds", desk.engine.place), elem_id="jp-status"
             )
+            if login:
+                out = gr.HTML(cards.log_out(""), elem_id="jp-out")
+                demo.load(lambda: cards.log_out(visitor()), None, out, **QUIET)
         quality = gr.HTML(desk.quality(), elem_id="jp-quality")
         wanted, selection, query = gr.State(None), gr.State(Selection()), gr.State(None)
         chosen = gr.HTML(js_on_load=cards.ON_CLICK, elem_id="jp-chosen", visible=False)

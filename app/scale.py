@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from app.store import VectorStore
-from jepack.errors import JepackError
 from jepack.files import write_json
 from jepack.measures import unit
 
@@ -205,11 +204,25 @@ def write(folder: Path, scale: Scale | None) -> None:
 def read(folder: Path, images: int) -> Scale | None:
     """What was kept; None where nothing was, or the index holds another number of images now."""
     try:
-        value = json.loads((folder / FILE).read_text())
-        scale = Scale(**{**value, "precision": pairs_of(value["precision"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, JepackError):
+        scale = from_text((folder / FILE).read_text())
+    except (OSError, ValueError):
         return None
-    return scale if scale.schema == SCHEMA and scale.images == images and scale.nearest else None
+    return scale if scale is not None and scale.images == images else None
+
+
+def text_of(scale: Scale | None) -> str:
+    """For a place that is no folder; "" where there is none."""
+    return "" if scale is None else json.dumps(asdict(scale))
+
+
+def from_text(text: str | None) -> Scale | None:
+    """What `text_of`, or the file of `write`, says; None where that is nothing of use."""
+    try:
+        value = json.loads(text or "null")
+        scale = Scale(**{**value, "precision": pairs_of(value["precision"])})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return scale if scale.schema == SCHEMA and scale.nearest else None
 
 
 def pairs_of(value: dict[str, Any]) -> dict[str, tuple[float, int]]:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    where: Annotated[
+        str, typer.Argument(metavar="INDEX", help="Index folder, or an address of Milvus.")
+    ],
     image: Annotated[str, typer.Argument(help="An image file, or the id of an indexed image.")],
     k: Annotated[int, typer.Option(help="How many neighbours.", min=1, max=1_000_000)] = 10,
     tiles: Annotated[
@@ -39,28 +41,30 @@ def search(
     there, else by the endpoint at 127.0.0.1:8001; the id of an indexed image needs none. --tiles embeds the
     squares along the long side of an image, and says which of them a neighbour is near to.
 
-    Example: jepack search runs/photos/index new.jpg --k 5
+    Examples:
+      jepack search runs/photos/index new.jpg --k 5
+      jepack search http://127.0.0.1:19530#photos new.jpg
     """
     from app import scale as scales
     from app.belonging import judge
     from app.engine import check_same_space
-    from app.lance import open_index
+    from app.engines import open_index
     from app.opening import engine_of
     from app.originals import read_original
     from app.search import by_id, by_image
     from app.tiles import by_tiles
 
     given = idle.changed(search, locals())
-    store = open_index(folder)
+    store = open_index(where)
     is_file, tiled = Path(image).is_file(), None
     found = "" if is_file else stored_id(store, image)
     if found is None:
-        raise DataError(f"{image}: neither an image file nor the id of an image in {folder}")
+        raise DataError(f"{image}: neither an image file nor the id of an image in {where}")
     if not is_file and not tiles:
         idle.refuse(given, ["url", "bundle"], f"{image} is in the index, with its vector")
     if tiles:
         engine = engine_of(store.info, url, bundle)
-        check_same_space(engine, store.info, folder)
+        check_same_space(engine, store.info, store.folder)
         channels = 3 if engine.bundle is None else engine.bundle.preprocessing.channels
         data = Path(image) if is_file else read_original(store.info, found)
         with closing(engine.connect()) as embedder:
@@ -68,13 +72,13 @@ def search(
         hits, atypicality = tiled.hits, engine.atypicality(tiled.projection)
     elif is_file:
         engine = engine_of(store.info, url, bundle)
-        check_same_space(engine, store.info, folder)
+        check_same_space(engine, store.info, store.folder)
         with closing(engine.connect()) as embedder:
             answer = by_image(store, Path(image), embedder, k)
         hits, atypicality = answer.hits, engine.atypicality(answer.projection)
     else:
         hits, atypicality = by_id(store, found, k)[1], None
-    scale = scales.read(folder, store.count())
+    scale = scales.read(store.folder, store.count())
     belonging = judge(scale, hits, atypicality, new=is_file)
     rows = [
         {
@@ -90,7 +94,7 @@ def search(
     if as_json:
         told: dict[str, Any] = {
             "query": image,
-            "index": str(folder),
+            "index": str(where),
             "belonging": asdict(belonging),
         }
         told |= {} if tiled is None else {"tiles": tiled.squares}

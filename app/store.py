@@ -1,8 +1,9 @@
 """Where vectors live: one small interface, and what an index says about itself.
 
-An index is a folder: `index.json` (below) beside the engine's own files. It holds one output of one
-encoder; vectors of another fingerprint or dimension are refused, because distances between two
-embedding spaces mean nothing. The engine is LanceDB (lance.py), searched exactly.
+An index is a folder: `index.json` (below) beside the engine's own files, or beside a pointer to the server
+that holds the rows. It holds one output of one encoder; vectors of another fingerprint or dimension are
+refused, because distances between two embedding spaces mean nothing. The engines are LanceDB (lance.py) and
+Milvus (milvus.py), both searched exactly; engines.py finds out which one an index is in.
 
 Q queries, D dimensions.
 """
@@ -87,10 +88,17 @@ class Condition:
 
 
 class VectorStore(Protocol):
-    """What the app asks of a vector engine. LanceDB now; one that spans machines fits the same door."""
+    """What the app asks of a vector engine."""
+
+    def __hash__(self) -> int:
+        """Each opening is one of its own: what is measured of an index is kept for it."""
 
     @property
     def info(self) -> IndexInfo: ...
+
+    @property
+    def folder(self) -> Path:
+        """Where what is about the index lies on this machine: its scale, its maps; the journal beside it."""
 
     def upsert(self, rows: Sequence[Row], *, fingerprint: str) -> None:
         """Add rows, or replace those whose id is already there. Every row needs its vector."""
@@ -112,11 +120,14 @@ class VectorStore(Protocol):
     def get(self, ids: Sequence[str]) -> list[Row]:
         """Whole rows in the order of `ids`. ArtifactError when one is not there."""
 
+    def found(self, ids: Sequence[str]) -> dict[str, Row]:
+        """{id: whole row} of those that are there."""
+
     def has(self, name: str) -> bool:
         """Whether an image of this id is there."""
 
     def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
-        """Every row's id and label in stored order, in batches."""
+        """Every row's id and label in stored order (the engine's own, the same everywhere), in batches."""
 
     def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
         """(ids, labels, vectors [B, D]) of every row in stored order, in batches."""
@@ -127,6 +138,12 @@ class VectorStore(Protocol):
     def column(self, name: str) -> list[Value]:
         """What every row says in one of the index's columns, in stored order; None: nothing."""
 
+    def batches(self, batch: int = 2_000) -> Iterator[Any]:
+        """Every row with all that is kept of it, in stored order: Arrow batches of `lance.schema_of`."""
+
+    def take(self, batch: Any) -> None:
+        """Add the rows of an Arrow batch of `batches`, or replace those whose id is already there."""
+
     def count(self) -> int: ...
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -134,11 +151,18 @@ class VectorStore(Protocol):
 
 
 def check_vectors(
-    folder: Path, info: IndexInfo, vectors_QD: npt.NDArray[Any], fingerprint: str
+    folder: Path | str,
+    info: IndexInfo,
+    vectors_QD: npt.NDArray[Any],
+    fingerprint: str,
+    option: str = "--out",
 ) -> Vectors:
-    """`vectors_QD` as float32, or ArtifactError when they do not belong to this index."""
+    """`vectors_QD` as float32, or ArtifactError when they do not belong to this index.
+
+    `option`: of `jepack index` that names `folder`, or the address that stands in its place.
+    """
     vectors = np.ascontiguousarray(vectors_QD, dtype=np.float32)
-    rebuild = f"Rebuild it: jepack index {info.data} --out {folder} --output {info.output}"
+    rebuild = f"Rebuild it: jepack index {info.data} {option} {folder} --output {info.output}"
     if vectors.ndim != 2:
         raise ArtifactError(f"{folder}: need vectors as [Q, D], found shape {vectors.shape}")
     if vectors.shape[1] != info.dimension:
@@ -178,27 +202,32 @@ def read_info(folder: Path) -> IndexInfo:
         raise ArtifactError(f"{folder}: no index here ({METADATA} is missing). {make}") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder}: {METADATA} cannot be read ({error}). {make}") from error
+    return info_of(value, f"{folder}: {METADATA}", make)
+
+
+def info_of(value: Any, named: str, make: str) -> IndexInfo:
+    """What `asdict` made of an IndexInfo, as JSON gives it back. Raises ArtifactError, see `read_info`."""
     if isinstance(value, dict) and value.get("schema") != SCHEMA:
         raise ArtifactError(
-            f"{folder}: {METADATA} has schema {value.get('schema')}, this jepack reads {SCHEMA}: "
+            f"{named} has schema {value.get('schema')}, this jepack reads {SCHEMA}: "
             f"upgrade jepack, or build the index again. {make}"
         )
     known = {field.name for field in fields(IndexInfo)}
     needed = {"name", "output", "dimension", "fingerprint", "data", "metric"}
     if not isinstance(value, dict) or needed - set(value):
         missing = sorted(needed - set(value if isinstance(value, dict) else ()))
-        raise ArtifactError(f"{folder}: {METADATA} lacks {', '.join(missing)}. {make}")
+        raise ArtifactError(f"{named} lacks {', '.join(missing)}. {make}")
     told = {key: value[key] for key in known & set(value)}
     try:
         columns = tuple(Column(**one) for one in told.get("columns", ()))
     except TypeError as error:
-        raise ArtifactError(f"{folder}: {METADATA} has odd columns ({error}). {make}") from error
+        raise ArtifactError(f"{named} has odd columns ({error}). {make}") from error
     if not all(one.kind in KINDS and isinstance(one.name, str) for one in columns):
-        raise ArtifactError(f"{folder}: {METADATA} has columns of unknown kinds. {make}")
+        raise ArtifactError(f"{named} has columns of unknown kinds. {make}")
     info = IndexInfo(**{**told, "columns": columns})
     if info.metric != METRIC or info.output not in OUTPUTS:
         raise ArtifactError(
-            f"{folder}: {METADATA} names metric {info.metric} and output {info.output}; "
+            f"{named} names metric {info.metric} and output {info.output}; "
             f"need {METRIC} and {' or '.join(OUTPUTS)}. {make}"
         )
     return info

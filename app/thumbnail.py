@@ -86,3 +86,14 @@ def webp(pixels_HWC: Pixels) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "WEBP", quality=QUALITY, method=EFFORT)
     return stream.getvalue()
+
+
+def at_most(picture: bytes, size: int) -> bytes:
+    """A thumbnail of at most `size` bytes: as it is, or at half its side until it fits; for noise."""
+    while len(picture) > size:
+        with Image.open(io.BytesIO(picture)) as image:
+            half = image.resize((max(1, image.width // 2), max(1, image.height // 2)))
+        buffer = io.BytesIO()
+        half.save(buffer, "WEBP", quality=QUALITY, method=EFFORT)
+        picture = buffer.getvalue()
+    return picture

@@ -20,6 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 with without_proxies():
     import gradio as gr
     from gradio import http_server
+    from gradio.context import LocalContext
     from gradio.exceptions import ServerFailedToStartError
     from gradio.themes.utils.fonts import Font
     from gradio_client.utils import is_http_url_like
@@ -93,6 +94,12 @@ def with_names(file: gr.File) -> gr.File:
     return file
 
 
+def visitor() -> str:
+    """Who asks for what is answered in this thread, where people log in; else ""."""
+    request = LocalContext.request.get(None)
+    return (request.username if request is not None else None) or ""
+
+
 __all__ = [
     "ASKED_AGAIN",
     "QUIET",
@@ -102,5 +109,6 @@ __all__ = [
     "forgiving",
     "gr",
     "is_http_url_like",
+    "visitor",
     "with_names",
 ]

@@ -10,8 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from app.lance import LanceStore
-from app.store import Row, Vectors
+from app.store import Row, Vectors, VectorStore
 from jepack.errors import ArtifactError, JepackError
 from jepack.sources import ImageFile
 
@@ -54,14 +53,14 @@ def unchanged(image: ImageFile, stamp: str) -> bool:
 class Kept:
     """The rows of the index at `old` that may stay. `prune`: those of images that are gone do not."""
 
-    def __init__(self, old: LanceStore, base: Path, *, prune: bool = False) -> None:
+    def __init__(self, old: VectorStore, base: Path, *, prune: bool = False) -> None:
         self.old, self.base, self.prune = old, base, prune
         self.same = 0  # images that are as they were
         self.gone = 0  # rows whose image is not there any more
         self._rows: dict[ImageFile, Row] = {}
         self._names: set[str] = set()
 
-    def check(self, folder: Path, output: str, fingerprint: str) -> None:
+    def check(self, folder: Path | str, output: str, fingerprint: str) -> None:
         """Raises ArtifactError when these vectors would not belong to the rows that are kept."""
         info = self.old.info
         if (info.output, info.fingerprint) != (output, fingerprint):

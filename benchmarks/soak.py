@@ -53,6 +53,7 @@ class Counts:
     def __init__(self) -> None:
         self.good, self.garbage = Counter[str](), Counter[str]()
         self.hung_up = 0
+        self.processes: set[int] = set()  # that were Triton or a model of it, at any time
         self.failures: list[str] = []
 
     def add(self, kind: str, status: str) -> None:
@@ -65,6 +66,7 @@ class Counts:
         both = self.good + self.garbage
         return {
             "photographs": dict(self.good), "garbage": dict(self.garbage), "hung_up": self.hung_up,
+            "processes": len(self.processes),
             "answers_5xx": sum(n for status, n in both.items() if status[0] == "5"),
             "no_answer": sum(n for status, n in both.items() if not status.isdigit()),
             "photographs_refused": sum(
@@ -136,22 +138,35 @@ KINDS = {"tritonserver": "tritonserver", "triton_python_b": "models"}
 def sizes_of(pid: int) -> dict[str, float]:
     """MB of a server's processes by what they are, and of the shared memory they exchange images through."""
     found = {"gateway": written_mb(psutil.Process(pid))}
-    for one in psutil.Process(pid).children(recursive=True):
+    for one in models_of(pid):
         with suppress(psutil.NoSuchProcess):
-            part = KINDS.get(one.name()[:15])
-            if part is not None:  # else the guard, which only waits
-                found[part] = found.get(part, 0.0) + written_mb(one)
+            part = KINDS[one.name()[:15]]
+            found[part] = found.get(part, 0.0) + written_mb(one)
     shared = [file.stat().st_blocks * 512 for file in Path("/dev/shm").glob(f"jepack-{pid}-*")]
     if shared:
         found["shared memory"] = sum(shared) / 2**20
     return found | {"all": sum(found.values())}
 
 
+def models_of(pid: int) -> list[psutil.Process]:
+    """tritonserver and its models; beside them is the guard, which only waits."""
+    found = []
+    for one in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if one.name()[:15] in KINDS:
+                found.append(one)
+    return found
+
+
 def written_mb(process: psutil.Process) -> float:
     """Its anonymous pages, which no file backs: what it allocated and wrote, whoever else runs. Pages of
     libraries count as its own or not by who else has mapped them, and so change by others' end."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return float(status.partition("RssAnon:")[2].split()[0]) / 1024
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError as error:  # it ended between two looks
+        raise psutil.NoSuchProcess(process.pid) from error
+    size = status.partition("RssAnon:")[2].split()
+    return float(size[0]) / 1024 if size else 0.0  # of one that has ended and is not waited for yet
 
 
 def trend(samples: list[dict[str, float]], warm_s: float) -> dict[str, Any]:
@@ -188,6 +203,7 @@ async def soak(
     every = asyncio.gather(*callers)
     while time.monotonic() < end and not every.done():
         for name, (pid, _) in servers.items():
+            counts[name].processes |= {one.pid for one in models_of(pid)}
             sizes = sizes_of(pid)
             samples[name].append({"s": time.monotonic() - began, **sizes})
         await asyncio.sleep(asked.every)

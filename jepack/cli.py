@@ -72,6 +72,7 @@ COMMANDS = {
         "Compare images with those a bundle was judged by.",
     ),
     "index": ("app.index_cli", "index", "Build a vector index of a folder of images."),
+    "index move": ("app.move_cli", "move", "Bring an index to another place or engine."),
     "search": ("app.search_cli", "search", "Find the nearest images of an index."),
     "check": (
         "app.checking.cli",
@@ -118,6 +119,8 @@ class LazyGroup(TyperGroup):
         return typer.main.get_command(command)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if (name := " ".join(args[:2])) in COMMANDS:  # of two words
+            return name, self.get_command(ctx, name), args[2:]
         try:
             return super().resolve_command(ctx, args)
         except USAGE_ERRORS as error:

@@ -15,6 +15,7 @@ OURS = ("jepack", "training", "export", "serving", "app")
 COMMANDS = (
     "app/cli.py",
     "app/index_cli.py",
+    "app/move_cli.py",
     "app/search_cli.py",
     "export/cli.py",
     "export/isotropy.py",

@@ -13,7 +13,7 @@ from app.checking import page
 from app.checking.report import Finding, Report
 from app.checking.run import check as check_index
 from app.engine import at_endpoint, check_same_space
-from app.lance import open_index
+from app.engines import located, open_index
 from app.opening import only_index_beside
 from app.store import METADATA, read_info
 from jepack.bundle import MANIFEST, Bundle
@@ -30,9 +30,10 @@ FIRST = 5  # cases of a finding that are printed
 
 def check(
     path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="INDEX|BUNDLE", help="Index folder, or a bundle with its index beside it."
+            metavar="INDEX|BUNDLE",
+            help="Index folder or address of Milvus, or a bundle with its index beside it.",
         ),
     ],
     html: Annotated[
@@ -51,7 +52,7 @@ def check(
       jepack check runs/photos/index --html check.html
       jepack check runs/photos/bundle --json
     """
-    folder, bundle = opened(path)
+    folder, bundle = opened(located(path))
     store = open_index(folder)
     console = Console(stderr=True)
     with progress_bar(console, transient=True) as bar:

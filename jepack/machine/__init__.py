@@ -1,8 +1,9 @@
-"""The machine a command runs on: threads, loopback, shared memory, locks, and the process above it."""
+"""The machine a command runs on: threads, loopback, shared memory, locks, TLS, and the process above it."""
 
 from jepack.machine.locks import NoLocksError, alone, is_locked
 from jepack.machine.loopback import HOST, LIMIT, is_loopback, without_proxies
 from jepack.machine.tether import Tether
+from jepack.machine.tls import certificate
 
 __all__ = [
     "HOST",
@@ -10,6 +11,7 @@ __all__ = [
     "NoLocksError",
     "Tether",
     "alone",
+    "certificate",
     "is_locked",
     "is_loopback",
     "without_proxies",

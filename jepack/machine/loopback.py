@@ -112,31 +112,26 @@ def check_port(port: int, option: str) -> int:
     return port
 
 
-def hold(port: int) -> socket.socket:
+def hold(port: int, host: str = HOST) -> socket.socket:
     """A socket bound to `port` of this machine, so that nobody else gets it while it is open.
 
     0 takes a free port that the system does not draw for the near end of other connections: one of those
-    can be taken by any client the moment it is let go. Raises OSError when `port` cannot be had.
+    can be taken by any client the moment it is let go. `host`: an address or a name of this machine.
+    Raises OSError when `port` cannot be had.
     """
-    for candidate in [port] if port else candidates():
-        holder = tcp()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    for candidate in [port] if port else [*candidates(), 0]:  # 0: where all of them may be drawn
+        holder = tcp(family)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(candidate > 0))
         try:
-            holder.bind((HOST, candidate))
+            holder.bind((address[0], candidate))
         except OSError:
             holder.close()
-            if port:
+            if candidate == port:
                 raise
         else:
             return holder
-    return hold_any()
-
-
-def hold_any() -> socket.socket:
-    """Where every port may be drawn, or all others are taken."""
-    holder = tcp()
-    holder.bind((HOST, 0))
-    return holder
+    raise AssertionError
 
 
 def tcp(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:

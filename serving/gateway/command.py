@@ -15,7 +15,7 @@ from pathlib import Path
 from jepack.bundle import Bundle
 from jepack.client import UnreachableError, address_of
 from jepack.errors import ConfigError, ServerError
-from jepack.machine import HOST, loopback
+from jepack.machine import HOST, certificate, loopback
 from jepack.measures import Null
 from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
 from serving import logs
@@ -51,18 +51,12 @@ class Door:
     ) -> Door:
         """From the options as they were given. Raises ConfigError."""
         host, port = place_of(http) if http else (HOST, PORT)
-        if (tls_cert is None) != (tls_key is None):
-            raise ConfigError("--tls-cert and --tls-key belong together")
-        certificate = (tls_cert, tls_key) if tls_cert and tls_key else None
-        for file in certificate or ():
-            if not file.is_file():
-                raise ConfigError(f"{file}: no such file")
         door = cls(
             host=host,
             port=port,
             chosen=http is not None,
             keys=Keys.chosen(key_file),
-            certificate=certificate,
+            certificate=certificate(tls_cert, tls_key),
         )
         door.check()
         return door

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +96,7 @@ PAGES = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import pixel_embedder
+from app.door import Door
 from app.page import launch
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
@@ -101,15 +104,33 @@ for line in sys.stdin:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         asked = json.loads(line)
         asked["connect"] = getattr(pixel_embedder, asked["connect"])
+        asked["door"] = Door.of(**asked["door"])
         try:
             page = launch(**asked, port=0)
         except BaseException:
             print(flush=True)
             raise
-        print(os.getpid(), page.url, flush=True)
+        answered = json.dumps(pixel_embedder.answered_by(page.demo.app.routes), separators=(",", ":"))
+        print(os.getpid(), page.url, answered, flush=True)
         page.wait()
 os.killpg(0, signal.SIGTERM)
 """
+
+
+ANSWERED: dict[
+    str, list[tuple[str, str]]
+] = {}  # (method, path) of all that the page at an address answers
+
+
+def answered_by(routes: Any, before: str = "") -> list[tuple[str, str]]:
+    found = []
+    for route in routes:
+        path = before + getattr(route, "path", "")
+        inside = getattr(route, "original_router", route)  # FastAPI keeps included ones apart
+        found += answered_by(getattr(inside, "routes", None) or (), path)
+        for method in getattr(route, "methods", None) or ():
+            found.append((method, re.sub(r"{[^}]*}", "x", path)))
+    return found
 
 
 @functools.cache
@@ -124,18 +145,23 @@ def pages() -> subprocess.Popen[str]:
 
 @contextmanager
 def page_of(
-    index: Path, embedder: type[PixelEmbedder] = PixelEmbedder, *, bundle: Path | None = None
+    index: Path,
+    embedder: type[PixelEmbedder] = PixelEmbedder,
+    *,
+    bundle: Path | None = None,
+    **door: str,
 ) -> Iterator[str]:
     """The page over an index in a process of its own, as users have it; yields its address. It embeds with
-    `bundle` where one is given."""
+    `bundle` where one is given. `door`: as `Door.of` takes it."""
     process = pages()
     assert process.stdin is not None
     assert process.stdout is not None
     engine = {"url": "127.0.0.1:9"} if bundle is None else {"bundle": str(bundle)}
-    asked = {"index_folder": str(index), "connect": embedder.__name__, **engine}
+    asked = {"index_folder": str(index), "connect": embedder.__name__, "door": door, **engine}
     process.stdin.write(json.dumps(asked) + "\n")
     process.stdin.flush()
-    pid, url = process.stdout.readline().split()
+    pid, url, answered = process.stdout.readline().split()
+    ANSWERED[url] = [(method, path) for method, path in json.loads(answered)]
     try:
         yield url
     finally:

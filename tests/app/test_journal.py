@@ -221,3 +221,20 @@ def test_the_manifest_gives_find_images_the_labels_that_hold(
     }  # fmt: skip
     assert found[names[0]].columns["tags"] == "very_odd"
     assert all(image.path.is_file() for image in found.values())
+
+
+def test_where_people_log_in_actions_bear_their_names_and_each_undoes_their_own(
+    tmp_path: Path,
+) -> None:
+    asks = "anna"
+    journal = Journal(tmp_path / "index", lambda: asks)
+    journal.add("label", ["a"], "good")
+    asks = "bo"
+    journal.add("label", ["a"], "bad")
+    asks = "anna"
+    undone = journal.undo()
+    assert undone is not None
+    assert (undone.who, undone.value) == ("anna", "good")
+    assert journal.stands().label("a") == "bad"
+    assert journal.undo() is None
+    assert [one.who for one in journal.actions()] == ["anna", "bo"]

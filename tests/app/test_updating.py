@@ -16,8 +16,9 @@ from pixel_embedder import OtherEncoder, PixelEmbedder
 from rich.console import Console
 
 from app.building import Plan, build
+from app.engines import open_index
 from app.indexing import Indexed
-from app.lance import LanceStore, open_index
+from app.store import VectorStore
 from app.updating import Kept
 from jepack.client import Embeddings
 from jepack.errors import ArtifactError
@@ -49,7 +50,7 @@ def picture(seed: int) -> Image.Image:
 
 def indexed(
     images: Path,
-    out: Path,
+    out: Path | str,
     embedder: PixelEmbedder,
     *,
     update: bool = True,
@@ -62,7 +63,7 @@ def indexed(
     return build(out, plan, engine, Console(quiet=True), kept)[0]
 
 
-def rows_of(store: LanceStore) -> dict[str, Any]:
+def rows_of(store: VectorStore) -> dict[str, Any]:
     ids = [row.id for part in store.scan() for row in part]
     return {
         row.id: (row.label, row.thumbnail, row.vector.tolist())

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from certificates import self_signed
 from PIL import Image
-from test_gateway_limits import self_signed
 from typer.testing import CliRunner
 
 from jepack.bundle import OUTPUTS, Bundle

@@ -105,6 +105,7 @@ def test_every_number_of_a_run_has_a_range(command: str) -> None:
         (("import", "timm:resnet18", "--fit", "stretch"), "must be crop or pad or squash"),
         (("quickstart", "--fit", "stretch"), "must be crop or pad or squash, found stretch"),
         (("views", "photos", "--out", "views.foo"), "views.foo must end in .png"),
+        (("app", "--make-hash", "an na"), "a user is up to 64 letters, digits and .@+-_"),
     ],
 )
 def test_the_sentence_names_the_option_and_what_it_takes(words: Any, told: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.desk import Desk
 from app.journal import Standing
-from app.lance import LanceStore
+from app.store import VectorStore
 from app.work import Work
 from jepack.errors import JepackError
 from jepack.probing import Fitted, Head, Judgement, fit_some, judge, usable
@@ -90,7 +90,7 @@ class Bench:
         self.library, self.engine, self.journal = desk.library, desk.engine, desk.journal
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # one work at a time
-        self._of: LanceStore | None = None
+        self._of: VectorStore | None = None
         self._ids: list[str] = []
         self._folders: list[str | None] = []
         self._x = np.zeros((0, 0), np.float32)
@@ -160,7 +160,7 @@ class Bench:
         return found if found in self.columns() else ""
 
     def _run(
-        self, work: Work, key: tuple[object, ...], store: LanceStore, standing: Standing,
+        self, work: Work, key: tuple[object, ...], store: VectorStore, standing: Standing,
         question: Question,
     ) -> None:  # fmt: skip
         with self._turn:
@@ -181,7 +181,7 @@ class Bench:
             else:
                 tell(found)
 
-    def _load(self, store: LanceStore) -> None:
+    def _load(self, store: VectorStore) -> None:
         if store is self._of:
             return
         ids, folders, parts = list[str](), list[str | None](), list[Floats]()
