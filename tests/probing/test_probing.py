@@ -151,7 +151,7 @@ def test_what_is_asked_is_uncertain_and_unlike() -> None:
     knots = np.repeat(middle + 6 * sideways, 10, axis=0)
     pool = np.concatenate([x, knots + 0.001]).astype(np.float32)
     shares = head.probabilities(pool)
-    rows = ask(pool, shares, 3, labelled=60)
+    rows = ask(pool, shares, 3, known_KD=x)
     assert doubt_of(shares)[rows].min() > 0.5
     assert sorted((rows - 60) // 10) == [0, 1, 2]
 
@@ -161,3 +161,13 @@ def test_asking_without_a_head_takes_one_of_each_group() -> None:
     assert sorted(y[ask(x, None, 4)]) == [0, 1, 2, 3]
     assert ask(x[:3], None, 12).tolist() == [0, 1, 2]
     assert len(ask(x[:0], None, 12)) == 0
+
+
+def test_while_labels_are_few_what_lies_near_them_is_not_asked_again() -> None:
+    """Of eight clouds four have a label each: the other four are asked, whatever the head doubts."""
+    x, y = blobs([30] * 8, apart=25)
+    first = np.array([np.flatnonzero(y == cloud)[0] for cloud in range(4)])
+    free = np.setdiff1d(np.arange(len(x)), first)
+    shares = np.full((len(free), 4), 0.25, np.float32)
+    asked = free[ask(x[free], shares, 4, known_KD=x[first])]
+    assert sorted(y[asked]) == [4, 5, 6, 7]
