@@ -8,8 +8,8 @@ the same as 16 x 16 pixels (weak vectors), `digits` the pixels of scikit-learn's
 index. For each start a third of the images, by lot, is the test part; of the others a probe learns, twelve
 labels at a time (after 120, to save time, forty), chosen by `ask` as on the page, by lot, or as the most
 uncertain. "Full" is the probe on all labels of the others. Counted is from how many labels on a start's
-accuracy is 95 % of full, on its curve made monotone (by isotonic regression: one lucky batch is no arrival); a
-start that has not got there after `--most` labels counts as that. Solar cells are taken without the classes
+accuracy is 95 % of full, on its curve made monotone (by isotonic regression: one lucky batch is no arrival);
+a start that has not got there after `--most` labels counts as that. Solar cells are taken without the classes
 between (0.33, 0.67), as in benchmarks.quality.
 """
 
