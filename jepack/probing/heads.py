@@ -88,7 +88,8 @@ def strength_for(z_ND: Floats, y_N: Ints, seed: int) -> tuple[float, float]:
     for strength in STRENGTHS:
         model = logistic(z_ND[train], y_N[train], strength)
         own = np.searchsorted(model.classes_, y_N[test])
-        shares = model.predict_log_proba(z_ND[test])
+        with np.errstate(divide="ignore"):  # a share of 0 counts as exp(-20)
+            shares = model.predict_log_proba(z_ND[test])
         loss = -np.maximum(shares[np.arange(len(test)), own], -20).sum()
         found.append((loss, strength, temperature(shares, own)))
     return min(found)[1:]
