@@ -35,7 +35,7 @@ from sklearn.isotonic import IsotonicRegression
 from app.lance import open_index
 from jepack.decoding import Preprocessing, load
 from jepack.files import write_json
-from jepack.probing import ask, fit
+from jepack.probing import ask, fit, standard_of
 from jepack.probing.asking import doubt_of
 from jepack.sources import demo, find_images
 
@@ -102,6 +102,7 @@ def curve(x: Any, y: Any, classes: Sequence[str], seed: int, how: str, most: int
     """Accuracy on the test part after each batch."""
     test, pool = parts(y, seed)
     by_lot = np.random.default_rng([seed, 1]).permutation(len(pool))
+    standard = standard_of(x[pool])
     known, shares, found = np.zeros(len(pool), bool), None, list[float]()
     for labelled, after in pairwise([0, *counts_of(most)]):
         batch = after - labelled
@@ -120,7 +121,7 @@ def curve(x: Any, y: Any, classes: Sequence[str], seed: int, how: str, most: int
         if len(named) < 2:
             found.append(float((y[test] == named[0]).mean()))
             continue
-        head = fit(x[rows], own, [classes[at] for at in named])
+        head = fit(x[rows], own, [classes[at] for at in named], standard=standard)
         shares = head.probabilities(x[pool[~known]])
         found.append(float((named[head.probabilities(x[test]).argmax(axis=1)] == y[test]).mean()))
     return found

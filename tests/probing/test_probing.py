@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jepack.probing import UNSURE, ask, fit, folds_of, judge, named, threshold, usable
+from jepack.probing import UNSURE, ask, fit, folds_of, judge, named, standard_of, threshold, usable
 from jepack.probing.asking import doubt_of
 from jepack.probing.conformal import needed, scores_of, sets_of
 from jepack.probing.judging import figure
@@ -171,3 +171,17 @@ def test_while_labels_are_few_what_lies_near_them_is_not_asked_again() -> None:
     shares = np.full((len(free), 4), 0.25, np.float32)
     asked = free[ask(x[free], shares, 4, known_KD=x[first])]
     assert sorted(y[asked]) == [4, 5, 6, 7]
+
+
+def test_a_number_that_few_labelled_images_share_by_chance_does_not_decide_about_the_next() -> None:
+    """One number is nearly the same in both labelled images, and large in the others of their clouds."""
+    x, y = blobs([40, 40], apart=25)
+    x = np.concatenate([x, np.zeros((80, 1), np.float32)], axis=1)
+    few = np.array([0, 40])
+    x[:, -1] = np.where(
+        np.isin(np.arange(80), few), 1e-3 * y, 3 * np.random.default_rng(0).normal(size=80)
+    )
+    head = fit(x[few], y[few], ["a", "b"], standard=standard_of(x))
+    assert (head.probabilities(x).argmax(axis=1) == y).mean() > 0.95
+    alone = fit(x[few], y[few], ["a", "b"])
+    assert (alone.probabilities(x).argmax(axis=1) == y).mean() < 0.8
