@@ -25,6 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from app.columns import Column
 from app.lance import building
 from app.screenshot import browser, wait_for
 from app.store import IndexInfo, Row
@@ -32,6 +33,7 @@ from jepack.files import write_json
 
 OUT = Path(__file__).parent / "results" / "map.json"
 CLOUDS, DIMENSION, BATCH = 40, 64, 50_000
+COLUMNS = (Column("scanner", "category"), Column("hours", "number"), Column("taken", "date"))
 WAIT_S = 300
 DRAWN = "return document.querySelector('.jp-map-frame')?.dataset.drawn"
 SAID = "return document.querySelector('.jp-map-said')?.textContent"
@@ -72,6 +74,7 @@ def make(folder: Path, images: int) -> None:
         dimension=DIMENSION,
         fingerprint="0" * 16,
         data=str(folder),
+        columns=COLUMNS,
     )
     with building(folder, info) as store:
         for start in range(0, images, BATCH):
@@ -83,6 +86,11 @@ def make(folder: Path, images: int) -> None:
                     label=f"cloud {cloud}",
                     thumbnail=stream.getvalue(),
                     vector=vector,
+                    columns={
+                        "scanner": f"scanner {(start + at) % 12}",
+                        "hours": float((start + at) * 7919 % 100_003),
+                        "taken": f"2026-{at % 12 + 1:02}-{at % 28 + 1:02}T00:00:00+00:00",
+                    },
                 )
                 for at, (cloud, vector) in enumerate(zip(of, vectors, strict=True))
             ]

@@ -5,7 +5,7 @@ No torch; needs scikit-learn.
 
 from jepack.probing.asking import ask
 from jepack.probing.conformal import UNSURE, named, threshold
-from jepack.probing.heads import Head, fit
+from jepack.probing.heads import Head, fit, standard_of
 from jepack.probing.holding import Fitted, fit_some
 from jepack.probing.judging import Judgement, folds_of, judge, usable
 from jepack.probing.keeping import as_probe, keep
@@ -23,6 +23,7 @@ __all__ = [
     "judge",
     "keep",
     "named",
+    "standard_of",
     "threshold",
     "usable",
 ]

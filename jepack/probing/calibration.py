@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 BINS = 10
+LEAST = -100.0  # a probability of 0 is a finite mistake: an infinite one fits no temperature
 TEMPERATURES = np.geomspace(0.25, 4, 49)
 PRIOR = (
     4.0  # weight of log(temperature)^2 against the images' log losses: few of them move it little
@@ -38,7 +39,7 @@ def temperature(logits_NC: npt.NDArray[np.floating], y_N: npt.NDArray[np.integer
     """What logits of unseen images are divided by so that softmax of them has the best log loss; near 1 where
     there are few. Source: Guo et al., arXiv:1706.04599, section 4.2."""
     z = logits_NC.astype(np.float64)
-    z -= z.max(axis=1, keepdims=True)
+    z = np.maximum(z - z.max(axis=1, keepdims=True), LEAST)
     own = z[np.arange(len(y_N)), y_N]
     losses = [
         (np.log(np.exp(z / t).sum(axis=1)) - own / t).sum() + PRIOR * np.log(t) ** 2

@@ -20,6 +20,8 @@ from jepack.probing.calibration import temperature
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+Standard = tuple[Floats, Floats]  # mean and scale of each number, [D]
+
 LINEAR, PROTOTYPES = "linear", "prototypes"
 FEWEST = 5  # labels of the median class from which a linear head is fitted
 STRENGTHS = (1e-3, 1e-2, 1e-1)
@@ -45,10 +47,26 @@ class Head:
         return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def fit(x_ND: Floats, y_N: Ints, classes: Sequence[str], seed: int = 0) -> Head:
-    """`y_N` counts into `classes`, and two of them at least occur; one that does not is never named."""
+def standard_of(x_ND: Floats) -> Standard:
+    """What standardises vectors like these; a number that hardly differs is left out."""
     mean, scale = x_ND.mean(axis=0), x_ND.std(axis=0)
-    scale = np.where(scale > 1e-6 * max(1e-12, float(scale.max())), scale, np.inf)
+    return mean, np.where(scale > 1e-6 * max(1e-12, float(scale.max())), scale, np.inf)
+
+
+def fit(
+    x_ND: Floats,
+    y_N: Ints,
+    classes: Sequence[str],
+    seed: int = 0,
+    *,
+    standard: Standard | None = None,
+) -> Head:
+    """`y_N` counts into `classes`, and two of them at least occur; one that does not is never named.
+
+    `standard`: of all images, labelled or not; without it that of x_ND. Of few labelled images some numbers
+    hardly differ by chance, and divided by so little they would outweigh all others in the next image.
+    """
+    mean, scale = standard_of(x_ND) if standard is None else standard
     z = ((x_ND - mean) / scale).astype(np.float32)
     present, counts = np.unique(y_N, return_counts=True)
     kind = LINEAR if np.median(counts) >= FEWEST else PROTOTYPES
@@ -88,7 +106,8 @@ def strength_for(z_ND: Floats, y_N: Ints, seed: int) -> tuple[float, float]:
     for strength in STRENGTHS:
         model = logistic(z_ND[train], y_N[train], strength)
         own = np.searchsorted(model.classes_, y_N[test])
-        shares = model.predict_log_proba(z_ND[test])
+        with np.errstate(divide="ignore"):  # a share of 0 counts as exp(-20)
+            shares = model.predict_log_proba(z_ND[test])
         loss = -np.maximum(shares[np.arange(len(test)), own], -20).sum()
         found.append((loss, strength, temperature(shares, own)))
     return min(found)[1:]

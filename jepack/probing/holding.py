@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepack.probing.conformal import scores_of
-from jepack.probing.heads import Floats, Head, Ints, fit
+from jepack.probing.heads import Floats, Head, Ints, Standard, fit
 from jepack.probing.judging import folds_of, usable
 
 LEAST_CALIBRATED = 20  # labels from which a quarter is set aside
@@ -26,9 +26,17 @@ class Fitted:
 
 
 def fit_some(
-    x_ND: Floats, y_N: Ints, classes: Sequence[str], groups_N: Ints | None = None
+    x_ND: Floats,
+    y_N: Ints,
+    classes: Sequence[str],
+    groups_N: Ints | None = None,
+    *,
+    standard: Standard | None = None,
 ) -> Fitted:
-    """Fit on the labelled images, a quarter of them (by groups) held back where they suffice."""
+    """Fit on the labelled images, a quarter of them (by groups) held back where they suffice.
+
+    `standard`: see `fit`.
+    """
     rows = np.arange(len(y_N))
     known = rows[usable(y_N, groups_N)]
     held = np.zeros(0, np.int64)
@@ -38,5 +46,5 @@ def fit_some(
         if len(np.unique(y_N[np.setdiff1d(rows, held)])) < 2:
             held = held[:0]
     fitted = np.setdiff1d(rows, held)
-    head = fit(x_ND[fitted], y_N[fitted], classes)
+    head = fit(x_ND[fitted], y_N[fitted], classes, standard=standard)
     return Fitted(head, scores_of(head.probabilities(x_ND[held]), y_N[held]))

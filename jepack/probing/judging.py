@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from jepack.probing.calibration import calibration_error, log_loss
-from jepack.probing.heads import Floats, Head, Ints, fit
+from jepack.probing.heads import Floats, Head, Ints, Standard, fit, standard_of
 
 FOLDS = 5
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of a training part, of the learning curve
@@ -99,6 +99,7 @@ def judge(
     groups_N: Ints | None = None,
     *,
     random_ND: Floats | None = None,
+    standard: Standard | None = None,
     shares: Sequence[float] = SHARES,
     told: Told = lambda judgement: None,
     advance: Progress = lambda share: None,
@@ -106,27 +107,30 @@ def judge(
 ) -> Judgement:
     """Cross-validate; `told` gets what is known after each part. All of `y_N` must be `usable`.
 
-    `random_ND`: vectors of no encoder; `shares`: of a training part, of the learning curve.
+    `random_ND`: vectors of no encoder; `standard`: see `fit`; `shares`: of a training part, of the learning
+    curve.
     """
     folds = folds_of(y_N, groups_N, seed=seed)
     units = np.arange(len(y_N)) if groups_N is None else groups_N
     parts = 2 + len(shares)
     done = 0
 
-    def crossed(x: Floats, share: float = 1.0) -> tuple[Floats, float, Head]:
+    def crossed(
+        x: Floats, standard: Standard | None, share: float = 1.0
+    ) -> tuple[Floats, float, Head]:
         nonlocal done
         found = np.zeros((len(y_N), len(classes)), np.float32)
         sizes = []
         for train, test in folds:
             part = some_of(train, y_N, share, seed)
-            head = fit(x[part], y_N[part], classes, seed)
+            head = fit(x[part], y_N[part], classes, seed, standard=standard)
             found[test] = head.probabilities(x[test])
             sizes.append(len(part))
             done += 1
             advance(done / (parts * len(folds)))
         return found, float(np.mean(sizes)), head
 
-    given, size, head = crossed(x_ND)
+    given, size, head = crossed(x_ND, standard)
     answers = given.argmax(axis=1)
     right = answers == y_N
     common = np.zeros(len(y_N), bool)
@@ -141,7 +145,8 @@ def judge(
     )  # fmt: skip
     told(found)
     if random_ND is not None:
-        other = crossed(random_ND)[0].argmax(axis=1) == y_N
+        own = None if standard is None else standard_of(random_ND)
+        other = crossed(random_ND, own)[0].argmax(axis=1) == y_N
         found = replace(
             found, random=figure(other, units), over_random=difference(right, other, units)
         )
@@ -150,7 +155,7 @@ def judge(
     for share in reversed(shares):
         if share * size < 2 * len(np.unique(y_N)):
             break
-        fewer, count, _ = crossed(x_ND, share)
+        fewer, count, _ = crossed(x_ND, standard, share)
         correct = fewer.argmax(axis=1) == y_N
         half = correct if half is None else half
         points.insert(0, Point(round(count), figure(correct, units)))

@@ -55,3 +55,8 @@ def test_a_quarter_of_the_labels_is_held_back_where_there_are_enough_and_no_grou
     assert len(fit_some(x[:12], y[:12], ["a", "b"]).scores) == 0
     groups = np.arange(80) // 20
     assert len(fit_some(x, y, ["a", "b"], groups).scores) == 20
+
+
+def test_a_true_class_of_probability_0_makes_a_head_less_sure_not_surer() -> None:
+    surely_wrong = np.array([[0.0, -np.inf], [-np.inf, 0.0]] * 10)
+    assert temperature(surely_wrong, np.array([1, 0] * 9 + [0, 1])) > 2

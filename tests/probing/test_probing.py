@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jepack.probing import UNSURE, ask, fit, folds_of, judge, named, threshold, usable
+from jepack.probing import UNSURE, ask, fit, folds_of, judge, named, standard_of, threshold, usable
 from jepack.probing.asking import doubt_of
 from jepack.probing.conformal import needed, scores_of, sets_of
 from jepack.probing.judging import figure
@@ -151,7 +151,7 @@ def test_what_is_asked_is_uncertain_and_unlike() -> None:
     knots = np.repeat(middle + 6 * sideways, 10, axis=0)
     pool = np.concatenate([x, knots + 0.001]).astype(np.float32)
     shares = head.probabilities(pool)
-    rows = ask(pool, shares, 3, labelled=60)
+    rows = ask(pool, shares, 3, known_KD=x)
     assert doubt_of(shares)[rows].min() > 0.5
     assert sorted((rows - 60) // 10) == [0, 1, 2]
 
@@ -161,3 +161,27 @@ def test_asking_without_a_head_takes_one_of_each_group() -> None:
     assert sorted(y[ask(x, None, 4)]) == [0, 1, 2, 3]
     assert ask(x[:3], None, 12).tolist() == [0, 1, 2]
     assert len(ask(x[:0], None, 12)) == 0
+
+
+def test_while_labels_are_few_what_lies_near_them_is_not_asked_again() -> None:
+    """Of eight clouds four have a label each: the other four are asked, whatever the head doubts."""
+    x, y = blobs([30] * 8, apart=25)
+    first = np.array([np.flatnonzero(y == cloud)[0] for cloud in range(4)])
+    free = np.setdiff1d(np.arange(len(x)), first)
+    shares = np.full((len(free), 4), 0.25, np.float32)
+    asked = free[ask(x[free], shares, 4, known_KD=x[first])]
+    assert sorted(y[asked]) == [4, 5, 6, 7]
+
+
+def test_a_number_that_few_labelled_images_share_by_chance_does_not_decide_about_the_next() -> None:
+    """One number is nearly the same in both labelled images, and large in the others of their clouds."""
+    x, y = blobs([40, 40], apart=25)
+    x = np.concatenate([x, np.zeros((80, 1), np.float32)], axis=1)
+    few = np.array([0, 40])
+    x[:, -1] = np.where(
+        np.isin(np.arange(80), few), 1e-3 * y, 3 * np.random.default_rng(0).normal(size=80)
+    )
+    head = fit(x[few], y[few], ["a", "b"], standard=standard_of(x))
+    assert (head.probabilities(x).argmax(axis=1) == y).mean() > 0.95
+    alone = fit(x[few], y[few], ["a", "b"])
+    assert (alone.probabilities(x).argmax(axis=1) == y).mean() < 0.8

@@ -22,8 +22,8 @@ from app.journal import Standing
 from app.store import VectorStore
 from app.work import Work
 from jepack.errors import JepackError
-from jepack.probing import Fitted, Head, Judgement, fit_some, judge, usable
-from jepack.probing.heads import Floats, Ints
+from jepack.probing import Fitted, Head, Judgement, fit_some, judge, standard_of, usable
+from jepack.probing.heads import Floats, Ints, Standard
 from jepack.sources import ImageFile, find_images
 
 MOST_FITTED = 10_000  # labelled images that a head is fitted on
@@ -49,6 +49,7 @@ class Found:
 
     ids: list[str] = field(repr=False)
     x_ND: Floats = field(repr=False)
+    standard: Standard | None = field(repr=False)  # of x_ND
     classes: tuple[str, ...]
     y_N: Ints = field(repr=False)  # into `classes`, -1 without a label
     standing: Standing = field(repr=False)
@@ -94,6 +95,7 @@ class Bench:
         self._ids: list[str] = []
         self._folders: list[str | None] = []
         self._x = np.zeros((0, 0), np.float32)
+        self._standard: Standard | None = None
         self._works: dict[tuple[object, ...], Work] = {}
         self._found: dict[tuple[object, ...], Found] = {}
         self._images: list[ImageFile] | None = None
@@ -191,6 +193,7 @@ class Bench:
             parts.append(np.array(rows, np.float32))
         self._ids, self._folders = ids, folders
         self._x = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        self._standard = standard_of(self._x) if parts else None
         self._of, self._random = store, {}
 
     def _labels(self, standing: Standing, question: Question) -> Found:
@@ -202,7 +205,7 @@ class Bench:
         classes = tuple(sorted({label for label in labels if label}))
         place = {label: at for at, label in enumerate(classes)}
         y = np.array([place.get(label or "", -1) for label in labels], np.int64)
-        return Found(self._ids, self._x, classes, y, standing)
+        return Found(self._ids, self._x, self._standard, classes, y, standing)
 
     def _groups(self, column: str) -> Ints | None:
         """A number per image; None where every image stands for itself."""
@@ -228,6 +231,7 @@ class Bench:
         judge(
             found.x_ND[rows], y, found.classes, own,
             random_ND=self._random_vectors([found.ids[row] for row in rows]),
+            standard=found.standard,
             told=lambda judgement: tell(  # type: ignore[operator]
                 replace(found, judgement=judgement, rows=rows, unjudged=unjudged)
             ),
@@ -251,7 +255,9 @@ def with_head(found: Found, groups: Ints | None) -> Found:
     """Fitted on the labels, a quarter of them held back where they suffice for the word "unsure"."""
     rows = some(np.flatnonzero(found.y_N >= 0), MOST_FITTED)
     own = None if groups is None else groups[rows]
-    fitted = fit_some(found.x_ND[rows], found.y_N[rows], found.classes, own)
+    fitted = fit_some(
+        found.x_ND[rows], found.y_N[rows], found.classes, own, standard=found.standard
+    )
     return replace(found, fitted=fitted, shares_NC=fitted.head.probabilities(found.x_ND))
 
 

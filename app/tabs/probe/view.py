@@ -69,7 +69,8 @@ def with_asked(view: View, found: Found) -> View:
     free = free_rows(found)
     # From thousands of images alike the start is by lot otherwise: the seed moves with the labels.
     shares = None if found.shares_NC is None else found.shares_NC[free]
-    rows = ask(found.x_ND[free], shares, PER_PAGE, labelled=found.labelled, seed=found.labelled)
+    known = found.x_ND[found.y_N >= 0]
+    rows = ask(found.x_ND[free], shares, PER_PAGE, known_KD=known, seed=found.labelled)
     return replace(view, asked=tuple(found.ids[row] for row in free[rows]))
 
 
