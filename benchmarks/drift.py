@@ -86,7 +86,7 @@ def delay(null: Null, features: dict[str, Rows], name: str, per: float, rng: Any
     threshold = null.threshold(per)
     while True:
         stream = [draws(features, kind, LONGEST, rng) for kind in (ORDINARY, name)]
-        z = null.z_scores(null.along(np.concatenate(stream))).max(axis=(1, 2))
+        z = np.nanmax(null.z_scores(null.along(np.concatenate(stream))), axis=(1, 2))
         if z[0] <= threshold:
             break
     over = np.flatnonzero(z > threshold)

@@ -40,12 +40,7 @@ def fitted_faults(
     faults = discriminants(away, moved, every)
     for _ in range(CENTRING):
         faults[:, -1] -= fault_scores(away, faults).mean(axis=0)
-    moments = np.concatenate([null.moments[:4], np.zeros_like(null.moments[:1])])
-    return {
-        "known": np.array([FAULTS.index(n) for n in moved]),
-        "faults": faults,
-        "moments": moments,
-    }
+    return {"known": np.array([FAULTS.index(n) for n in moved]), "faults": faults}
 
 
 def unseen_scores(null: Null, x_ND: Floats, faulted: Mapping[str, npt.ArrayLike]) -> Floats:

@@ -3,7 +3,8 @@
 No image and no embedding is kept: means of cosines and sines along fixed directions (the characteristic
 function of the projection), sorted norms, and what windows of ordinary images gave. numpy only.
 
-N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults, R runs.
+N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults, R runs,
+B channels that look back.
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ RUN = 8192  # images of one replayed run
 # atypical its images are on average, whether their norms are spread as they should be (smaller ones count
 # too), and how much they look like held-out images with a known fault. The first sees any change of shape,
 # the second a weak shift of all images, the third a few strange ones among many, the fifth the weakest
-# traces of what it knows. A null has the first three of them, four, or all.
-CHANNELS = ("distance", "shift", "surprise", "size", "fault")
+# traces of what it knows, the last whether each coordinate is spread as it should be (a strange group among
+# ordinary images, another model). A null has the first three of them, four, or more: `Null.channels`.
+CHANNELS = ("distance", "shift", "surprise", "size", "fault", "variance")
 LEAST_CHANNELS = 3  # of nulls from before `size`
+# Beside the null, whose images are few, a window is judged by the images before it in the longest window:
+# how far its mean and its variances are from theirs, and its likeness to known faults. These have no error
+# of a null, and see what began lately.
+LOOKING_BACK = ("shift", "variance", "fault")
 # Null files hold places in this list: only ever add to its end.
 FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "grey", "red for blue")
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
@@ -64,6 +70,9 @@ class Null:
     images: npt.NDArray[np.int64]  # [2] images that calibrate, images that set the thresholds
     known: npt.NDArray[np.int64] | None = None  # [K] places in jepack.measures.FAULTS
     faults: Floats | None = None  # [K, D + 1] weights of the distance from the mean, and of 1
+    # Newer nulls only, both or none:
+    squares: Floats | None = None  # [2, D] mean and standard deviation of the squared distance from `mean`
+    changes: Floats | None = None  # [B, W - 1, 3] as `moments`, of windows beside the images before them
 
     @property
     def dimensions(self) -> int:
@@ -76,7 +85,17 @@ class Null:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        return CHANNELS[: len(self.moments)]
+        """What a window is judged by, beside the null."""
+        known = CHANNELS[: LEAST_CHANNELS if self.known is None else LEAST_CHANNELS + 1]
+        faults = () if self.faults is None else ("fault",)
+        return (*known, *faults, *(() if self.squares is None else ("variance",)))
+
+    @property
+    def looking_back(self) -> tuple[str, ...]:
+        """And beside the images before it."""
+        if self.squares is None:
+            return ()
+        return LOOKING_BACK[: 2 if self.faults is None else 3]
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """As they are kept: float32, and int64 where they count or name."""
@@ -120,6 +139,8 @@ class Null:
         away = self.away(x)
         normal = normal_of(p - 0.5 / (1 + len(self.scores)))
         columns = [np.cos(angles), np.sin(angles), away]
+        if self.squares is not None:
+            columns.append(self.spreads(away))
         if self.faults is not None:
             columns.append(fault_scores(away, self.faults))
         ends = np.stack(
@@ -136,24 +157,52 @@ class Null:
             away * np.minimum(1, reach / np.maximum(np.linalg.norm(away, axis=1), 1e-300))[:, None]
         )
 
+    def spreads(self, away_ND: Floats) -> Floats:
+        """[N, D]: squared distances from the mean, with mean 0 and variance 1 over the null's images."""
+        assert self.squares is not None
+        return np.asarray((away_ND**2 - self.squares[0]) / self.squares[1])
+
+    @property
+    def blocks(self) -> tuple[slice, slice, slice]:
+        """Where the features hold distances from the mean [D], `spreads` [D or 0] and fault scores [K]."""
+        mean = 2 * self.cosines.size
+        spreads = mean + self.dimensions
+        faults = spreads + (0 if self.squares is None else self.dimensions)
+        return slice(mean, spreads), slice(spreads, faults), slice(faults, -TAIL - 2)
+
     def statistics(self, means_F: Floats) -> Floats:
         """[..., C]: the channels of windows, from means [..., F] of their features."""
-        wave, width = self.cosines.size, self.dimensions
+        wave = self.cosines.size
         centre = np.concatenate([self.cosines.reshape(-1), self.sines.reshape(-1)])
         difference = means_F[..., : 2 * wave] - centre
         distance = np.einsum("...f,...f->...", difference, difference) / (2 * wave)
-        moved = means_F[..., 2 * wave : 2 * wave + width]
-        shift = np.einsum("...d,...d->...", moved, moved) / self.spread
         level, power = means_F[..., -TAIL - 2], means_F[..., -TAIL - 1] - 1
-        found = [distance, shift, means_F[..., -1], level**2 + power**2 / 2]
+        found = {
+            "distance": distance,
+            "surprise": means_F[..., -1],
+            "size": level**2 + power**2 / 2,
+            **self.moved(means_F),
+        }
+        return np.stack([found[name] for name in self.channels], axis=-1)
+
+    def backwards(self, means_F: Floats, before_F: Floats) -> Floats:
+        """[..., B]: the channels that look back, from means over windows and over the images before them."""
+        found = self.moved(means_F - before_F)
+        return np.stack([found[name] for name in self.looking_back], axis=-1)
+
+    def moved(self, difference_F: Floats) -> dict[str, Floats]:
+        """[...]: what means of features, or differences of them, say of mean, variances and known faults."""
+        mean, spreads = difference_F[..., self.blocks[0]], difference_F[..., self.blocks[1]]
+        found = {"shift": np.einsum("...d,...d->...", mean, mean) / self.spread}
+        if self.squares is not None:
+            found["variance"] = np.einsum("...d,...d->...", spreads, spreads) / self.dimensions
         if self.faults is not None:
-            found.append(self.likeness(means_F).max(axis=-1))
-        return np.stack(found[: len(self.moments)], axis=-1)
+            found["fault"] = self.likeness(difference_F).max(axis=-1)
+        return found
 
     def likeness(self, means_F: Floats) -> Floats:
         """[..., K]: mean score of the known faults, in standard deviations of an ordinary image."""
-        start = 2 * self.cosines.size + self.dimensions
-        return means_F[..., start : -TAIL - 2]
+        return means_F[..., self.blocks[2]]
 
     def likeliest(self, means_F: Floats) -> str | None:
         """The known fault that a window looks most like; None where none is known."""
@@ -162,7 +211,10 @@ class Null:
         return FAULTS[int(self.known[int(self.likeness(means_F).argmax())])]
 
     def along(self, features_NF: Floats, moved_F: Floats | float = 0.0) -> Floats:
-        """[L, W, C]: the channels at every look of a stream of images, from when all windows are full."""
+        """[L, W, C + B]: the channels at every look of a stream of images, from when all windows are full.
+
+        Nothing lies before the longest window: what looks back is NaN there.
+        """
         blocks = len(features_NF) // BLOCK
         sums = features_NF[: blocks * BLOCK].reshape(blocks, BLOCK, -1).sum(axis=1)
         total = np.zeros((blocks + 1, sums.shape[1]), np.float32)
@@ -171,26 +223,39 @@ class Null:
         found = []
         for length in self.windows:
             start = before - int(length) // BLOCK
-            window = total[before:] - total[start : start + blocks + 1 - before]
-            found.append(self.statistics(window / length + moved_F))
+            begin = total[start : start + blocks + 1 - before]
+            window = (total[before:] - begin) / length
+            rest = (begin - total[: blocks + 1 - before]) / max(self.windows[-1] - length, 1)
+            found.append(self.judged(window + moved_F, rest + moved_F, length < self.windows[-1]))
         return np.stack(found, axis=1)
 
+    def judged(self, means_F: Floats, before_F: Floats, any_before: Any) -> Floats:
+        """[..., C + B]: all channels; those that look back are NaN unless `any_before` (of that shape)."""
+        own = self.statistics(means_F)
+        if not self.looking_back:
+            return own
+        back = self.backwards(means_F, before_F)
+        return np.concatenate([own, np.where(np.asarray(any_before)[..., None], back, np.nan)], -1)
+
     def z_scores(self, statistics_WC: Floats) -> Floats:
-        """[..., W, C]: how far above ordinary windows, in standard deviations of a normal law.
+        """[..., W, C + B]: how far above ordinary windows, in standard deviations of a normal law.
 
         The figures of ordinary windows are taken for gamma laws with the moments that replay gave
         (Wilson-Hilferty); a skewness below .25 is raised to it, for squares are never less skewed and a
         law too light in its tail would alarm too often.
         """
-        mean, deviation, skew = np.transpose(self.moments.astype(np.float64), (2, 1, 0))
+        moments = self.moments
+        if self.changes is not None:
+            back = np.pad(self.changes, ((0, 0), (0, 1), (0, 0)), constant_values=1)  # its z is NaN
+            moments = np.concatenate([moments, back])
+        mean, deviation, skew = np.transpose(moments.astype(np.float64), (2, 1, 0))
         shape = 4 / np.maximum(skew, LEAST_SKEW) ** 2
         ratio = np.maximum(1 + (statistics_WC - mean) / (deviation * np.sqrt(shape)), 0)
         return np.asarray((np.cbrt(ratio) - (1 - 1 / (9 * shape))) * np.sqrt(9 * shape))
 
     def figures(self, means_F: Floats) -> dict[str, float]:
         """What people read of one window: mean shift, scale and share of atypical images."""
-        start = 2 * self.cosines.size
-        shift, squared = means_F[start : start + self.dimensions], float(means_F[-TAIL])
+        shift, squared = means_F[self.blocks[0]], float(means_F[-TAIL])
         spread = float(self.spread)
         # The distance from the null's mean holds the shift too; taken out, what is left is spread.
         return {

@@ -149,7 +149,7 @@ class Watch:
         assert self.watcher is not None
         assert self.null is not None
         self._images += BLOCK
-        z_W = z_WC.max(axis=1)
+        z_W = np.fmax.reduce(z_WC, axis=1)  # NaN where nothing is known
         self._history.add(self._images, z_W)
         over = bool((z_W > self.watcher.threshold).any())  # NaN is not
         if over:

@@ -84,7 +84,7 @@ def test_what_a_watcher_finds_does_not_depend_on_the_batches(batch: int) -> None
     expected = whole.add(x)
     found = np.concatenate([parts.add(x[i : i + batch]) for i in range(0, len(x), batch)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.shape == (1500 // 16, 7, 4)
+    assert found.shape == (1500 // 16, 7, 7)
     assert json.dumps(whole.report().to_json())[:60] == json.dumps(parts.report().to_json())[:60]
 
 
@@ -191,7 +191,8 @@ def test_a_promise_of_the_normal_law_takes_the_error_of_a_mean_away() -> None:
 
 def test_a_null_from_before_sizes_and_faults_still_watches() -> None:
     tensors = ordinary().tensors()
-    del tensors["known"]
+    for name in ("known", "squares", "changes"):
+        del tensors[name]
     tensors["moments"] = tensors["moments"][:3]
     old = Null.of(tensors)
     assert old.channels == ("distance", "shift", "surprise")
