@@ -142,7 +142,7 @@ class Watcher:
     """Sums over the latest images in windows of several lengths, and the alarm on all of them.
 
     Takes projections in batches of any size, from several threads; what it finds does not depend on the
-    batches. It holds 256 sums of 16 images each, no image and no projection (1.2 MB at 64 dimensions).
+    batches. It holds 256 sums of 16 images each, no image and no projection (5.5 MB at 64 dimensions).
     `images_per_false_alarm` is the promise: ordinary images alarm at most once in so many, all windows
     and looks taken together, if they come as independently as the held-out ones were drawn. Bursts of
     near-copies are drift by this measure.
@@ -160,7 +160,7 @@ class Watcher:
         self.threshold = null.threshold(images_per_false_alarm)
         self._lock = threading.Lock()
         self._lengths = null.windows // BLOCK  # blocks
-        width = null.features(np.zeros((1, null.dimensions))).shape[1]
+        width = len(null.summed(null.features(np.zeros((1, null.dimensions)))))
         self._ring = np.zeros((int(self._lengths.max()), width))  # sums of blocks
         self._sums = np.zeros((len(self._lengths), width))  # of the windows
         self._part = np.zeros(width)  # of the block that is not whole yet
@@ -182,7 +182,7 @@ class Watcher:
                 while len(features):
                     taken = features[: BLOCK - self._images % BLOCK]
                     features = features[len(taken) :]
-                    self._part += taken.sum(axis=0)
+                    self._part += self.null.summed(taken)
                     self._images += len(taken)
                     if self._images % BLOCK == 0:
                         looks.append(self._look())
@@ -207,17 +207,14 @@ class Watcher:
         return z
 
     def _means(self) -> Floats:
+        """[W, S]: over the windows, of what Null.summed gives."""
         return self._sums / self.null.windows[:, None]
-
-    def _before(self) -> Floats:
-        """[W, F]: means over what lies before each window in the longest one; for that itself nothing."""
-        lengths = np.maximum(self.null.windows[-1] - self.null.windows, 1)
-        return (self._sums[-1] - self._sums) / lengths[:, None]
 
     def _z(self) -> Floats:
         blocks = self._images // BLOCK
         back = (self._lengths < self._lengths[-1]) & (self._lengths[-1] <= blocks)
-        z = self.null.z_scores(self.null.judged(self._means(), self._before(), back))
+        means = self._means()
+        z = self.null.z_scores(self.null.judged(means, means[-1], back))
         z[self._lengths > blocks] = np.nan
         return z
 
@@ -225,7 +222,8 @@ class Watcher:
         """What is known now; cheap enough for every scrape."""
         with self._lock:
             means, z = self._means(), self._z()
-            windows = tuple(map(self._window, range(len(z)), means, self._before(), z))
+            means = self.null.features_of(means)
+            windows = tuple(self._window(place, means, z[place]) for place in range(len(z)))
             return DriftReport(
                 images=self._images,
                 alarm=self._alarm,
@@ -237,7 +235,8 @@ class Watcher:
                 windows=windows,
             )
 
-    def _window(self, place: int, means_F: Floats, before_F: Floats, z_C: Floats) -> Window:
+    def _window(self, place: int, means_WF: Floats, z_C: Floats) -> Window:
+        means_F, length = means_WF[place], int(self.null.windows[place])
         full = bool(self._lengths[place] <= self._images // BLOCK)
         names = [FIGURES[channel] for channel in self.null.channels]
         figures = dict(zip(names, map(float, self.null.statistics(means_F)), strict=True))
@@ -247,10 +246,10 @@ class Watcher:
         figures |= {f"{name}_z": float(z) for name, z in zip(names, z_C, strict=False)}
         back = z_C[len(names) :]
         if back.size and not np.isnan(back).all():
-            moved = (means_F - before_F)[self.null.blocks[0]]
+            longest = int(self.null.windows[-1])
+            moved = (means_F - means_WF[-1])[self.null.blocks[0]] * longest / (longest - length)
             figures["change"] = float(np.sqrt((moved**2).sum() / self.null.spread))
             figures["change_z"] = float(np.nanmax(back))
-        length = int(self.null.windows[place])
         told = full and figures.get("fault_z", math.nan) > self.threshold
         likeliest = self.null.likeliest(means_F) if told else None
         return Window(length=length, full=full, likeliest=likeliest, **figures)

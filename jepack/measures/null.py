@@ -3,8 +3,8 @@
 No image and no embedding is kept: means of cosines and sines along fixed directions (the characteristic
 function of the projection), sorted norms, and what windows of ordinary images gave. numpy only.
 
-N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults, R runs,
-B channels that look back.
+N images, D projection dims, M directions, T knots, F features, P pairs of dims, S = F + P, W windows,
+C channels, B channels that look back, K known faults, R runs.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ RUN = 8192  # images of one replayed run
 CHANNELS = ("distance", "shift", "surprise", "size", "fault", "variance")
 LEAST_CHANNELS = 3  # of nulls from before `size`
 # Beside the null, whose images are few, a window is judged by the images before it in the longest window:
-# how far its mean and its variances are from theirs, and its likeness to known faults. These have no error
-# of a null, and see what began lately.
-LOOKING_BACK = ("shift", "variance", "fault")
+# how far its mean, its variances and its covariances are from theirs, and its likeness to known faults.
+# These have no error of a null, and see what began lately.
+LOOKING_BACK = ("shift", "variance", "covariance", "fault")
+PAIRED = 64  # coordinates, the first ones, whose covariances are watched
 # Null files hold places in this list: only ever add to its end.
 FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "grey", "red for blue")
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
@@ -95,7 +96,7 @@ class Null:
         """And beside the images before it."""
         if self.squares is None:
             return ()
-        return LOOKING_BACK[: 2 if self.faults is None else 3]
+        return LOOKING_BACK[: -1 if self.faults is None else None]
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """As they are kept: float32, and int64 where they count or name."""
@@ -170,6 +171,27 @@ class Null:
         faults = spreads + (0 if self.squares is None else self.dimensions)
         return slice(mean, spreads), slice(spreads, faults), slice(faults, -TAIL - 2)
 
+    def summed(self, features_BNF: Floats) -> Floats:
+        """[..., F + P]: sums over images [..., N, F] of their features, and of the products of each pair of
+        coordinates, in standard deviations, which looking back at covariances needs."""
+        sums = features_BNF.sum(axis=-2)
+        if self.squares is None:
+            return sums
+        away = features_BNF[..., self.blocks[0]][..., :PAIRED]
+        away = away / np.sqrt(self.squares[0][: away.shape[-1]]).astype(away.dtype)
+        products = np.matmul(away.swapaxes(-1, -2), away)
+        first, second = pairs_of(away.shape[-1])
+        return np.concatenate([sums, products[..., first, second]], axis=-1)
+
+    @property
+    def pairs(self) -> int:
+        """P of `summed`."""
+        return len(pairs_of(min(self.dimensions, PAIRED))[0])
+
+    def features_of(self, sums_S: Floats) -> Floats:
+        """[..., F] of what `summed` gave, or of means of it."""
+        return sums_S if self.squares is None else sums_S[..., : sums_S.shape[-1] - self.pairs]
+
     def statistics(self, means_F: Floats) -> Floats:
         """[..., C]: the channels of windows, from means [..., F] of their features."""
         wave = self.cosines.size
@@ -185,9 +207,13 @@ class Null:
         }
         return np.stack([found[name] for name in self.channels], axis=-1)
 
-    def backwards(self, means_F: Floats, before_F: Floats) -> Floats:
-        """[..., B]: the channels that look back, from means over windows and over the images before them."""
-        found = self.moved(means_F - before_F)
+    def backwards(self, difference_S: Floats) -> Floats:
+        """[..., B]: the channels that look back, from means over windows less those over the longest one (of
+        what `summed` gave). That is the difference from the images before, but for a factor."""
+        found = self.moved(self.features_of(difference_S))
+        products = difference_S[..., difference_S.shape[-1] - self.pairs :]
+        covariance = np.einsum("...p,...p->...", products, products)
+        found["covariance"] = covariance / max(self.pairs, 1)
         return np.stack([found[name] for name in self.looking_back], axis=-1)
 
     def moved(self, difference_F: Floats) -> dict[str, Floats]:
@@ -216,26 +242,35 @@ class Null:
         Nothing lies before the longest window: what looks back is NaN there.
         """
         blocks = len(features_NF) // BLOCK
-        sums = features_NF[: blocks * BLOCK].reshape(blocks, BLOCK, -1).sum(axis=1)
+        sums = self.summed(features_NF[: blocks * BLOCK].reshape(blocks, BLOCK, -1))
         total = np.zeros((blocks + 1, sums.shape[1]), np.float32)
         total[1:] = np.cumsum(sums, axis=0, dtype=np.float64)
-        before = int(self.windows[-1]) // BLOCK
-        found = []
-        for length in self.windows:
-            start = before - int(length) // BLOCK
-            begin = total[start : start + blocks + 1 - before]
-            window = (total[before:] - begin) / length
-            rest = (begin - total[: blocks + 1 - before]) / max(self.windows[-1] - length, 1)
-            found.append(self.judged(window + moved_F, rest + moved_F, length < self.windows[-1]))
+        longest = int(self.windows[-1]) // BLOCK
+
+        def means(blocks_in_window: int) -> Floats:
+            start = longest - blocks_in_window
+            ends, begins = total[longest:], total[start : start + blocks + 1 - longest]
+            return np.asarray((ends - begins) / np.float32(blocks_in_window * BLOCK))
+
+        of_longest = means(longest)
+        found = [
+            self.judged(means(length), of_longest, length < longest, moved_F)
+            for length in (self.windows // BLOCK).tolist()
+        ]
         return np.stack(found, axis=1)
 
-    def judged(self, means_F: Floats, before_F: Floats, any_before: Any) -> Floats:
-        """[..., C + B]: all channels; those that look back are NaN unless `any_before` (of that shape)."""
-        own = self.statistics(means_F)
+    def judged(
+        self, means_S: Floats, longest_S: Floats, looks_back: Any, moved_F: Floats | float = 0.0
+    ) -> Floats:
+        """[..., C + B]: all channels of windows, those that look back NaN unless `looks_back`.
+
+        `longest_S` are the means over the longest window, `moved_F` is added to what is held beside the null.
+        """
+        own = self.statistics(self.features_of(means_S) + moved_F)
         if not self.looking_back:
             return own
-        back = self.backwards(means_F, before_F)
-        return np.concatenate([own, np.where(np.asarray(any_before)[..., None], back, np.nan)], -1)
+        back = self.backwards(means_S - longest_S)
+        return np.concatenate([own, np.where(np.asarray(looks_back)[..., None], back, np.nan)], -1)
 
     def z_scores(self, statistics_WC: Floats) -> Floats:
         """[..., W, C + B]: how far above ordinary windows, in standard deviations of a normal law.
@@ -288,6 +323,13 @@ class Null:
             bad = int((~np.isfinite(x)).any(axis=1).sum())
             raise DataError(f"{bad} of {len(x)} projections hold NaN or infinity. Leave them out")
         return x
+
+
+@lru_cache(maxsize=4)
+def pairs_of(width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Places of the first and of the second coordinate of each pair."""
+    first, second = np.triu_indices(width, 1)
+    return first, second
 
 
 @lru_cache(maxsize=1)

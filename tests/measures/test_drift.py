@@ -84,7 +84,7 @@ def test_what_a_watcher_finds_does_not_depend_on_the_batches(batch: int) -> None
     expected = whole.add(x)
     found = np.concatenate([parts.add(x[i : i + batch]) for i in range(0, len(x), batch)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.shape == (1500 // 16, 7, 7)
+    assert found.shape == (1500 // 16, 7, 8)
     assert json.dumps(whole.report().to_json())[:60] == json.dumps(parts.report().to_json())[:60]
 
 
