@@ -65,7 +65,7 @@ def null_problems(path: Path, manifest: dict[str, Any]) -> list[str]:
         if faults:
             channels, back, optional["faults"] = channels + 1, back + 1, [faults, width + 1]
     if "squares" in shapes or "changes" in shapes:
-        channels, optional["squares"] = channels + 1, [2, width]
+        channels, optional["squares"] = channels + 1, [3, width]
         optional["changes"] = [back, windows - 1, 3]
     wanted = {
         "directions": [width, directions], "scale": [directions], "knots": [knots],
@@ -102,7 +102,7 @@ def value_problems(found: dict[str, Any]) -> list[str]:
         "standard deviations of windows must be above 0": all(
             bool((found[name][:, :, 1] > 0).all()) for name in ("moments", "changes") if name in found
         ),
-        "squares must be above 0": bool((found.get("squares", np.ones(1)) > 0).all()),
+        "squares must be above 0": bool((found.get("squares", np.ones(3))[[0, 2]] > 0).all()),
         "cosines and sines must lie in -1 to 1": all(
             (np.abs(found[name]) <= 1.000001).all() for name in ("cosines", "sines")
         ),

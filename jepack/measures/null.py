@@ -44,6 +44,7 @@ FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "gr
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
 LEAST_SKEW = 0.25
 REACH = 3.0  # standard deviations of the projection, all dimensions together
+FARTHEST = 3.0  # standard deviations of a coordinate, where variances and covariances are looked at
 LOUDEST = 4.0  # standard deviations of a fault's score: one image says no more
 TAIL_FROM = 1 / 8  # share of replayed runs; a quantile that fewer exceed says little
 TAIL = 3  # columns at the end of the features: distance from the mean, atypical or not, -log p
@@ -72,7 +73,7 @@ class Null:
     known: npt.NDArray[np.int64] | None = None  # [K] places in jepack.measures.FAULTS
     faults: Floats | None = None  # [K, D + 1] weights of the distance from the mean, and of 1
     # Newer nulls only, both or none:
-    squares: Floats | None = None  # [2, D] mean and standard deviation of the squared distance from `mean`
+    squares: Floats | None = None  # [3, D] deviation of a coordinate; mean, deviation of its square, see `near`
     changes: Floats | None = None  # [B, W - 1, 3] as `moments`, of windows beside the images before them
 
     @property
@@ -161,7 +162,16 @@ class Null:
     def spreads(self, away_ND: Floats) -> Floats:
         """[N, D]: squared distances from the mean, with mean 0 and variance 1 over the null's images."""
         assert self.squares is not None
-        return np.asarray((away_ND**2 - self.squares[0]) / self.squares[1])
+        return np.asarray((self.near(away_ND) ** 2 - self.squares[1]) / self.squares[2])
+
+    def near(self, away_ND: Floats) -> Floats:
+        """[..., n]: distances of the first n coordinates in standard deviations, FARTHEST at most.
+
+        Else one coordinate of one image says more of a window's variance than all others.
+        """
+        assert self.squares is not None
+        deviation = self.squares[0][: away_ND.shape[-1]].astype(away_ND.dtype)
+        return np.clip(away_ND / deviation, -FARTHEST, FARTHEST)
 
     @property
     def blocks(self) -> tuple[slice, slice, slice]:
@@ -177,10 +187,9 @@ class Null:
         sums = features_BNF.sum(axis=-2)
         if self.squares is None:
             return sums
-        away = features_BNF[..., self.blocks[0]][..., :PAIRED]
-        away = away / np.sqrt(self.squares[0][: away.shape[-1]]).astype(away.dtype)
-        products = np.matmul(away.swapaxes(-1, -2), away)
-        first, second = pairs_of(away.shape[-1])
+        near = self.near(features_BNF[..., self.blocks[0]][..., :PAIRED])
+        products = np.matmul(near.swapaxes(-1, -2), near)
+        first, second = pairs_of(near.shape[-1])
         return np.concatenate([sums, products[..., first, second]], axis=-1)
 
     @property

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from jepack.errors import DataError
 from jepack.measures.faults import CENTRING, fitted_faults, unseen_scores
 from jepack.measures.isotropy import random_directions
-from jepack.measures.null import BLOCK, RUN, WINDOWS, Floats, Null
+from jepack.measures.null import BLOCK, FARTHEST, RUN, WINDOWS, Floats, Null
 
 DIRECTIONS = 64
 KNOTS = (0.5, 1.0, 1.5, 2.0)
@@ -30,6 +30,7 @@ def fit_null(
     *,
     faulted: Mapping[str, npt.ArrayLike] | None = None,
     gaussian: bool = False,
+    looks_back: bool = True,
     runs: int = RUNS,
     seed: int = 0,
 ) -> Null:
@@ -37,7 +38,7 @@ def fit_null(
 
     `faulted`: by the name of a fault (of `FAULTS`), projections of the first images of `x` with it.
     `gaussian`: the bundle promises N(0, I), so what cannot be told from it is taken to be it, without the
-    error that a mean of N images has.
+    error that a mean of N images has. `looks_back=False`: as nulls were before they knew variances.
     """
     x = np.asarray(x_ND, dtype=np.float64)
     if x.ndim != 2 or len(x) < MINIMUM or not np.isfinite(x).all():
@@ -50,26 +51,33 @@ def fit_null(
     null = centred(single[kept], gaussian, seed)
     null = replace(null, **fitted_faults(null, single, faulted or {}))
     ordinary = single[kept]
-    null = replace(null, squares=squares(null, ordinary))
+    if looks_back:
+        null = replace(null, squares=squares(null, ordinary))
     # Each image's p-value among the others: these calibrated, and a new image is not one of them.
     features = null.features(ordinary, null.at_least(ordinary) / len(ordinary))
     features[:, null.blocks[2]] = unseen_scores(null, single, faulted or {})[kept]
     null, centre = centre_of(null, features, gaussian)
     if gaussian:  # the mean may have moved
         null = replace(null, **fitted_faults(null, single, faulted or {}))
-        null = replace(null, squares=squares(null, ordinary))
-        features[:, null.blocks[1]] = null.spreads(null.away(ordinary))
+        if looks_back:
+            null = replace(null, squares=squares(null, ordinary))
+            features[:, null.blocks[1]] = null.spreads(null.away(ordinary))
     found = replay(null, features, centre, runs, rng)
     own = len(null.channels)
-    null = replace(null, moments=moments(found[..., :own]), changes=moments(found[:, :, :-1, own:]))
+    null = replace(null, moments=moments(found[..., :own]))
+    if looks_back:
+        null = replace(null, changes=moments(found[:, :, :-1, own:]))
     highest = np.nanmax(null.z_scores(found), axis=(1, 2, 3))
     return Null.of(replace(null, highest=np.sort(highest)).tensors())
 
 
 def squares(null: Null, x_ND: Floats) -> Floats:
-    """[2, D]: mean and standard deviation of the squared distances from the null's mean."""
-    found = null.away(x_ND) ** 2
-    return np.stack([found.mean(axis=0), np.maximum(found.std(axis=0), 1e-12)])
+    """[3, D]: see Null. Standard deviation of each coordinate, and what `Null.near` makes of its square."""
+    away = null.away(x_ND)
+    deviation = np.maximum(np.sqrt((away**2).mean(axis=0)), 1e-12)
+    # Under `near` a coordinate that never varies has squares of 0.
+    square = np.clip(away / deviation, -FARTHEST, FARTHEST) ** 2
+    return np.stack([deviation, square.mean(axis=0), np.maximum(square.std(axis=0), 1e-6)])
 
 
 def centred(x_ND: Floats, gaussian: bool, seed: int) -> Null:

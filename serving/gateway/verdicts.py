@@ -92,6 +92,8 @@ def verdict_of(report: DriftReport, since: str) -> str:
     if worst.z <= report.threshold:
         told = f"it clears when no window was above the threshold for {shortest} images"
         return f"alarm since {since}, but no window is above the threshold now ({figures}); {told}"
+    if worst.z == worst.change_z:
+        known = f"those before them, to {full[-1].length:,} images back"
     return (
         f"alarm since {since}: the latest {worst.length:,} images are unlike {known} ({figures}). "
         f"Their mean is shifted by {worst.mean_shift:.2f} standard deviations, their variance is "
