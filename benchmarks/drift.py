@@ -302,7 +302,9 @@ def main() -> None:
     parser.add_argument("--embedded", type=Path, help=".npz that keeps the projections for reruns")
     parser.add_argument("--per", type=float, default=20_000, help="images to one false alarm")
     parser.add_argument("--null", type=int, default=600, help="images of a null")
-    parser.add_argument("--kinds", default="faults known,no faults", help="also: gaussian, null alone")
+    parser.add_argument(
+        "--kinds", default="faults known,no faults", help="also: gaussian, null alone"
+    )
     parser.add_argument("--splits", type=int, default=6, help="nulls")
     parser.add_argument("--trials", type=int, default=4, help="per null and change")
     parser.add_argument("--replay", type=int, default=81_920, help="unchanged images per null")

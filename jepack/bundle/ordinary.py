@@ -100,7 +100,9 @@ def value_problems(found: dict[str, Any]) -> list[str]:
             (found["scale"] > 0).all() and found["spread"] > 0
         ),
         "standard deviations of windows must be above 0": all(
-            bool((found[name][:, :, 1] > 0).all()) for name in ("moments", "changes") if name in found
+            bool((found[name][:, :, 1] > 0).all())
+            for name in ("moments", "changes")
+            if name in found
         ),
         "squares must be above 0": bool((found.get("squares", np.ones(3))[[0, 2]] > 0).all()),
         "cosines and sines must lie in -1 to 1": all(
