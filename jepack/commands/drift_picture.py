@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jepack.measures import Comparison, Null
-from jepack.measures.null import ATYPICAL, BLOCK, Floats
+from jepack.measures.null import ATYPICAL, BLOCK
+from jepack.measures.scoring import Floats
 from jepack.names import shown
 from jepack.terminal import drawing
 

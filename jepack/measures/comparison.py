@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from jepack.errors import DataError
 from jepack.measures.drift import Watcher
-from jepack.measures.null import Floats, Null
+from jepack.measures.null import Null
+from jepack.measures.scoring import Floats
 
 SHOWN = 12  # most atypical images
 
@@ -64,7 +65,8 @@ def compare(
     strangest = np.argsort(-scores, kind="stable")[:SHOWN]
     fault_told = False
     if "fault" in null.channels:
-        fault_told = np.nanmax(looks_LWC[..., null.channels.index("fault")]) > report.threshold
+        z_LW = looks_LWC[..., null.channels.index("fault")]
+        fault_told = bool(np.nanmax(z_LW) > report.threshold)
     means = null.features(x).mean(axis=0)
     figures = null.figures(means)
     return Comparison(

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import ConfigError
-from jepack.measures.null import BLOCK, Floats, Null
+from jepack.measures.null import BLOCK, Null
+from jepack.measures.scoring import Floats
 
 IMAGES_PER_FALSE_ALARM = 1_000_000
 MOST = 1e15
@@ -172,7 +173,8 @@ class Watcher:
     def add(self, x_ND: npt.ArrayLike) -> Floats:
         """Take projections [N, D]. Gives z [L, W, C + B] of each look that fell due.
 
-        NaN for windows not full, and for what looks back until the longest is. DataError for another width or values that are not finite; then nothing of the batch is taken.
+        NaN for windows not full, and for what looks back until the longest is. DataError for another width or
+        values that are not finite; then nothing of the batch is taken.
         """
         x = self.null.checked(x_ND)
         looks = []

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
-from jepack.measures.null import FAULTS, Floats, Null, fault_scores
+from jepack.measures.null import FAULTS, Null
+from jepack.measures.scoring import Floats, fault_scores
 
 CERTAIN = 4.0  # standard errors by which some coordinate moves under a fault that is believed
 FOLDS = 5

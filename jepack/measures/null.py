@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -19,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
+from jepack.measures.scoring import Floats, fault_scores, gamma_z, normal_of, pairs_of
 
-Floats = npt.NDArray[np.floating[Any]]
 WHOLE = ("windows", "images", "known")  # tensors of whole numbers
 
 BLOCK = 16  # images between two looks at the windows
@@ -43,10 +42,8 @@ PAIRED = 64  # coordinates, the first ones, whose covariances are watched
 # Null files hold places in this list: only ever add to its end.
 FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "grey", "red for blue")
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
-LEAST_SKEW = 0.25
 REACH = 3.0  # standard deviations of the projection, all dimensions together
 FARTHEST = 3.0  # standard deviations of a coordinate, where variances and covariances are looked at
-LOUDEST = 4.0  # standard deviations of a fault's score: one image says no more
 TAIL_FROM = 1 / 8  # share of replayed runs; a quantile that fewer exceed says little
 TAIL = 3  # columns at the end of the features: distance from the mean, atypical or not, -log p
 
@@ -294,20 +291,12 @@ class Null:
         return np.concatenate([own, np.where(np.asarray(looks_back)[..., None], back, np.nan)], -1)
 
     def z_scores(self, statistics_WC: Floats) -> Floats:
-        """[..., W, C + B]: how far above ordinary windows, in standard deviations of a normal law.
-
-        The figures of ordinary windows are taken for gamma laws with the moments that replay gave
-        (Wilson-Hilferty); a skewness below .25 is raised to it, for squares are never less skewed and a
-        law too light in its tail would alarm too often.
-        """
+        """[..., W, C + B]: how far above ordinary windows, in standard deviations of a normal law."""
         moments = self.moments
         if self.changes is not None:
             back = np.pad(self.changes, ((0, 0), (0, 1), (0, 0)), constant_values=1)  # its z is NaN
             moments = np.concatenate([moments, back])
-        mean, deviation, skew = np.transpose(moments.astype(np.float64), (2, 1, 0))
-        shape = 4 / np.maximum(skew, LEAST_SKEW) ** 2
-        ratio = np.maximum(1 + (statistics_WC - mean) / (deviation * np.sqrt(shape)), 0)
-        return np.asarray((np.cbrt(ratio) - (1 - 1 / (9 * shape))) * np.sqrt(9 * shape))
+        return gamma_z(statistics_WC, *np.transpose(moments.astype(np.float64), (2, 1, 0)))
 
     def figures(self, means_F: Floats) -> dict[str, float]:
         """What people read of one window: mean shift, scale and share of atypical images."""
@@ -344,28 +333,3 @@ class Null:
             bad = int((~np.isfinite(x)).any(axis=1).sum())
             raise DataError(f"{bad} of {len(x)} projections hold NaN or infinity. Leave them out")
         return x
-
-
-@lru_cache(maxsize=4)
-def pairs_of(width: int) -> npt.NDArray[np.int64]:
-    """Places of the pairs of different coordinates, each once, in a matrix of all products laid flat."""
-    first, second = np.triu_indices(width, 1)
-    return np.asarray(first * width + second)
-
-
-@lru_cache(maxsize=1)
-def normal_quantiles() -> tuple[Floats, Floats]:
-    """Probabilities and the normal quantiles at them, which `normal_of` interpolates."""
-    p = (np.arange(4096) + 0.5) / 4096
-    return p, np.array([NormalDist().inv_cdf(float(value)) for value in p])
-
-
-def normal_of(p_N: Floats) -> Floats:
-    """Normal scores: uniform values become N(0, 1)."""
-    return np.interp(p_N, *normal_quantiles())
-
-
-def fault_scores(away_ND: Floats, faults_KF: Floats) -> Floats:
-    """[N, K]: how much each image looks as if it had each fault; about N(0, 1) without it."""
-    scores = away_ND @ faults_KF[:, :-1].T + faults_KF[:, -1]
-    return np.clip(scores, -LOUDEST, LOUDEST)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from jepack.errors import DataError
 from jepack.measures.faults import CENTRING, fitted_faults, unseen_scores
 from jepack.measures.isotropy import random_directions
-from jepack.measures.null import BLOCK, FARTHEST, RUN, WINDOWS, Floats, Null
+from jepack.measures.null import BLOCK, FARTHEST, RUN, WINDOWS, Null
+from jepack.measures.scoring import Floats
 
 DIRECTIONS = 64
 KNOTS = (0.5, 1.0, 1.5, 2.0)

@@ -13,7 +13,8 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from jepack.measures import DriftReport, Sample
-from jepack.measures.null import ATYPICAL, Floats
+from jepack.measures.null import ATYPICAL
+from jepack.measures.scoring import Floats
 
 POINTS = 256  # of the history
 

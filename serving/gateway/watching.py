@@ -20,7 +20,8 @@ from jepack.client import Endpoint
 from jepack.errors import ConfigError
 from jepack.measures import DriftReport, Null, Sample, Watcher, samples
 from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
-from jepack.measures.null import BLOCK, Floats
+from jepack.measures.null import BLOCK
+from jepack.measures.scoring import Floats
 from serving.gateway.errors import invalid
 from serving.gateway.front import LOG
 from serving.gateway.verdicts import History, families, iso, promise_of, state_of, verdict_of
