@@ -43,7 +43,7 @@ PAIRED = 64  # coordinates, the first ones, whose covariances are watched
 FAULTS = ("darker", "brighter", "flatter", "blurred", "noisy", "compressed", "grey", "red for blue")
 ATYPICAL = 0.05  # p-value at which an image counts as atypical
 REACH = 3.0  # standard deviations of the projection, all dimensions together
-FARTHEST = 3.0  # standard deviations of a coordinate, where variances and covariances are looked at
+FARTHEST = 4.0  # standard deviations of a coordinate, where variances and covariances are looked at
 TAIL_FROM = 1 / 8  # share of replayed runs; a quantile that fewer exceed says little
 TAIL = 3  # columns at the end of the features: distance from the mean, atypical or not, -log p
 
