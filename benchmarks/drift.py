@@ -74,6 +74,7 @@ def null_of(found: dict[str, Rows], rows: Any, kind: str, seed: int) -> Null:
         found[ORDINARY][rows],
         faulted={} if kind == "no faults" else faulted,
         gaussian=kind == "gaussian",
+        looks_back=kind != "null alone",
         seed=seed,
     )
 
@@ -86,7 +87,7 @@ def delay(null: Null, features: dict[str, Rows], name: str, per: float, rng: Any
     threshold = null.threshold(per)
     while True:
         stream = [draws(features, kind, LONGEST, rng) for kind in (ORDINARY, name)]
-        z = null.z_scores(null.along(np.concatenate(stream))).max(axis=(1, 2))
+        z = np.nanmax(null.z_scores(null.along(np.concatenate(stream))), axis=(1, 2))
         if z[0] <= threshold:
             break
     over = np.flatnonzero(z > threshold)
@@ -301,7 +302,9 @@ def main() -> None:
     parser.add_argument("--embedded", type=Path, help=".npz that keeps the projections for reruns")
     parser.add_argument("--per", type=float, default=20_000, help="images to one false alarm")
     parser.add_argument("--null", type=int, default=600, help="images of a null")
-    parser.add_argument("--kinds", default="faults known,no faults", help="also: gaussian")
+    parser.add_argument(
+        "--kinds", default="faults known,no faults", help="also: gaussian, null alone"
+    )
     parser.add_argument("--splits", type=int, default=6, help="nulls")
     parser.add_argument("--trials", type=int, default=4, help="per null and change")
     parser.add_argument("--replay", type=int, default=81_920, help="unchanged images per null")

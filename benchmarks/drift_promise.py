@@ -44,7 +44,7 @@ def measure(images: int, promised: bool, splits: int, replay: int, runs: int) ->
             stream = rng.standard_normal((2 * LONGEST, DIMS))
             stream[LONGEST:, 0] += shift
             z = null.z_scores(null.along(null.features(stream).astype(np.float32)))
-            over = np.flatnonzero(z.max(axis=(1, 2))[1:] > null.threshold(PER))
+            over = np.flatnonzero(np.nanmax(z, axis=(1, 2))[1:] > null.threshold(PER))
             delays[str(shift)].append(float((over[0] + 1) * BLOCK) if len(over) else float("inf"))
     median = {shift: float(np.median(values)) for shift, values in delays.items()}
     return {

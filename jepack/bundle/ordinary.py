@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 from jepack.bundle.hardening import misfit, shapes_in
 from jepack.files import write_bytes
 from jepack.measures import FAULTS, Null
-from jepack.measures.null import BLOCK, CHANNELS, LEAST_CHANNELS, WHOLE
+from jepack.measures.null import BLOCK, LEAST_CHANNELS, LOOKING_BACK, WHOLE
 
 NULL = "null.safetensors"
 # What a watcher keeps in memory grows with these: some 200 MB at the most.
@@ -55,14 +55,18 @@ def null_problems(path: Path, manifest: dict[str, Any]) -> list[str]:
         if not 1 <= count <= most:
             return [f"{path.name}: {count} {name}, must be 1 to {most}"]
     width = manifest["dimensions"]["projection"]
-    # Nulls from before `known` have three channels; later ones four, and a fifth where faults are known.
-    channels = LEAST_CHANNELS
+    # Nulls from before `known` have three channels; later ones four, one more where faults are known, and
+    # with `squares` another and those that look back.
+    channels, back = LEAST_CHANNELS, len(LOOKING_BACK) - 1
     optional: dict[str, list[int]] = {}
     if "known" in shapes:
-        channels, faults = len(CHANNELS) - 1, (shapes["known"] or [0])[0]
-        optional["known"] = [faults]
+        faults = (shapes["known"] or [0])[0]
+        channels, optional["known"] = channels + 1, [faults]
         if faults:
-            channels, optional["faults"] = len(CHANNELS), [faults, width + 1]
+            channels, back, optional["faults"] = channels + 1, back + 1, [faults, width + 1]
+    if "squares" in shapes or "changes" in shapes:
+        channels, optional["squares"] = channels + 1, [3, width]
+        optional["changes"] = [back, windows - 1, 3]
     wanted = {
         "directions": [width, directions], "scale": [directions], "knots": [knots],
         "cosines": [knots, directions], "sines": [knots, directions], "mean": [width], "spread": [],
@@ -95,9 +99,12 @@ def value_problems(found: dict[str, Any]) -> list[str]:
         "scale and spread must be above 0": bool(
             (found["scale"] > 0).all() and found["spread"] > 0
         ),
-        "standard deviations of windows must be above 0": bool(
-            (found["moments"][:, :, 1] > 0).all()
+        "standard deviations of windows must be above 0": all(
+            bool((found[name][:, :, 1] > 0).all())
+            for name in ("moments", "changes")
+            if name in found
         ),
+        "squares must be above 0": bool((found.get("squares", np.ones(3))[[0, 2]] > 0).all()),
         "cosines and sines must lie in -1 to 1": all(
             (np.abs(found[name]) <= 1.000001).all() for name in ("cosines", "sines")
         ),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jepack.measures import Comparison, Null
-from jepack.measures.null import ATYPICAL, BLOCK, Floats
+from jepack.measures.null import ATYPICAL, BLOCK
+from jepack.measures.scoring import Floats
 from jepack.names import shown
 from jepack.terminal import drawing
 
@@ -19,7 +20,8 @@ FOUND, LIMIT = "#20639b", "#d1495b"
 INK = "#18191a"  # text and axes; in a page the reader's theme takes its place, and that of what follows
 CHANNELS = {"distance_z": ("o", "any change of shape"), "mean_shift_z": ("s", "shift of the mean"),
             "surprise_z": ("^", "strange images"), "size_z": ("D", "size of the norms"),
-            "fault_z": ("X", "a known fault")}  # fmt: skip
+            "fault_z": ("X", "a known fault"), "variance_z": ("v", "spread of the coordinates"),
+            "change_z": ("P", "unlike the images before")}  # fmt: skip
 MOST_SHADES = 16  # windows of a null
 
 
@@ -103,7 +105,7 @@ def channels(axes: Any, now: list[dict[str, Any]], threshold: float) -> None:
     places = np.arange(len(full))
     for name, (mark, text) in CHANNELS.items():
         z = np.array([one.get(name) for one in full], np.float64)
-        if np.isfinite(z).any():  # older nulls know three
+        if np.isfinite(z).any():  # older nulls know fewer
             axes.plot(z, places, marker=mark, linestyle="", color=FOUND, alpha=0.8, label=text)
     axes.axvline(threshold, color=LIMIT, linestyle="--", linewidth=1)
     axes.set_yticks(places, [f"{one['length']:,}" for one in full])

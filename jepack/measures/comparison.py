@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from jepack.errors import DataError
 from jepack.measures.drift import Watcher
-from jepack.measures.null import Floats, Null
+from jepack.measures.null import Null
+from jepack.measures.scoring import Floats
 
 SHOWN = 12  # most atypical images
 
@@ -56,13 +57,16 @@ def compare(
     order = np.arange(count) if in_order else np.random.default_rng(0).permutation(count)
     watcher = Watcher(null, images_per_false_alarm=max(count / chance, 1))
     looks_LWC = watcher.add(x[order])
-    looks_KW = looks_LWC.max(axis=2)
+    looks_KW = np.fmax.reduce(looks_LWC, axis=2)  # NaN where nothing is known
     report = watcher.report()
     full = [int(w) for w in null.windows if w <= count]
     p_values = null.p_values(x)
     scores = (x**2).sum(axis=1)
     strangest = np.argsort(-scores, kind="stable")[:SHOWN]
-    fault_told = null.faults is not None and np.nanmax(looks_LWC[..., -1]) > report.threshold
+    fault_told = False
+    if "fault" in null.channels:
+        z_LW = looks_LWC[..., null.channels.index("fault")]
+        fault_told = bool(np.nanmax(z_LW) > report.threshold)
     means = null.features(x).mean(axis=0)
     figures = null.figures(means)
     return Comparison(

@@ -1,6 +1,6 @@
 """Watching projections as they are served: are these still images like the held-out ones? numpy only.
 
-N images, D projection dims, F features, W windows, C channels, L looks.
+N images, D projection dims, F features, W windows, C channels, B channels that look back, L looks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import ConfigError
-from jepack.measures.null import BLOCK, Floats, Null
+from jepack.measures.null import BLOCK, Null
+from jepack.measures.scoring import Floats
 
 IMAGES_PER_FALSE_ALARM = 1_000_000
 MOST = 1e15
@@ -43,12 +44,16 @@ class Window:
     size_z: float = math.nan
     fault: float = math.nan  # mean score of the known fault that the images look most like
     fault_z: float = math.nan
+    variance: float = math.nan  # mean squared difference of the coordinates' variances
+    variance_z: float = math.nan
+    change: float = math.nan  # mean shift from the images before, within the longest window
+    change_z: float = math.nan  # the largest of what sets the window apart from them
     likeliest: str | None = None  # that fault, where its z alarms
 
     @property
     def z(self) -> float:
         """What the alarm looks at."""
-        z = (self.distance_z, self.mean_shift_z, self.surprise_z, self.size_z, self.fault_z)
+        z = (getattr(self, f"{figure}_z") for figure in (*FIGURES.values(), "change"))
         return max((value for value in z if not math.isnan(value)), default=math.nan)
 
 
@@ -83,6 +88,7 @@ FIGURES = {
     "surprise": "surprise",
     "size": "size",
     "fault": "fault",
+    "variance": "variance",
 }
 
 
@@ -107,6 +113,10 @@ GAUGES = {
     "size_z": "The size in standard deviations of ordinary windows.",
     "fault": "Mean score of the known fault the window looks most like.",
     "fault_z": "The score in standard deviations of ordinary windows.",
+    "variance": "Mean squared difference of the coordinates' variances from the null's.",
+    "variance_z": "That difference in standard deviations of ordinary windows.",
+    "change": "Shift of the mean projection from the images before the window.",
+    "change_z": "How far the window is from the images before it, beside ordinary windows.",
     "scale": "Variance of the projection over the null's.",
     "atypical": "Share of images with a conformal p-value of .05 or less.",
 }
@@ -133,7 +143,7 @@ class Watcher:
     """Sums over the latest images in windows of several lengths, and the alarm on all of them.
 
     Takes projections in batches of any size, from several threads; what it finds does not depend on the
-    batches. It holds 256 sums of 16 images each, no image and no projection (1.2 MB at 64 dimensions).
+    batches. It holds 256 sums of 16 images each, no image and no projection (5.5 MB at 64 dimensions).
     `images_per_false_alarm` is the promise: ordinary images alarm at most once in so many, all windows
     and looks taken together, if they come as independently as the held-out ones were drawn. Bursts of
     near-copies are drift by this measure.
@@ -151,7 +161,7 @@ class Watcher:
         self.threshold = null.threshold(images_per_false_alarm)
         self._lock = threading.Lock()
         self._lengths = null.windows // BLOCK  # blocks
-        width = null.features(np.zeros((1, null.dimensions))).shape[1]
+        width = len(null.summed(null.features(np.zeros((1, null.dimensions)))))
         self._ring = np.zeros((int(self._lengths.max()), width))  # sums of blocks
         self._sums = np.zeros((len(self._lengths), width))  # of the windows
         self._part = np.zeros(width)  # of the block that is not whole yet
@@ -161,9 +171,10 @@ class Watcher:
         self._over_at: int | None = None  # and when any window was above the threshold last
 
     def add(self, x_ND: npt.ArrayLike) -> Floats:
-        """Take projections [N, D]. Gives z [L, W, C] of each look that fell due, NaN for windows not full.
+        """Take projections [N, D]. Gives z [L, W, C + B] of each look that fell due.
 
-        DataError for another width or values that are not finite; then nothing of the batch is taken.
+        NaN for windows not full, and for what looks back until the longest is. DataError for another width or
+        values that are not finite; then nothing of the batch is taken.
         """
         x = self.null.checked(x_ND)
         looks = []
@@ -173,12 +184,12 @@ class Watcher:
                 while len(features):
                     taken = features[: BLOCK - self._images % BLOCK]
                     features = features[len(taken) :]
-                    self._part += taken.sum(axis=0)
+                    self._part += self.null.summed(taken)
                     self._images += len(taken)
                     if self._images % BLOCK == 0:
                         looks.append(self._look())
-        shape = (0, len(self._lengths), len(self.null.channels))
-        return np.stack(looks) if looks else np.zeros(shape)
+        channels = len(self.null.channels) + len(self.null.looking_back)
+        return np.stack(looks) if looks else np.zeros((0, len(self._lengths), channels))
 
     def _look(self) -> Floats:
         """A block is whole: move the windows on by it, and judge them."""
@@ -198,18 +209,23 @@ class Watcher:
         return z
 
     def _means(self) -> Floats:
+        """[W, S]: over the windows, of what Null.summed gives."""
         return self._sums / self.null.windows[:, None]
 
     def _z(self) -> Floats:
-        z = self.null.z_scores(self.null.statistics(self._means()))
-        z[self._lengths > self._images // BLOCK] = np.nan
+        blocks = self._images // BLOCK
+        back = (self._lengths < self._lengths[-1]) & (self._lengths[-1] <= blocks)
+        means = self._means()
+        z = self.null.z_scores(self.null.judged(means, means[-1], back))
+        z[self._lengths > blocks] = np.nan
         return z
 
     def report(self) -> DriftReport:
         """What is known now; cheap enough for every scrape."""
         with self._lock:
             means, z = self._means(), self._z()
-            windows = tuple(map(self._window, range(len(z)), means, z))
+            means = self.null.features_of(means)
+            windows = tuple(self._window(place, means, z[place]) for place in range(len(z)))
             return DriftReport(
                 images=self._images,
                 alarm=self._alarm,
@@ -221,15 +237,21 @@ class Watcher:
                 windows=windows,
             )
 
-    def _window(self, place: int, means_F: Floats, z_C: Floats) -> Window:
+    def _window(self, place: int, means_WF: Floats, z_C: Floats) -> Window:
+        means_F, length = means_WF[place], int(self.null.windows[place])
         full = bool(self._lengths[place] <= self._images // BLOCK)
         names = [FIGURES[channel] for channel in self.null.channels]
         figures = dict(zip(names, map(float, self.null.statistics(means_F)), strict=True))
         figures |= self.null.figures(means_F)
         if not full:
             figures = dict.fromkeys(figures, math.nan)
-        figures |= {f"{name}_z": float(z) for name, z in zip(names, z_C, strict=True)}
-        length = int(self.null.windows[place])
+        figures |= {f"{name}_z": float(z) for name, z in zip(names, z_C, strict=False)}
+        back = z_C[len(names) :]
+        if back.size and not np.isnan(back).all():
+            longest = int(self.null.windows[-1])
+            moved = (means_F - means_WF[-1])[self.null.blocks[0]] * longest / (longest - length)
+            figures["change"] = float(np.sqrt((moved**2).sum() / self.null.spread))
+            figures["change_z"] = float(np.nanmax(back))
         told = full and figures.get("fault_z", math.nan) > self.threshold
         likeliest = self.null.likeliest(means_F) if told else None
         return Window(length=length, full=full, likeliest=likeliest, **figures)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.errors import DataError
-from jepack.measures.null import FAULTS, Floats, Null, fault_scores
+from jepack.measures.null import FAULTS, Null
+from jepack.measures.scoring import Floats, fault_scores
 
 CERTAIN = 4.0  # standard errors by which some coordinate moves under a fault that is believed
 FOLDS = 5
@@ -40,12 +41,7 @@ def fitted_faults(
     faults = discriminants(away, moved, every)
     for _ in range(CENTRING):
         faults[:, -1] -= fault_scores(away, faults).mean(axis=0)
-    moments = np.concatenate([null.moments[:4], np.zeros_like(null.moments[:1])])
-    return {
-        "known": np.array([FAULTS.index(n) for n in moved]),
-        "faults": faults,
-        "moments": moments,
-    }
+    return {"known": np.array([FAULTS.index(n) for n in moved]), "faults": faults}
 
 
 def unseen_scores(null: Null, x_ND: Floats, faulted: Mapping[str, npt.ArrayLike]) -> Floats:

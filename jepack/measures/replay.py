@@ -1,7 +1,7 @@
 """Making a null: held-out images calibrate it, and are replayed as a server would see them.
 
 N images, D projection dims, M directions, T knots, F features, W windows, C channels, K known faults,
-R runs, L looks.
+R runs, L looks, B channels that look back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from jepack.errors import DataError
 from jepack.measures.faults import CENTRING, fitted_faults, unseen_scores
 from jepack.measures.isotropy import random_directions
-from jepack.measures.null import BLOCK, CHANNELS, RUN, WINDOWS, Floats, Null
+from jepack.measures.null import BLOCK, FARTHEST, RUN, WINDOWS, Null
+from jepack.measures.scoring import Floats
 
 DIRECTIONS = 64
 KNOTS = (0.5, 1.0, 1.5, 2.0)
@@ -30,6 +31,7 @@ def fit_null(
     *,
     faulted: Mapping[str, npt.ArrayLike] | None = None,
     gaussian: bool = False,
+    looks_back: bool = True,
     runs: int = RUNS,
     seed: int = 0,
 ) -> Null:
@@ -37,7 +39,7 @@ def fit_null(
 
     `faulted`: by the name of a fault (of `FAULTS`), projections of the first images of `x` with it.
     `gaussian`: the bundle promises N(0, I), so what cannot be told from it is taken to be it, without the
-    error that a mean of N images has.
+    error that a mean of N images has. `looks_back=False`: as nulls were before they knew variances.
     """
     x = np.asarray(x_ND, dtype=np.float64)
     if x.ndim != 2 or len(x) < MINIMUM or not np.isfinite(x).all():
@@ -50,18 +52,33 @@ def fit_null(
     null = centred(single[kept], gaussian, seed)
     null = replace(null, **fitted_faults(null, single, faulted or {}))
     ordinary = single[kept]
+    if looks_back:
+        null = replace(null, squares=squares(null, ordinary))
     # Each image's p-value among the others: these calibrated, and a new image is not one of them.
     features = null.features(ordinary, null.at_least(ordinary) / len(ordinary))
-    start = 2 * null.cosines.size + null.dimensions
-    unseen = unseen_scores(null, single, faulted or {})[kept]
-    features[:, start : start + unseen.shape[1]] = unseen
+    features[:, null.blocks[2]] = unseen_scores(null, single, faulted or {})[kept]
     null, centre = centre_of(null, features, gaussian)
     if gaussian:  # the mean may have moved
         null = replace(null, **fitted_faults(null, single, faulted or {}))
+        if looks_back:
+            null = replace(null, squares=squares(null, ordinary))
+            features[:, null.blocks[1]] = null.spreads(null.away(ordinary))
     found = replay(null, features, centre, runs, rng)
-    null = replace(null, moments=moments(found))
-    highest = null.z_scores(found).max(axis=(1, 2, 3))
+    own = len(null.channels)
+    null = replace(null, moments=moments(found[..., :own]))
+    if looks_back:
+        null = replace(null, changes=moments(found[:, :, :-1, own:]))
+    highest = np.nanmax(null.z_scores(found), axis=(1, 2, 3))
     return Null.of(replace(null, highest=np.sort(highest)).tensors())
+
+
+def squares(null: Null, x_ND: Floats) -> Floats:
+    """[3, D]: see Null. Standard deviation of each coordinate, and what `Null.near` makes of its square."""
+    away = null.away(x_ND)
+    deviation = np.maximum(np.sqrt((away**2).mean(axis=0)), 1e-12)
+    # Under `near` a coordinate that never varies has squares of 0.
+    square = np.clip(away / deviation, -FARTHEST, FARTHEST) ** 2
+    return np.stack([deviation, square.mean(axis=0), np.maximum(square.std(axis=0), 1e-6)])
 
 
 def centred(x_ND: Floats, gaussian: bool, seed: int) -> Null:
@@ -81,7 +98,7 @@ def centred(x_ND: Floats, gaussian: bool, seed: int) -> Null:
         spread=np.asarray(x_ND.var(axis=0).sum()),
         scores=np.sort((x_ND**2).sum(axis=1).astype(np.float32)),
         windows=np.array(WINDOWS),
-        moments=np.zeros((len(CHANNELS) - 1, len(WINDOWS), 3)),
+        moments=np.zeros((0, len(WINDOWS), 3)),
         highest=np.zeros(0),
         images=np.array([len(x_ND), len(x_ND)]),
         known=np.zeros(0, np.int64),
@@ -152,7 +169,7 @@ def centre_of(null: Null, features_NF: Floats, gaussian: bool) -> tuple[Null, Ce
 def replay(
     null: Null, features_NF: Floats, centre: Centre, runs: int, rng: np.random.Generator
 ) -> Floats:
-    """[R, L, W, C]: every window at every look of runs of ordinary images.
+    """[R, L, W, C + B]: every window at every look of runs of ordinary images.
 
     Each run has another null, of images drawn anew: a null is itself only a sample of its domain, and every
     long window of a server sees how far off it is.
@@ -163,7 +180,8 @@ def replay(
     own[2 * null.cosines.size :][: null.dimensions] = 0  # counted from the null's mean
     features = (features_NF - mean).astype(np.float32)
     images = max(WINDOWS) + RUN - BLOCK  # all windows are full at the first look
-    found = np.zeros((runs, RUN // BLOCK, len(WINDOWS), len(null.moments)), np.float32)
+    channels = len(null.channels) + len(null.looking_back)
+    found = np.zeros((runs, RUN // BLOCK, len(WINDOWS), channels), np.float32)
     for run in range(runs):
         sample = features[rng.integers(count, size=count)].mean(axis=0, dtype=np.float64)
         moved = centre.truth - centre.of(centre.truth + sample) + own

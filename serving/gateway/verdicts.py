@@ -13,7 +13,8 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from jepack.measures import DriftReport, Sample
-from jepack.measures.null import ATYPICAL, Floats
+from jepack.measures.null import ATYPICAL
+from jepack.measures.scoring import Floats
 
 POINTS = 256  # of the history
 
@@ -92,6 +93,8 @@ def verdict_of(report: DriftReport, since: str) -> str:
     if worst.z <= report.threshold:
         told = f"it clears when no window was above the threshold for {shortest} images"
         return f"alarm since {since}, but no window is above the threshold now ({figures}); {told}"
+    if worst.z == worst.change_z:
+        known = f"those before them, to {full[-1].length:,} images back"
     return (
         f"alarm since {since}: the latest {worst.length:,} images are unlike {known} ({figures}). "
         f"Their mean is shifted by {worst.mean_shift:.2f} standard deviations, their variance is "

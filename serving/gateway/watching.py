@@ -20,7 +20,8 @@ from jepack.client import Endpoint
 from jepack.errors import ConfigError
 from jepack.measures import DriftReport, Null, Sample, Watcher, samples
 from jepack.measures.drift import IMAGES_PER_FALSE_ALARM
-from jepack.measures.null import BLOCK, Floats
+from jepack.measures.null import BLOCK
+from jepack.measures.scoring import Floats
 from serving.gateway.errors import invalid
 from serving.gateway.front import LOG
 from serving.gateway.verdicts import History, families, iso, promise_of, state_of, verdict_of
@@ -149,7 +150,7 @@ class Watch:
         assert self.watcher is not None
         assert self.null is not None
         self._images += BLOCK
-        z_W = z_WC.max(axis=1)
+        z_W = np.fmax.reduce(z_WC, axis=1)  # NaN where nothing is known
         self._history.add(self._images, z_W)
         over = bool((z_W > self.watcher.threshold).any())  # NaN is not
         if over:

@@ -70,7 +70,8 @@ def test_the_manifest_holds_the_null_of_a_bundle(watched: Path) -> None:
 
 def test_a_null_from_before_faults_still_loads(folder: Path) -> None:
     def older(tensors: dict[str, Any]) -> None:
-        del tensors["known"], tensors["faults"]
+        for name in ("known", "faults", "squares", "changes"):
+            del tensors[name]
         tensors["moments"] = tensors["moments"][:3]
 
     change(folder, older)
@@ -78,6 +79,19 @@ def test_a_null_from_before_faults_still_loads(folder: Path) -> None:
     null = bundles.load(folder).null()
     assert null is not None
     assert null.channels == ("distance", "shift", "surprise")
+
+
+def test_a_null_from_before_it_looked_back_still_loads(folder: Path) -> None:
+    def older(tensors: dict[str, Any]) -> None:
+        del tensors["squares"], tensors["changes"]
+        tensors["moments"] = tensors["moments"][:5]
+
+    change(folder, older)
+    assert bundles.verify(folder) == []
+    null = bundles.load(folder).null()
+    assert null is not None
+    assert null.channels == ("distance", "shift", "surprise", "size", "fault")
+    assert null.looking_back == ()
 
 
 def test_a_null_that_changed_on_disk_is_told(folder: Path) -> None:
@@ -114,6 +128,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "not a number": (put("knots", [1, 1, 1, np.nan]), "NaN or infinite"),
     "an unheard-of fault": (put("known", [99]), "known must name faults, 0 to"),
     "a fault without its look": (lambda t: t.pop("faults"), "'faults' is missing"),
+    "squares alone": (lambda t: t.pop("changes"), "'changes' is missing"),
+    "changes alone": (lambda t: t.pop("squares"), "'squares' is missing"),
+    "a change too few": (put("changes", np.ones((2, 7, 3))), "not a null of"),
+    "no spread of squares": (lambda t: put("squares", t["squares"] * 0)(t), "must be above 0"),
     "a look too narrow": (lambda t: t.update(faults=t["faults"][:, 1:].copy()), "not a null of"),
     "in double precision": (lambda t: t.update(mean=np.zeros(2)), "must be float32"),
 }

@@ -84,7 +84,7 @@ def test_what_a_watcher_finds_does_not_depend_on_the_batches(batch: int) -> None
     expected = whole.add(x)
     found = np.concatenate([parts.add(x[i : i + batch]) for i in range(0, len(x), batch)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.shape == (1500 // 16, 7, 4)
+    assert found.shape == (1500 // 16, 7, 8)
     assert json.dumps(whole.report().to_json())[:60] == json.dumps(parts.report().to_json())[:60]
 
 
@@ -141,6 +141,41 @@ def test_drift_alarms_within_a_window(change, within: int) -> None:
     assert 4096 < report.alarm_at <= 4096 + within
 
 
+def test_looking_back_sees_what_few_held_out_images_hide() -> None:
+    """A null of 100 images does not know a mean of 32 dimensions to .5 standard deviations; the images before
+    the change do."""
+    normal, delays = np.random.default_rng(40).standard_normal((100 + 4096 + 2048, 32)), []
+    normal[100 + 4096 :] += 0.1
+    for looks_back in (True, False):
+        null = fit_null(normal[:100], looks_back=looks_back, runs=24)
+        watcher = Watcher(null)
+        assert not (watcher.add(normal[100:4196]) > watcher.threshold).any()
+        over = (watcher.add(normal[4196:]) > watcher.threshold).any(axis=(1, 2))
+        delays.append(16 * int(over.argmax()) if over.any() else 99_999)
+    assert delays[0] < min(delays[1], 1024)
+
+
+def test_coordinates_that_no_longer_move_together_are_seen() -> None:
+    """Each one's values are those that it had, among other images."""
+    watcher = Watcher(ordinary())
+    watcher.add(domain(4096, 41))
+    assert not watcher.report().alarm
+    z = watcher.add(np.random.default_rng(0).permuted(domain(1024, 42), axis=0))
+    assert ordinary().looking_back[-1] == "covariance"
+    assert np.nanmax(z[..., -1]) > watcher.threshold
+
+
+def test_what_looks_back_waits_for_the_longest_window() -> None:
+    watcher = Watcher(ordinary())
+    watcher.add(domain(4095, 44))
+    assert all(window.change_z != window.change_z for window in watcher.report().windows)
+    watcher.add(domain(1, 45))
+    *shorter, longest = watcher.report().to_json()["windows"]
+    assert all(window["change_z"] is not None for window in shorter)
+    assert all(window["change"] < 1 for window in shorter)
+    assert longest["change_z"] is None
+
+
 def test_a_known_fault_is_seen_sooner_and_named() -> None:
     delays = []
     for null in (knowing(), ordinary()):
@@ -191,7 +226,8 @@ def test_a_promise_of_the_normal_law_takes_the_error_of_a_mean_away() -> None:
 
 def test_a_null_from_before_sizes_and_faults_still_watches() -> None:
     tensors = ordinary().tensors()
-    del tensors["known"]
+    for name in ("known", "squares", "changes"):
+        del tensors[name]
     tensors["moments"] = tensors["moments"][:3]
     old = Null.of(tensors)
     assert old.channels == ("distance", "shift", "surprise")

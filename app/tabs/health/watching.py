@@ -13,7 +13,8 @@ import numpy as np
 from app.asking import wilson
 from jepack.client.address import address_of
 from jepack.measures import Null, compare
-from jepack.measures.null import ATYPICAL, Floats
+from jepack.measures.null import ATYPICAL
+from jepack.measures.scoring import Floats
 
 CHANCE = 0.01  # that ordinary images alarm
 MOST = 4096  # images of a visitor that are kept, the latest
