@@ -30,10 +30,12 @@ def main() -> None:
         save_file({name: value.contiguous() for name, value in state.items()}, weights)
         for name in demo.DATASETS:
             bundle = out / f"lite0-{name}"
+            if (bundle / "onnx" / "model.onnx").is_file():
+                continue
             for words in (
                 ["import", str(weights), "--encoder", "tf_efficientnet_lite0", "--size", "128",
                  "--license", "Apache-2.0", "--data", str(demo.prepare(name, data)), "--out", str(bundle)],
-                ["export", str(bundle)],
+                ["export", str(bundle), "--formats", "onnx", "--no-timing"],
             ):  # fmt: skip
                 subprocess.run([sys.executable, "-m", "jepack", *words], check=True)
 

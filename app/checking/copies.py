@@ -1,7 +1,7 @@
 """Near-duplicates, by a null measured on the same index.
 
 Each image is laid beside its four nearest in the encoder's space and its four nearest in pixels. What
-counts is the part of the one picture that the other leaves unexplained (overlay.py, a square root) times
+counts is the part of the one picture that the other leaves unexplained (overlay.py), to a power, times
 their distance, in units of how far apart neighbours are about there.
 
 The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
@@ -34,6 +34,7 @@ ONWARD = math.log(5 / 1) / math.log(
 )  # from the fifth to the first, in steps from the ninth to the fifth
 LEAST = 64  # images; among fewer only the same pixels are told
 TAIL = 0.01  # share of the null that its power law is fitted to
+POWER = 1.5  # of what is left unexplained
 FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
 
 
@@ -112,7 +113,7 @@ def unlikeness(material: Material, pictures: Pictures, pairs_P2: Whole) -> Float
     here = np.maximum(material.far_NL[:, RANKS[1].stop - 1], SAME)
     apart = np.maximum(distances(material, pairs_P2), SAME / 10)
     return np.asarray(
-        np.sqrt(np.maximum(left, FLOOR)) * apart / np.sqrt(here[first] * here[second])
+        np.maximum(left, FLOOR) ** POWER * apart / np.sqrt(here[first] * here[second])
     )
 
 
