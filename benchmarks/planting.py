@@ -170,16 +170,17 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="leave the planted folders and indexes there")
     parser.add_argument("--out", type=Path, help="results/planting_DATA.json")
     options = parser.parse_args()
-    runs = []
+    runs = list[dict[str, Any]]()
     for flipped in options.flipped or FLIPPED:
         runs.append(measure(options.data, options.bundle, options.other, flipped, options.label,
                             options.seed, options.keep))  # fmt: skip
         Console(width=150).print(table_of(options.data.name, runs[-1]))
-    write_json(
-        options.out or OUT / f"planting_{options.data.name}.json",
-        {"data": options.data.name, "labels": options.label or "all", "encoder": str(options.bundle.name),
-         "seed": options.seed, "copies of each kind": EACH, "bad files of each kind": BAD, "runs": runs},
-    )  # fmt: skip
+        write_json(
+            options.out or OUT / f"planting_{options.data.name}.json",
+            {"data": options.data.name, "labels": options.label or "all",
+             "encoder": options.bundle.name, "seed": options.seed, "copies of each kind": EACH,
+             "bad files of each kind": BAD, "runs": runs},
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

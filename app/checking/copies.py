@@ -1,8 +1,8 @@
 """Near-duplicates, by a null measured on the same index.
 
 Each image is laid beside its four nearest in the encoder's space and its four nearest in pixels. What
-counts is the part of the one picture that the other leaves unexplained (overlay.py), to a power, times
-their distance, in units of how far apart neighbours are about there.
+counts is the part of the one picture that the other leaves unexplained (overlay.py) times their
+distance, in units of how far apart neighbours are about there.
 
 The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
 group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer:
@@ -34,7 +34,6 @@ ONWARD = math.log(5 / 1) / math.log(
 )  # from the fifth to the first, in steps from the ninth to the fifth
 LEAST = 64  # images; among fewer only the same pixels are told
 TAIL = 0.01  # share of the null that its power law is fitted to
-POWER = 1.5  # of what is left unexplained
 FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
 
 
@@ -87,18 +86,20 @@ def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> t
     same_P2 = np.stack([same[:, 0], material.at_NL[same[:, 0], same[:, 1]]], axis=1)
     if count < LEAST:
         return same_P2, np.zeros(len(same_P2))
-    whole = overlay.normal(overlay.crops(pictures.grey_NSS, whole_only=True)[:, 0])
-    by_pixels, _ = ladder(whole, lambda share: on_progress(share / 4))
-    figures, tested = [], np.zeros((0, 2), np.int64)
-    for number, ranks in enumerate(RANKS):
-        second = np.concatenate([material.at_NL[:, ranks], by_pixels[:, ranks]], axis=1)
-        pairs_P2 = np.stack([np.repeat(np.arange(count), second.shape[1]), second.ravel()], axis=1)
-        figures.append(unlikeness(material, pictures, pairs_P2))
-        tested = pairs_P2 if number == 0 else tested
-        on_progress((2 + number) / 4)
-    own, null, farther = figures
+    by_pixels, _ = ladder(
+        overlay.normal(overlay.wholes(pictures.grey_NSS)), lambda share: on_progress(share / 4)
+    )
+    found = (material.at_NL, by_pixels)
+    second = np.concatenate([one[:, ranks] for ranks in RANKS for one in found], axis=1)
+    pairs_P2 = np.stack([np.repeat(np.arange(count), second.shape[1]), second.ravel()], axis=1)
+    figures = unlikeness(
+        material, pictures, pairs_P2, lambda share: on_progress((1 + 3 * share) / 4)
+    )
+    ends = np.cumsum([len(found) * (ranks.stop - ranks.start) for ranks in RANKS])
+    own, null, farther = np.split(figures.reshape(count, -1), ends[:-1], axis=1)
+    tested = pairs_P2.reshape(count, -1, 2)[:, : ends[0]].reshape(-1, 2)
     nearer = min(1.0, float(np.quantile(null, TAIL) / np.quantile(farther, TAIL))) ** ONWARD
-    q = discoveries(p_values(own, null * nearer))
+    q = discoveries(p_values(own.ravel(), null.ravel() * nearer))
     q = np.where(is_same(material, tested), 0, q)
     told = q <= RATE
     return np.concatenate([tested[told], same_P2]), np.concatenate(
@@ -106,15 +107,15 @@ def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> t
     )
 
 
-def unlikeness(material: Material, pictures: Pictures, pairs_P2: Whole) -> Floats:
+def unlikeness(
+    material: Material, pictures: Pictures, pairs_P2: Whole, on_progress: Progress
+) -> Floats:
     """[P]: 0 for the same picture; about 1 for neighbours with nothing in common in their pixels."""
     first, second = pairs_P2.T
-    left = overlay.remainder(pictures.grey_NSS, first, second)
+    left = overlay.remainder(pictures.grey_NSS, pairs_P2, on_progress)
     here = np.maximum(material.far_NL[:, RANKS[1].stop - 1], SAME)
     apart = np.maximum(distances(material, pairs_P2), SAME / 10)
-    return np.asarray(
-        np.maximum(left, FLOOR) ** POWER * apart / np.sqrt(here[first] * here[second])
-    )
+    return np.asarray(np.maximum(left, FLOOR) * apart / np.sqrt(here[first] * here[second]))
 
 
 def distances(material: Material, pairs_P2: Whole) -> Floats:

@@ -22,7 +22,7 @@ from jepack.measures import Null
 DIMENSIONS = 64
 NEIGHBOUR = 10
 # Interquartile ranges beyond the upper quartile, of the distance's logarithm (Tukey).
-FENCE, WIDE_FENCE = 1.5, 2.0
+FENCE, WIDE_FENCE = 1.0, 2.0
 
 
 def find(material: Material, null: Null | None, on_progress: Progress) -> Finding:
