@@ -59,11 +59,14 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Plant, index, check and ask the rivals, once."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) if keep is None else keep / f"{data.name}-{flipped}"
-        planted = plant(data, root / "data", other, flipped, labels, seed)
+        root = Path(folder) if keep is None else keep / f"{data.name}-{flipped}-{seed}"
+        there = (root / "index").is_dir()  # of an earlier run
+        place = Path(folder) / "again" if there else root / "data"
+        planted = plant(data, place, other, flipped, labels, seed)
         source, engine = Source.of(str(root / "data")).absolute(), in_process(bundle)
         plan = Plan(named=source, images=find_images(source))
-        build(root / "index", plan, engine, Console(quiet=True))
+        if not there:
+            build(root / "index", plan, engine, Console(quiet=True))
         store = open_index(root / "index")
         report, seconds = checked(store, engine)
         parts = list(store.vectors())
@@ -167,7 +170,9 @@ def main() -> None:
     parser.add_argument("--label", action="append", default=[], help="only images of these labels")
     parser.add_argument("--flipped", type=float, action="append", help="share of the labels")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="leave the planted folders and indexes there")
+    parser.add_argument(
+        "--keep", type=Path, help="leave folders and indexes there, for a later run"
+    )
     parser.add_argument("--out", type=Path, help="results/planting_DATA.json")
     options = parser.parse_args()
     runs = list[dict[str, Any]]()

@@ -1,13 +1,13 @@
 """Near-duplicates, by a null measured on the same index.
 
 Each image is laid beside its four nearest in the encoder's space and its four nearest in pixels. What
-counts is the part of the one picture that the other leaves unexplained (overlay.py) times their
-distance, in units of how far apart neighbours are about there.
+counts is the part of the one picture that the other leaves unexplained (overlay.py), to a
+power, times their distance, in units of how far apart neighbours are about there.
 
 The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
 group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer:
 by the factor between neighbours nine to sixteen and five to eight, as a power of the rank (from the ninth to
-the fifth, and on to the first). Beyond the smallest percent of the null its power law goes on (Hill's
+the fifth, and on to the first). Beyond the smallest three percent of the null its power law goes on (Hill's
 estimate). Benjamini and Hochberg's rule then keeps the share of false pairs among those told at RATE, as far
 as the null is right; benchmarks.planting shows how far.
 
@@ -33,7 +33,9 @@ ONWARD = math.log(5 / 1) / math.log(
     9 / 5
 )  # from the fifth to the first, in steps from the ninth to the fifth
 LEAST = 64  # images; among fewer only the same pixels are told
-TAIL = 0.01  # share of the null that its power law is fitted to
+TAIL = 0.03  # share of the null that its power law is fitted to
+POWER = 0.75  # of what is left unexplained; planted copies are told best from 0.5 to 1
+SHAPE = 1.5  # times as long for its width: no copy
 FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
 
 
@@ -101,6 +103,8 @@ def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> t
     nearer = min(1.0, float(np.quantile(null, TAIL) / np.quantile(farther, TAIL))) ** ONWARD
     q = discoveries(p_values(own.ravel(), null.ravel() * nearer))
     q = np.where(is_same(material, tested), 0, q)
+    shapes = np.log(pictures.longer[tested])
+    q = np.where(abs(shapes[:, 0] - shapes[:, 1]) > math.log(SHAPE), 1, q)
     told = q <= RATE
     return np.concatenate([tested[told], same_P2]), np.concatenate(
         [q[told], np.zeros(len(same_P2))]
@@ -115,7 +119,9 @@ def unlikeness(
     left = overlay.remainder(pictures.grey_NSS, pairs_P2, on_progress)
     here = np.maximum(material.far_NL[:, RANKS[1].stop - 1], SAME)
     apart = np.maximum(distances(material, pairs_P2), SAME / 10)
-    return np.asarray(np.maximum(left, FLOOR) * apart / np.sqrt(here[first] * here[second]))
+    return np.asarray(
+        np.maximum(left, FLOOR) ** POWER * apart / np.sqrt(here[first] * here[second])
+    )
 
 
 def distances(material: Material, pairs_P2: Whole) -> Floats:
