@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from app.checking.material import Material
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,14 @@ class Answer:
     seconds: float  # of the processor
 
 
-def rivals(
-    folder: Path, names: list[str], vectors_ND: npt.NDArray[np.float32], labels: list[str]
-) -> list[Answer]:
-    """All answers about the images `names` below `folder`; a library that is missing is told and left out."""
+def rivals(folder: Path, material: Material) -> list[Answer]:
+    """All answers about the index of the images below `folder`; a library that is missing is told."""
     answers = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for ask in (cleanlab_labels, cleanlab_datalab, imagededup_hash, imagededup_vectors):
             try:
-                answers += list(ask(folder, names, vectors_ND, labels))
+                answers += list(ask(folder, material))
             except ImportError as error:
                 print(f"{ask.__name__}: not run, {error}")
     return answers
@@ -48,20 +47,18 @@ def pairs_of(near: dict[str, list[str]]) -> set[frozenset[str]]:
     return {frozenset((one, other)) for one, some in near.items() for other in some}
 
 
-def cleanlab_labels(
-    folder: Path, names: list[str], vectors_ND: Any, labels: list[str]
-) -> Iterable[Answer]:
+def cleanlab_labels(folder: Path, material: Material) -> Iterable[Answer]:
     """Both rules of `find_label_issues` on the probe of `jepack check`, without its groups of copies."""
     from cleanlab.filter import find_label_issues
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.preprocessing import StandardScaler
 
-    y = np.unique(labels, return_inverse=True)[1]
+    y = np.unique(material.labels, return_inverse=True)[1]
 
     def believed() -> Any:
         return cross_val_predict(
-            LogisticRegression(C=0.01, max_iter=200), StandardScaler().fit_transform(vectors_ND), y,
+            LogisticRegression(C=0.01, max_iter=200), StandardScaler().fit_transform(material.raw_ND), y,
             method="predict_proba", cv=StratifiedKFold(5, shuffle=True, random_state=0),
         )  # fmt: skip
 
@@ -70,34 +67,30 @@ def cleanlab_labels(
         bad, seconds = timed(
             lambda rule=rule: find_label_issues(y, probabilities, filter_by=rule, n_jobs=1)
         )
-        found = {one for one, is_bad in zip(names, bad, strict=True) if is_bad}
+        found = {one for one, is_bad in zip(material.ids, bad, strict=True) if is_bad}
         yield Answer("labels", f"cleanlab {name}", found, fitting + seconds)
 
 
-def cleanlab_datalab(
-    folder: Path, names: list[str], vectors_ND: Any, labels: list[str]
-) -> Iterable[Answer]:
+def cleanlab_datalab(folder: Path, material: Material) -> Iterable[Answer]:
     """Near duplicates and outliers of Datalab on the same vectors."""
     from cleanlab import Datalab
 
-    lab = Datalab(data={"label": labels}, label_name="label", verbosity=0)
+    lab = Datalab(data={"label": material.labels}, label_name="label", verbosity=0)
 
     def ask(kind: str) -> Any:
-        lab.find_issues(features=vectors_ND, issue_types={kind: {}})
+        lab.find_issues(features=material.raw_ND, issue_types={kind: {}})
         return lab.get_issues(kind)
 
     issues, seconds = timed(lambda: ask("near_duplicate"))
-    near = {names[at]: [names[one] for one in some]
+    near = {material.ids[at]: [material.ids[one] for one in some]
             for at, some in enumerate(issues["near_duplicate_sets"])}  # fmt: skip
     yield Answer("copies", "cleanlab Datalab", pairs_of(near), seconds)
     issues, seconds = timed(lambda: ask("outlier"))
-    found = {names[at] for at in np.flatnonzero(issues["is_outlier_issue"])}
+    found = {material.ids[at] for at in np.flatnonzero(issues["is_outlier_issue"])}
     yield Answer("unusual", "cleanlab Datalab", found, seconds)
 
 
-def imagededup_hash(
-    folder: Path, names: list[str], vectors_ND: Any, labels: list[str]
-) -> Iterable[Answer]:
+def imagededup_hash(folder: Path, material: Material) -> Iterable[Answer]:
     """PHash on the files, Hamming distance 10."""
     from imagededup.methods import PHash
 
@@ -110,15 +103,13 @@ def imagededup_hash(
     yield Answer("copies", "imagededup PHash", pairs_of(near), seconds)
 
 
-def imagededup_vectors(
-    folder: Path, names: list[str], vectors_ND: Any, labels: list[str]
-) -> Iterable[Answer]:
+def imagededup_vectors(folder: Path, material: Material) -> Iterable[Answer]:
     """The rule of its CNN (cosine of 0.9) on the index's vectors: the weights of its own come by download."""
     from imagededup.methods import CNN
     from imagededup.utils.models import CustomModel
     from torch import nn
 
     rule = CNN(verbose=False, model_config=CustomModel("index", nn.Identity(), lambda image: image))
-    vectors = dict(zip(names, vectors_ND, strict=True))
+    vectors = dict(zip(material.ids, material.raw_ND, strict=True))
     near, seconds = timed(lambda: rule.find_duplicates(encoding_map=vectors))
     yield Answer("copies", "imagededup CNN's rule", pairs_of(near), seconds)

@@ -18,6 +18,7 @@ from app.checking.material import Floats, Progress, Whole
 SMALL = 24  # px of a side
 CROPS = (0.95, 0.9, 0.85, 0.8)  # of a side
 PLACES = (0.0, 0.5, 1.0)  # of what is cut off: from the left or above
+EVEN = 2.5  # grey levels of 255 that a picture must spread by: white ice has no features to compare
 BLOCK = 128  # images whose crops are made at once
 
 
@@ -90,7 +91,7 @@ def normal(values: Floats) -> Floats:
     flat = values.reshape(*values.shape[:-2], -1).astype(np.float32)
     flat = flat - flat.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(flat, axis=-1, keepdims=True)
-    return np.asarray(np.where(length > SMALL * 1.5, flat / np.maximum(length, 1e-9), 0))
+    return np.asarray(np.where(length > SMALL * EVEN, flat / np.maximum(length, 1e-9), 0))
 
 
 def turns(flat_NT: Floats) -> Floats:
