@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.checking import overlay
-from app.checking.material import Floats, Material, Progress, Whole, ladder
+from app.checking.material import BLOCK, Floats, Material, Progress, Whole, ladder
 from app.checking.pictures import Pictures
 from app.checking.report import Case, Finding, named
 
@@ -125,8 +125,12 @@ def unlikeness(
 
 
 def distances(material: Material, pairs_P2: Whole) -> Floats:
-    first, second = pairs_P2.T
-    return np.asarray(1 - (material.vectors_ND[first] * material.vectors_ND[second]).sum(axis=1))
+    """[P]: cosine distances."""
+    vectors, found = material.vectors_ND, np.empty(len(pairs_P2), np.float32)
+    for start in range(0, len(pairs_P2), BLOCK):
+        first, second = pairs_P2[start : start + BLOCK].T
+        found[start : start + BLOCK] = 1 - (vectors[first] * vectors[second]).sum(axis=1)
+    return found
 
 
 def is_same(material: Material, pairs_P2: Whole) -> npt.NDArray[np.bool_]:

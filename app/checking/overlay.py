@@ -55,7 +55,9 @@ def remainder(
 def wholes(grey_NSS: npt.NDArray[np.uint8]) -> Floats:
     """[N, T, T]: the whole pictures."""
     whole = cutters(grey_NSS.shape[1])[0]
-    return np.asarray(whole @ grey_NSS.astype(np.float32) @ whole.T)
+    starts = range(0, len(grey_NSS), BLOCK)
+    made = [whole @ grey_NSS[at : at + BLOCK].astype(np.float32) @ whole.T for at in starts]
+    return np.concatenate(made)
 
 
 def crops(grey_NSS: npt.NDArray[np.uint8]) -> Floats:
