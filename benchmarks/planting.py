@@ -144,7 +144,8 @@ def rows(planted: Planted, answers: list[Answer]) -> list[dict[str, Any]]:
     }  # fmt: skip
     bad, made = bad_of(planted), []
     for one in sorted(answers, key=lambda one: list(truth).index(one.fault)):
-        other = {name for name in one.found - truth[one.fault] if is_bad(name, bad)}
+        ill = bad if one.fault == "labels" else bad | set(planted.flipped)
+        other = {name for name in one.found - truth[one.fault] if is_bad(name, ill)}
         found = one.found - other
         right = found & truth[one.fault]
         row = {

@@ -32,7 +32,8 @@ def find(
     exposed = far_out_of_its_own(pictures.bright, material) | far_out_of_its_own(
         pictures.dark, material
     )
-    even = blank(pictures) & ~exposed
+    at_an_end = far_out(pictures.bright, SHARE) | far_out(pictures.dark, SHARE)
+    even = blank(pictures) & ~at_an_end
     return [
         broken(material, folder, names),
         finding(
