@@ -1,13 +1,13 @@
 """Near-duplicates, by a null measured on the same index.
 
 Each image is laid beside its four nearest in the encoder's space and its four nearest in pixels. What
-counts is the part of the one picture that the other leaves unexplained (overlay.py, a square root) times
-their distance, in units of how far apart neighbours are about there.
+counts is the part of the one picture that the other leaves unexplained (overlay.py), to a
+power, times their distance, in units of how far apart neighbours are about there.
 
 The null is what the same figure gives for images that are no copies: neighbours five to eight, because a
 group of copies is rarely larger. They lie farther than one to four would, so their figures are moved nearer:
 by the factor between neighbours nine to sixteen and five to eight, as a power of the rank (from the ninth to
-the fifth, and on to the first). Beyond the smallest percent of the null its power law goes on (Hill's
+the fifth, and on to the first). Beyond the smallest three percent of the null its power law goes on (Hill's
 estimate). Benjamini and Hochberg's rule then keeps the share of false pairs among those told at RATE, as far
 as the null is right; benchmarks.planting shows how far.
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.checking import overlay
-from app.checking.material import Floats, Material, Progress, Whole, ladder
+from app.checking.material import BLOCK, Floats, Material, Progress, Whole, ladder
 from app.checking.pictures import Pictures
 from app.checking.report import Case, Finding, named
 
@@ -33,7 +33,9 @@ ONWARD = math.log(5 / 1) / math.log(
     9 / 5
 )  # from the fifth to the first, in steps from the ninth to the fifth
 LEAST = 64  # images; among fewer only the same pixels are told
-TAIL = 0.01  # share of the null that its power law is fitted to
+TAIL = 0.03  # share of the null that its power law is fitted to
+POWER = 0.75  # of what is left unexplained; planted copies are told best from 0.5 to 1
+SHAPE = 1.5  # times as long for its width: no copy
 FLOOR = 1e-4  # of what is left unexplained; thumbnails are no finer
 
 
@@ -86,39 +88,49 @@ def pairs_of(material: Material, pictures: Pictures, on_progress: Progress) -> t
     same_P2 = np.stack([same[:, 0], material.at_NL[same[:, 0], same[:, 1]]], axis=1)
     if count < LEAST:
         return same_P2, np.zeros(len(same_P2))
-    whole = overlay.normal(overlay.crops(pictures.grey_NSS, whole_only=True)[:, 0])
-    by_pixels, _ = ladder(whole, lambda share: on_progress(share / 4))
-    figures, tested = [], np.zeros((0, 2), np.int64)
-    for number, ranks in enumerate(RANKS):
-        second = np.concatenate([material.at_NL[:, ranks], by_pixels[:, ranks]], axis=1)
-        pairs_P2 = np.stack([np.repeat(np.arange(count), second.shape[1]), second.ravel()], axis=1)
-        figures.append(unlikeness(material, pictures, pairs_P2))
-        tested = pairs_P2 if number == 0 else tested
-        on_progress((2 + number) / 4)
-    own, null, farther = figures
+    by_pixels, _ = ladder(
+        overlay.normal(overlay.wholes(pictures.grey_NSS)), lambda share: on_progress(share / 4)
+    )
+    found = (material.at_NL, by_pixels)
+    second = np.concatenate([one[:, ranks] for ranks in RANKS for one in found], axis=1)
+    pairs_P2 = np.stack([np.repeat(np.arange(count), second.shape[1]), second.ravel()], axis=1)
+    figures = unlikeness(
+        material, pictures, pairs_P2, lambda share: on_progress((1 + 3 * share) / 4)
+    )
+    ends = np.cumsum([len(found) * (ranks.stop - ranks.start) for ranks in RANKS])
+    own, null, farther = np.split(figures.reshape(count, -1), ends[:-1], axis=1)
+    tested = pairs_P2.reshape(count, -1, 2)[:, : ends[0]].reshape(-1, 2)
     nearer = min(1.0, float(np.quantile(null, TAIL) / np.quantile(farther, TAIL))) ** ONWARD
-    q = discoveries(p_values(own, null * nearer))
+    q = discoveries(p_values(own.ravel(), null.ravel() * nearer))
     q = np.where(is_same(material, tested), 0, q)
+    shapes = np.log(pictures.longer[tested])
+    q = np.where(abs(shapes[:, 0] - shapes[:, 1]) > math.log(SHAPE), 1, q)
     told = q <= RATE
     return np.concatenate([tested[told], same_P2]), np.concatenate(
         [q[told], np.zeros(len(same_P2))]
     )
 
 
-def unlikeness(material: Material, pictures: Pictures, pairs_P2: Whole) -> Floats:
+def unlikeness(
+    material: Material, pictures: Pictures, pairs_P2: Whole, on_progress: Progress
+) -> Floats:
     """[P]: 0 for the same picture; about 1 for neighbours with nothing in common in their pixels."""
     first, second = pairs_P2.T
-    left = overlay.remainder(pictures.grey_NSS, first, second)
+    left = overlay.remainder(pictures.grey_NSS, pairs_P2, on_progress)
     here = np.maximum(material.far_NL[:, RANKS[1].stop - 1], SAME)
     apart = np.maximum(distances(material, pairs_P2), SAME / 10)
     return np.asarray(
-        np.sqrt(np.maximum(left, FLOOR)) * apart / np.sqrt(here[first] * here[second])
+        np.maximum(left, FLOOR) ** POWER * apart / np.sqrt(here[first] * here[second])
     )
 
 
 def distances(material: Material, pairs_P2: Whole) -> Floats:
-    first, second = pairs_P2.T
-    return np.asarray(1 - (material.vectors_ND[first] * material.vectors_ND[second]).sum(axis=1))
+    """[P]: cosine distances."""
+    vectors, found = material.vectors_ND, np.empty(len(pairs_P2), np.float32)
+    for start in range(0, len(pairs_P2), BLOCK):
+        first, second = pairs_P2[start : start + BLOCK].T
+        found[start : start + BLOCK] = 1 - (vectors[first] * vectors[second]).sum(axis=1)
+    return found
 
 
 def is_same(material: Material, pairs_P2: Whole) -> npt.NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from jepack.sources import ImageFile
 FENCE = 3.0  # interquartile ranges beyond the quartile (Tukey's "far out")
 ONE_LEVEL = 1.1  # grey levels of 255: what the thumbnail's compression makes of an even picture
 SHARE = 0.25  # of the pixels; fewer at an end of the scale are highlights and shadows
+LEAST = 10  # images of a label that are judged among themselves
 LONG = 1.1  # to 1; a range of shapes that is nothing still allows so much
 
 
@@ -28,8 +29,11 @@ def find(
 ) -> list[Finding]:
     """`folder`: the images that lie in the data folder now, None where it is out of reach; `names`:
     their ids."""
-    exposed = far_out(pictures.bright, SHARE) | far_out(pictures.dark, SHARE)
-    even = blank(pictures) & ~exposed
+    exposed = far_out_of_its_own(pictures.bright, material) | far_out_of_its_own(
+        pictures.dark, material
+    )
+    at_an_end = far_out(pictures.bright, SHARE) | far_out(pictures.dark, SHARE)
+    even = blank(pictures) & ~at_an_end
     return [
         broken(material, folder, names),
         finding(
@@ -45,7 +49,7 @@ def find(
             "{:.0%} of its pixels are at an end of the scale and tell nothing more.",
             f"A quarter or more of the pixels at {BRIGHT} and above, or {DARK} and below, of 255, "
             f"and far more than "
-            "in the other images here.",
+            "in the other images here, and in those of the same label.",
             "share of the pixels at an end of the scale, negative",
         ),
         finding(
@@ -63,6 +67,17 @@ def far_out(values: Floats, least: float) -> np.typing.NDArray[np.bool_]:
     """Beyond the upper quartile by FENCE interquartile ranges, and by `least`."""
     low, high = np.quantile(values, [0.25, 0.75])
     return np.asarray(values > high + max(FENCE * (high - low), least))
+
+
+def far_out_of_its_own(values: Floats, material: Material) -> np.typing.NDArray[np.bool_]:
+    """Of the shares at an end of the scale: far out in the index, and among the images of the same label
+    (snow is white)."""
+    told = far_out(values, SHARE)
+    for label in np.unique(material.codes_N[told & (material.codes_N >= 0)]):
+        own = np.flatnonzero(material.codes_N == label)
+        if len(own) >= LEAST:
+            told[own] &= far_out(values[own], SHARE)
+    return told
 
 
 def blank(pictures: Pictures) -> np.typing.NDArray[np.bool_]:

@@ -8,58 +8,70 @@ N images, P pairs, S pixels of a side, T small pixels of a side, V crops.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from app.checking.material import Floats, Whole
+from app.checking.material import Floats, Progress, Whole
 
 SMALL = 24  # px of a side
 CROPS = (0.95, 0.9, 0.85, 0.8)  # of a side
 PLACES = (0.0, 0.5, 1.0)  # of what is cut off: from the left or above
-BLOCK = 256  # images whose crops are made at once
+EVEN = 2.5  # grey levels of 255 that a picture must spread by: white ice has no features to compare
+BLOCK = 128  # images whose crops are made at once
 
 
-def remainder(grey_NSS: npt.NDArray[np.uint8], first_P: Whole, second_P: Whole) -> Floats:
+def remainder(
+    grey_NSS: npt.NDArray[np.uint8],
+    pairs_P2: Whole,
+    on_progress: Progress = lambda share: None,
+) -> Floats:
     """[P] 1 - the highest correlation of any crop of the one with the other, any way round; 0 is a
-    copy, 1 has
-    nothing in common. An even picture has nothing in common with any."""
-    turned = turns(normal(crops(grey_NSS, whole_only=True)[:, 0]))
-    left = np.ones(len(first_P), np.float32)
-    for one_P, other_P in ((first_P, second_P), (second_P, first_P)):
+    copy, 1 has nothing in common. An even picture has nothing in common with any."""
+    count = len(grey_NSS)
+    small_NT = normal(wholes(grey_NSS))
+    low_P, high_P = np.sort(pairs_P2, axis=1).T
+    once, places_P = np.unique(low_P * count + high_P, return_inverse=True)
+    pairs = np.stack(np.divmod(once, count))
+    left = np.ones(len(once), np.float32)
+    for number, (one_P, other_P) in enumerate((pairs, pairs[::-1])):
         order = np.argsort(one_P, kind="stable")
-        for start in range(0, len(grey_NSS), BLOCK):
+        for start in range(0, count, BLOCK):
             here = order[slice(*np.searchsorted(one_P[order], [start, start + BLOCK]))]
             if not len(here):
                 continue
-            asked = np.unique(one_P[here])
+            asked, begins = np.unique(one_P[here], return_index=True)
             cut = normal(crops(grey_NSS[asked]))
-            for at, name in zip(here, np.searchsorted(asked, one_P[here]), strict=True):
-                likeness = (cut[name] @ turned[other_P[at]].T).max()
-                left[at] = min(left[at], 1 - likeness)
-    return np.maximum(left, 0)
+            turned = turns(small_NT[other_P[here]])
+            for name, (low, high) in enumerate(pairwise([*begins, len(here)])):
+                likeness = cut[name] @ turned[low:high].reshape(-1, SMALL * SMALL).T
+                best = likeness.max(axis=0).reshape(-1, turned.shape[1]).max(axis=1)
+                left[here[low:high]] = np.minimum(left[here[low:high]], 1 - best)
+            on_progress(min(1.0, (number + (start + BLOCK) / count) / 2))
+    return np.asarray(np.maximum(left, 0)[places_P])
 
 
-def crops(grey_NSS: npt.NDArray[np.uint8], *, whole_only: bool = False) -> Floats:
+def wholes(grey_NSS: npt.NDArray[np.uint8]) -> Floats:
+    """[N, T, T]: the whole pictures."""
+    whole = cutters(grey_NSS.shape[1])[0]
+    starts = range(0, len(grey_NSS), BLOCK)
+    made = [whole @ grey_NSS[at : at + BLOCK].astype(np.float32) @ whole.T for at in starts]
+    return np.concatenate(made)
+
+
+def crops(grey_NSS: npt.NDArray[np.uint8]) -> Floats:
     """[N, V, T, T]: the whole picture, then its crops, each at T x T."""
-    rows = cutters(grey_NSS.shape[1])
-    rows = rows[:1] if whole_only else rows
-    # Every crop has one of the row cutters and one of the column cutters of its size.
-    pairs = [(0, 0)] if whole_only else places()
-    upright = rows[[one for one, _ in pairs]]
-    across = rows[[one for _, one in pairs]]
-    values = grey_NSS[:, None].astype(np.float32)
-    return np.asarray(upright @ values @ across.transpose(0, 2, 1))
-
-
-@cache
-def places() -> list[tuple[int, int]]:
-    """Which row cutter goes with which column cutter."""
-    found = [(0, 0)]
+    cutting = cutters(grey_NSS.shape[1])
+    rows = cutting.reshape(-1, cutting.shape[2]) @ grey_NSS.astype(np.float32)
+    made = [(rows[:, :SMALL] @ cutting[0].T)[:, None]]
     for size in range(len(CROPS)):
-        own = [1 + size * len(PLACES) + place for place in range(len(PLACES))]
-        found += [(top, left) for top in own for left in own]
-    return found
+        own = 1 + size * len(PLACES)
+        across = cutting[own : own + len(PLACES)].reshape(-1, cutting.shape[2])
+        cut = rows[:, own * SMALL : own * SMALL + len(across)] @ across.T
+        each = cut.reshape(-1, len(PLACES), SMALL, len(PLACES), SMALL).swapaxes(2, 3)
+        made.append(each.reshape(len(cut), -1, SMALL, SMALL))
+    return np.concatenate(made, axis=1)
 
 
 @cache
@@ -81,15 +93,18 @@ def normal(values: Floats) -> Floats:
     flat = values.reshape(*values.shape[:-2], -1).astype(np.float32)
     flat = flat - flat.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(flat, axis=-1, keepdims=True)
-    return np.asarray(np.where(length > SMALL * 1.5, flat / np.maximum(length, 1e-9), 0))
+    return np.asarray(np.where(length > SMALL * EVEN, flat / np.maximum(length, 1e-9), 0))
 
 
 def turns(flat_NT: Floats) -> Floats:
     """[N, 8, T * T]: every way round a picture can be."""
-    picture = flat_NT.reshape(-1, SMALL, SMALL)
-    ways = [
-        np.rot90(one, turn, axes=(1, 2))
-        for one in (picture, picture[:, :, ::-1])
-        for turn in range(4)
-    ]
-    return np.stack([way.reshape(len(flat_NT), -1) for way in ways], axis=1)
+    return np.asarray(flat_NT[:, ways()])
+
+
+@cache
+def ways() -> Whole:
+    """[8, T * T]: where each pixel comes from."""
+    pixels = np.arange(SMALL * SMALL).reshape(SMALL, SMALL)
+    return np.array(
+        [np.rot90(one, turn).ravel() for one in (pixels, pixels[:, ::-1]) for turn in range(4)]
+    )

@@ -50,6 +50,6 @@ def look(store: VectorStore, ids: Sequence[str], on_progress: Progress) -> Pictu
                 (values <= DARK).mean(),
                 max(whole.size) / min(whole.size),
             )
-            grey_NSS[at] = np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BOX))
+            grey_NSS[at] = np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
         on_progress(min(1.0, (start + BLOCK) / len(ids)))
     return Pictures(grey_NSS, *figures)

