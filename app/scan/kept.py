@@ -1,0 +1,123 @@
+"""The copy of an index's vectors that is searched: files beside the table, read as they lie (mmap).
+
+A copy is of one version of the table and used for that one alone. It is written under a temporary name and
+takes its own when it is whole; one that is missing, damaged or of another version is made again, never trusted.
+
+N rows, B rows of a block, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import open_memmap
+
+from app.scan.codes import Book, Floats, Rows
+from jepack.files import new_folder, write_json
+from jepack.machine import alone
+from jepack.measures import unit
+
+PREFIX = "codes-"  # and the version of the table
+ABOUT, LOCK = "about.json", "codes.lock"
+SCHEMA = 1
+CODE, VECTOR, OTHERS = "code.npy", "vector.npy", "rows.npz"
+Numbers = npt.NDArray[np.uint64]
+Blocks = Iterable[
+    tuple[Numbers, npt.NDArray[Any]]
+]  # (the engine's numbers of rows [B], vectors [B, D])
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Every row of one version of a table."""
+
+    book: Book
+    rows: Rows
+    number: Numbers  # [N], the engine's own of each row
+    vector: Floats  # [N, D], at length 1
+    base_most: float  # the largest |base|
+
+    def places(self, numbers: Numbers) -> npt.NDArray[np.int64]:
+        """Where the rows of these numbers stand, ascending."""
+        return np.flatnonzero(np.isin(self.number, numbers))
+
+
+def write(
+    folder: Path,
+    version: int,
+    count: int,
+    sample: npt.NDArray[Any],
+    blocks: Blocks,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Make the copy of `version`, which holds `count` rows; those of other versions are removed.
+
+    `sample`: vectors that the steps of the codes are made from.
+    """
+    book, done = Book.of(sample), 0
+    shape = (count, len(book.mean_D))
+    with alone(folder / LOCK, "Make the index elsewhere with --out."):
+        if open_copy(folder, version, count) is not None:  # another process was first
+            return
+        for old in folder.glob(f".{PREFIX}*.tmp"):  # of one that was killed
+            shutil.rmtree(old, ignore_errors=True)
+        with new_folder(folder / f"{PREFIX}{version}") as stage:
+            code = open_memmap(stage / CODE, "w+", np.int8, shape)
+            vector = open_memmap(stage / VECTOR, "w+", np.float32, shape)
+            parts = []
+            for numbers, vectors_BD in blocks:
+                rows, end = book.encode(vectors_BD), done + len(numbers)
+                code[done:end], vector[done:end] = rows.code, unit(vectors_BD)
+                parts.append((rows.base, rows.error, rows.length, numbers))
+                done = end
+                on_progress(done / count)
+            names = ("base", "error", "length", "number")
+            others = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+            np.savez(stage / OTHERS, mean=book.mean_D, step=book.step_D, **others)
+            code.flush()
+            vector.flush()
+            del code, vector
+            sums = {name: checksum(stage / name) for name in (CODE, VECTOR, OTHERS)}
+            about = {"schema": SCHEMA, "version": version, "count": count, "crc32": sums}
+            write_json(stage / ABOUT, about)
+        for other in folder.glob(f"{PREFIX}*"):
+            if other.name != f"{PREFIX}{version}":
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def open_copy(folder: Path, version: int, count: int) -> Copy | None:
+    """The copy of this version; None where there is none, or it is not what was written."""
+    place = folder / f"{PREFIX}{version}"
+    try:
+        about = json.loads((place / ABOUT).read_text())
+        if (about["schema"], about["version"], about["count"]) != (SCHEMA, version, count):
+            return None
+        if any(checksum(place / name) != about["crc32"][name] for name in (CODE, VECTOR, OTHERS)):
+            return None
+        code = np.load(place / CODE, mmap_mode="r")
+        vector = np.load(place / VECTOR, mmap_mode="r")
+        with np.load(place / OTHERS) as held:
+            others = dict(held)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    rows = Rows(code, others["base"], others["error"], others["length"])
+    book = Book(others["mean"], others["step"])
+    most = float(np.abs(rows.base).max(initial=0))
+    return Copy(book, rows, others["number"], vector, most)
+
+
+def checksum(path: Path) -> int:
+    """CRC-32, 7 GB/s: against disks that forget, not against forgers."""
+    found = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            found = zlib.crc32(block, found)
+    return found
