@@ -1,4 +1,4 @@
-"""The LanceDB engine: embedded, several processes, safe against kill -9. Searched exactly (lance_search.py)."""
+"""The LanceDB engine: embedded, several processes, safe against kill -9. lance_search.py searches it."""
 
 from __future__ import annotations
 

@@ -16,14 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app.scan import kept
+from app.scan import search as scan
 from app.scan.kept import Copy, Numbers
-from app.scan.nearest import candidates
 from app.store import METRIC, Hit, Row, Vectors
-from jepack.measures import unit
 
 SAMPLE = 4096  # vectors that the steps of the codes are made from
 BLOCK = 10_000
-DIGITS = 7  # of a distance: what float32 vectors hold
 Progress = Callable[[float], None]
 
 
@@ -59,22 +57,16 @@ class Searcher:
         if copy is None:
             return [self._by_table(vector, k, where, thumbnails) for vector in vectors_QD]
         among = copy.places(self._numbers(where)) if where else None
-        asking = copy.book.ask(vectors_QD, copy.base_most)
-        near = [
-            None if places is None else nearest(copy, vector, places, k)
-            for vector, places in zip(
-                vectors_QD, candidates(copy.rows, asking, k, among), strict=True
-            )
-        ]
+        near = scan.search(copy, vectors_QD, k, among)
         rows = self._rows(copy, [one[0] for one in near if one is not None], thumbnails)
-        return [
-            self._by_table(vector, k, where, thumbnails)
-            if one is None
-            else in_order([Hit(row=rows[at], distance=far) for at, far in zip(*one, strict=True)])[
-                :k
-            ]
-            for vector, one in zip(vectors_QD, near, strict=True)
-        ]
+        found = []
+        for vector, one in zip(vectors_QD, near, strict=True):
+            if one is None:
+                found.append(self._by_table(vector, k, where, thumbnails))
+                continue
+            pairs = zip(*(each.tolist() for each in one), strict=True)
+            found.append(in_order([Hit(row=rows[at], distance=far) for at, far in pairs])[:k])
+        return found
 
     def _by_table(self, vector: Vectors, k: int, where: str, thumbnails: bool) -> list[Hit]:
         columns = ["id", "label", "_distance"] + (["thumbnail"] if thumbnails else [])
@@ -116,18 +108,6 @@ class Searcher:
         asked = self._table.search().select(["vector"]).with_row_id(True)
         for part in asked.to_batches(BLOCK):
             yield part.column("_rowid").to_numpy(), flat(part.column("vector"), len(part))
-
-
-def nearest(
-    copy: Copy, vector: Vectors, places: npt.NDArray[np.int64], k: int
-) -> tuple[npt.NDArray[np.int64], list[float]]:
-    """(places, distances) of the k nearest candidates, and of all that are as near as the last of them."""
-    query = unit(vector[None].astype(np.float64))[0]
-    far = np.maximum(0, np.round(1 - copy.vector[places] @ query, DIGITS))
-    if len(far) > k:
-        stays = far <= np.partition(far, k - 1)[k - 1]
-        places, far = places[stays], far[stays]
-    return places, far.tolist()
 
 
 def flat(vectors: Any, count: int) -> Vectors:

@@ -1,7 +1,7 @@
 """The copy of an index's vectors that is searched: files beside the table, read as they lie (mmap).
 
 A copy is of one version of the table and used for that one alone. It is written under a temporary name and
-takes its own when it is whole; one that is missing, damaged or of another version is made again, never trusted.
+takes its own when it is whole; what is missing, damaged or of another version is made again, never trusted.
 
 N rows, B rows of a block, D dimensions.
 """

@@ -1,0 +1,37 @@
+"""The nearest rows of a copy, exactly: candidates by their codes, told apart by their float32 vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from app.scan.codes import Floats
+from app.scan.kept import Copy
+from app.scan.nearest import Places, candidates
+from jepack.measures import unit
+
+DIGITS = 7  # of a distance: what float32 vectors hold
+Near = tuple[Places, npt.NDArray[np.float64]]  # (places of rows, cosine distances)
+
+
+def search(
+    copy: Copy, vectors_QD: Floats, k: int, among: Places | None = None
+) -> list[Near | None]:
+    """The k nearest rows of each query, in no order, and all that are as near as the last of them.
+
+    None where codes tell too little and the rows must be compared one by one. `among`: these rows alone.
+    """
+    found = candidates(copy.rows, copy.book.ask(vectors_QD, copy.base_most), k, among)
+    queries = unit(np.asarray(vectors_QD, np.float64))
+    return [
+        None if places is None else nearest(copy, query, places, k)
+        for query, places in zip(queries, found, strict=True)
+    ]
+
+
+def nearest(copy: Copy, query: npt.NDArray[np.float64], places: Places, k: int) -> Near:
+    far = np.maximum(0, np.round(1 - copy.vector[places] @ query, DIGITS))
+    if len(far) > k:
+        stays = far <= np.partition(far, k - 1)[k - 1]
+        places, far = places[stays], far[stays]
+    return places, far
