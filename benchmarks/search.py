@@ -6,8 +6,9 @@
 
 Vectors are made: 512 dimensions, 1000 clusters of 24 directions each and a little of all, about a common
 mean, so that two of them at random have a cosine near .4, as many encoders give. `--isotropic` takes N(0, I)
-instead, the hardest case there is. Queries are of the same kind and not in the index. Engines take turns, round by
-round, on the same cores; the least and the median time of the rounds are told, and recall@10 against float64.
+instead, the hardest case there is. Queries are of the same kind and not in the index. Engines take turns,
+round by round, on the same cores; the least time of the rounds and the median are told, and recall@10 against
+float64. On a machine with other work, pin it: `taskset -c 0`.
 
 FAISS flat "as it comes" is IndexFlatIP with the wheel's own settings; "with BLAS" has its threshold at 20
 queries, where one matrix product answers them all. HNSW has 32 links and ef 64; its build is left out above

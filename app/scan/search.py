@@ -10,6 +10,7 @@ from app.scan.kept import Copy
 from app.scan.nearest import Places, candidates
 from jepack.measures import unit
 
+AT_ONCE = 256  # queries of one matrix product
 DIGITS = 7  # of a distance: what float32 vectors hold
 Near = tuple[Places, npt.NDArray[np.float64]]  # (places of rows, cosine distances)
 
@@ -21,8 +22,10 @@ def search(
 
     None where codes tell too little and the rows must be compared one by one. `among`: these rows alone.
     """
-    found = candidates(copy.rows, copy.book.ask(vectors_QD, copy.base_most), k, among)
-    queries = unit(np.asarray(vectors_QD, np.float64))
+    queries, found = unit(np.asarray(vectors_QD, np.float64)), list[Places | None]()
+    for start in range(0, len(queries), AT_ONCE):
+        asking = copy.book.ask(queries[start : start + AT_ONCE], copy.base_most)
+        found += candidates(copy.rows, asking, k, among)
     return [
         None if places is None else nearest(copy, query, places, k)
         for query, places in zip(queries, found, strict=True)
