@@ -52,8 +52,12 @@ def open_index(folder: Path | str) -> LanceStore:
 
 
 @contextmanager
-def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
+def building(
+    folder: Path | str, info: IndexInfo, recall: float | None = None
+) -> Iterator[LanceStore]:
     """A new empty store to fill; it takes the place of `folder` when the block ends well.
+
+    `recall`: of approximate search at least, see `approximate.wanted`.
 
     Until then, whatever happens (an error, Ctrl-C, kill -9), the index at `folder` is as it was.
     """
@@ -65,7 +69,9 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
         yield store
         # One small file an upsert slows all reading; nobody else reads this table yet.
         table.optimize(cleanup_older_than=timedelta(milliseconds=1))
-        Searcher(stage, table).make_copy()
+        searcher = Searcher(stage, table)
+        searcher.make_copy()
+        searcher.make_approximate(recall)
         scale.write(stage, scale.measure(store))
         write_info(
             stage,

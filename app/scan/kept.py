@@ -69,7 +69,7 @@ def write(
             return
         for old in folder.glob(f".{PREFIX}*.tmp"):  # of one that was killed
             shutil.rmtree(old, ignore_errors=True)
-        with new_folder(folder / f"{PREFIX}{version}") as stage:
+        with new_folder(place(folder, version)) as stage:
             code = open_memmap(stage / CODE, "w+", np.int8, shape)
             vector = open_memmap(stage / VECTOR, "w+", np.float32, shape)
             parts = []
@@ -89,22 +89,33 @@ def write(
             about = {"schema": SCHEMA, "version": version, "count": count, "crc32": sums}
             write_json(stage / ABOUT, about)
         for other in folder.glob(f"{PREFIX}*"):
-            if other.name != f"{PREFIX}{version}":
+            if other != place(folder, version):
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def adopt(folder: Path, version: int, now: int) -> None:
+    """Let the copy of `version` be that of version `now`, whose rows are the same: an index is one too."""
+    old, new = place(folder, version), place(folder, now)
+    if version == now or not old.is_dir():
+        return
+    with new_folder(new, start_from=old) as stage:
+        about = json.loads((old / ABOUT).read_text())
+        write_json(stage / ABOUT, {**about, "version": now})
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def open_copy(folder: Path, version: int, count: int) -> Copy | None:
     """The copy of this version; None where there is none, or it is not what was written."""
-    place = folder / f"{PREFIX}{version}"
+    own = place(folder, version)
     try:
-        about = json.loads((place / ABOUT).read_text())
+        about = json.loads((own / ABOUT).read_text())
         if (about["schema"], about["version"], about["count"]) != (SCHEMA, version, count):
             return None
-        if any(checksum(place / name) != about["crc32"][name] for name in (CODE, VECTOR, OTHERS)):
+        if any(checksum(own / name) != about["crc32"][name] for name in (CODE, VECTOR, OTHERS)):
             return None
-        code = np.load(place / CODE, mmap_mode="r")
-        vector = np.load(place / VECTOR, mmap_mode="r")
-        with np.load(place / OTHERS) as held:
+        code = np.load(own / CODE, mmap_mode="r")
+        vector = np.load(own / VECTOR, mmap_mode="r")
+        with np.load(own / OTHERS) as held:
             others = dict(held)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -112,6 +123,10 @@ def open_copy(folder: Path, version: int, count: int) -> Copy | None:
     book = Book(others["mean"], others["step"])
     most = float(np.abs(rows.base).max(initial=0))
     return Copy(book, rows, others["number"], vector, most)
+
+
+def place(folder: Path, version: int) -> Path:
+    return folder / f"{PREFIX}{version}"
 
 
 def checksum(path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app import approximate
 from app.lance import LanceStore, building, open_index
 from app.scan.codes import TOP, Book
 from app.scan.nearest import CROWD, candidates
@@ -234,3 +235,53 @@ def test_a_copy_that_is_not_what_was_written_is_made_again(
     store.make_copy()
     assert store.has_copy
     check(store, queries)
+
+
+def test_approximate_search_is_used_where_it_finds_enough_of_the_nearest(tmp_path: Path) -> None:
+    vectors = clusters(np.random.default_rng(7), 1500, D)
+    with building(tmp_path / "index", INFO, recall=0.5) as store:
+        store.upsert(rows_of(vectors), fingerprint=SPACE)
+    store = open_index(tmp_path / "index")
+    found = approximate.read(store.folder)
+    assert found is not None
+    assert found.used
+    assert found.recall >= 0.5
+    assert store.has_copy  # for filters
+    check(store, vectors[:3], label="a")
+    hits = store.search(vectors[:20].astype(np.float32), 1, fingerprint=SPACE)
+    assert np.mean([own[0].row.id == f"{at:05d}" for at, own in enumerate(hits)]) >= 0.5
+    store.upsert(rows_of(vectors[:1], 9000), fingerprint=SPACE)  # not what was measured
+    check(store, vectors[:3])
+
+
+def test_approximate_search_is_refused_where_it_finds_too_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate, "agreement", lambda found, truth: 0.4)
+    vectors = isotropic(np.random.default_rng(8), 1500, D)
+    with building(tmp_path / "index", INFO, recall=0.9) as store:
+        store.upsert(rows_of(vectors), fingerprint=SPACE)
+    store = open_index(tmp_path / "index")
+    found = approximate.read(store.folder)
+    assert found is not None
+    assert not found.used
+    assert "finds 40.0% of" in found.told()
+    assert "90.0% were asked for: every vector is compared instead" in found.told()
+    assert store.has_copy
+    check(store, vectors[:5])
+
+
+@pytest.mark.parametrize(
+    ("recall", "count", "least"),
+    [
+        (None, approximate.FROM - 1, None),
+        (None, approximate.FROM, approximate.RECALL),
+        (0.8, 5000, 0.8),
+        (1.0, 10**7, None),
+        (0.8, 10, None),
+    ],
+)
+def test_approximate_search_is_tried_in_large_indexes_or_when_asked_for(
+    recall: float | None, count: int, least: float | None
+) -> None:
+    assert approximate.wanted(recall, count) == least
