@@ -20,7 +20,7 @@ from jepack.machine import threads
 
 ONE_IN = 32  # rows in the sample
 CELLS = 1 << 18  # of a block's product, 1 MB: they stay in a core's cache
-MOST_ROWS = 1 << 16  # of a block
+FEW_ROWS, MOST_ROWS = 1 << 14, 1 << 16  # of a block, where there are enough and the queries few
 CROWD = 4096  # of a block may stay for one query; where more do, codes tell nothing
 Places = npt.NDArray[np.int64]
 Queries = npt.NDArray[np.int16]
@@ -40,7 +40,8 @@ def candidates(
     step = max(1, min(ONE_IN, count // (2 * k)))
     sample = rows[::step] if among is None else rows[among[::step]]
     floor_Q = floor(sample, asking, k, product)
-    size = max(1, min(MOST_ROWS, CELLS // queries, -(-count // threads.cores())))
+    size = max(1, min(MOST_ROWS, CELLS // queries, max(FEW_ROWS, -(-count // cores()))))
+    spread = pool().map if cores() > 1 and count > size else map  # a thread costs 5,000 rows
 
     def look(start: int) -> tuple[Places, Queries, Turns, Turns, Places]:
         end = min(start + size, count)
@@ -48,7 +49,7 @@ def candidates(
         row, *others = reaching(part, asking, product, floor_Q, crowd)
         return (start + row if among is None else among[start + row], *others)
 
-    parts = pool().map(look, range(0, count, size))
+    parts = spread(look, range(0, count, size))
     place, query, low, high, crowded = (np.concatenate(each) for each in zip(*parts, strict=True))
     order = np.argsort(query, kind="stable")
     ends, full = np.searchsorted(query[order], np.arange(queries + 1)), set(crowded.tolist())
@@ -92,6 +93,9 @@ def reaching(
     return row, query, high - 2 * bound[row], high, crowded
 
 
+cores = cache(threads.cores)  # reading it takes as long as 3,000 rows
+
+
 @cache
 def pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads.cores(), thread_name_prefix="jepack-scan")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="jepack-scan")
