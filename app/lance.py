@@ -16,6 +16,7 @@ from app import scale
 from app.columns import Value, values_of
 from app.lance_filters import id_in, keys_of, where
 from app.lance_search import Progress, Searcher
+from app.scan import kept
 from app.store import (
     METADATA,
     Condition,
@@ -31,6 +32,7 @@ from app.store import (
 from jepack.disk import UNKNOWN_CALL, disk_error, system_error
 from jepack.errors import ArtifactError, ConfigError, DependencyError
 from jepack.files import new_folder
+from jepack.machine import alone
 from jepack.names import valid
 
 TABLE = "images"
@@ -178,7 +180,9 @@ class LanceStore:
 
     def make_copy(self, on_progress: Progress = lambda share: None) -> None:
         """Make the 8-bit copy that `search` is fast by, where the table as it is now has none."""
-        self._searcher.make_copy(on_progress)
+        mend = "Copy the index to a local disk, where searching it is fast."
+        with alone(self.folder / kept.LOCK, mend):
+            self._searcher.make_copy(on_progress)
 
     @property
     def has_copy(self) -> bool:

@@ -14,19 +14,18 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 
 from app.scan.codes import Book, Floats, Rows
 from jepack.files import new_folder, write_json
-from jepack.machine import alone
 from jepack.measures import unit
 
 PREFIX = "codes-"  # and the version of the table
-ABOUT, LOCK = "about.json", "codes.lock"
+ABOUT, LOCK = "about.json", ".codes.lock"
 SCHEMA = 1
 CODE, VECTOR, OTHERS = "code.npy", "vector.npy", "rows.npz"
 Numbers = npt.NDArray[np.uint64]
@@ -60,37 +59,37 @@ def write(
 ) -> None:
     """Make the copy of `version`, which holds `count` rows; those of other versions are removed.
 
-    `sample`: vectors that the steps of the codes are made from.
+    `sample`: vectors that the steps of the codes are made from. One process at a time: see `LOCK`.
     """
-    book, done = Book.of(sample), 0
-    shape = (count, len(book.mean_D))
-    with alone(folder / LOCK, "Make the index elsewhere with --out."):
-        if open_copy(folder, version, count) is not None:  # another process was first
-            return
-        for old in folder.glob(f".{PREFIX}*.tmp"):  # of one that was killed
-            shutil.rmtree(old, ignore_errors=True)
-        with new_folder(place(folder, version)) as stage:
-            code = open_memmap(stage / CODE, "w+", np.int8, shape)
-            vector = open_memmap(stage / VECTOR, "w+", np.float32, shape)
-            parts = []
+    book, own = Book.of(sample), place(folder, version)
+    shape, done, parts = (count, len(book.mean_D)), 0, []
+    with new_folder(own) as stage:
+        # Written in order, not through mmap: a full disk is an error then, and no signal.
+        with (stage / CODE).open("wb") as codes, (stage / VECTOR).open("wb") as vectors:
+            begin(codes, np.int8, shape)
+            begin(vectors, np.float32, shape)
             for numbers, vectors_BD in blocks:
-                rows, end = book.encode(vectors_BD), done + len(numbers)
-                code[done:end], vector[done:end] = rows.code, unit(vectors_BD)
+                rows = book.encode(vectors_BD)
+                codes.write(rows.code.tobytes())
+                vectors.write(unit(vectors_BD).astype(np.float32).tobytes())
                 parts.append((rows.base, rows.error, rows.length, numbers))
-                done = end
+                done += len(numbers)
                 on_progress(done / count)
-            names = ("base", "error", "length", "number")
-            others = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-            np.savez(stage / OTHERS, mean=book.mean_D, step=book.step_D, **others)
-            code.flush()
-            vector.flush()
-            del code, vector
-            sums = {name: checksum(stage / name) for name in (CODE, VECTOR, OTHERS)}
-            about = {"schema": SCHEMA, "version": version, "count": count, "crc32": sums}
-            write_json(stage / ABOUT, about)
-        for other in folder.glob(f"{PREFIX}*"):
-            if other != place(folder, version):
-                shutil.rmtree(other, ignore_errors=True)
+        names = ("base", "error", "length", "number")
+        others = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        np.savez(stage / OTHERS, mean=book.mean_D, step=book.step_D, **others)
+        sums = {name: checksum(stage / name) for name in (CODE, VECTOR, OTHERS)}
+        about = {"schema": SCHEMA, "version": version, "count": count, "crc32": sums}
+        write_json(stage / ABOUT, about)
+    killed = folder.glob(f".{PREFIX}*.tmp")
+    for other in {*folder.glob(f"{PREFIX}*"), *killed} - {own}:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def begin(stream: BinaryIO, kind: type, shape: tuple[int, int]) -> None:
+    """The head of a .npy file."""
+    about = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(stream, about)
 
 
 def adopt(folder: Path, version: int, now: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from app import approximate
 from app.lance import LanceStore, building, open_index
+from app.library import Library
 from app.scan.codes import TOP, Book
 from app.scan.nearest import CROWD, candidates
 from app.scan.product import Product
@@ -285,3 +287,16 @@ def test_approximate_search_is_tried_in_large_indexes_or_when_asked_for(
     recall: float | None, count: int, least: float | None
 ) -> None:
     assert approximate.wanted(recall, count) == least
+
+
+def test_the_page_copies_the_vectors_of_an_older_index_when_it_opens_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    build(tmp_path / "index", isotropic(rng, 200, D))
+    for copy in (tmp_path / "index").glob("codes-*"):
+        shutil.rmtree(copy)
+    library = Library(tmp_path / "index")
+    assert library.measuring is not None
+    library.measuring.wait(300)
+    assert library.store.has_copy
+    check(library.store, isotropic(rng, 3, D))
+    assert Library(tmp_path / "index").measuring is None
