@@ -68,7 +68,7 @@ def make(
     from lancedb.index import IvfRq
 
     truth = others(exact(queries_QD, K + 1), ids)
-    table.create_index(COLUMN, config=IvfRq(distance_type=METRIC))
+    table.create_index(COLUMN, config=IvfRq(distance_type="cosine"))
     for probes in PROBES:
         answers = [names_of(ask(table, query, K + 1, probes)) for query in queries_QD]
         recall = agreement(others(answers, ids), truth)

@@ -76,8 +76,9 @@ def write(
                 done += len(numbers)
                 on_progress(done / count)
         names = ("base", "error", "length", "number")
-        others = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-        np.savez(stage / OTHERS, mean=book.mean_D, step=book.step_D, **others)
+        others: dict[str, Any] = {"mean": book.mean_D, "step": book.step_D}
+        others |= zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True)
+        np.savez(stage / OTHERS, **others)
         sums = {name: checksum(stage / name) for name in (CODE, VECTOR, OTHERS)}
         about = {"schema": SCHEMA, "version": version, "count": count, "crc32": sums}
         write_json(stage / ABOUT, about)

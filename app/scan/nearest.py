@@ -46,8 +46,9 @@ def candidates(
     def look(start: int) -> tuple[Places, Queries, Turns, Turns, Places]:
         end = min(start + size, count)
         part = rows[start:end] if among is None else rows[among[start:end]]
-        row, *others = reaching(part, asking, product, floor_Q, crowd)
-        return (start + row if among is None else among[start + row], *others)
+        row, query, low, high, crowded = reaching(part, asking, product, floor_Q, crowd)
+        place = start + row if among is None else among[start + row]
+        return place, query, low, high, crowded
 
     parts = spread(look, range(0, count, size))
     place, query, low, high, crowded = (np.concatenate(each) for each in zip(*parts, strict=True))
