@@ -18,7 +18,7 @@ from app.scan.codes import Asking, Rows, Turns
 from app.scan.product import Product
 from jepack.machine import threads
 
-ONE_IN = 32  # rows in the sample
+ONE_IN, SAMPLE = 32, 2048  # rows are in the sample; but this many where there are
 CELLS = 1 << 18  # of a block's product, 1 MB: they stay in a core's cache
 FEW_ROWS, MOST_ROWS = 1 << 14, 1 << 16  # of a block, where there are enough and the queries few
 CROWD = 4096  # of a block may stay for one query; where more do, codes tell nothing
@@ -37,7 +37,7 @@ def candidates(
     if not count:
         return [np.empty(0, np.int64) for _ in range(queries)]
     product, crowd = Product(asking.code), max(CROWD, 2 * k)
-    step = max(1, min(ONE_IN, count // (2 * k)))
+    step = max(1, min(ONE_IN, count // max(SAMPLE, 2 * k)))
     sample = rows[::step] if among is None else rows[among[::step]]
     floor_Q = floor(sample, asking, k, product)
     size = max(1, min(MOST_ROWS, CELLS // queries, max(FEW_ROWS, -(-count // cores()))))
