@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numkong
 import numpy as np
 import pytest
 
@@ -83,6 +84,22 @@ def test_products_are_exact_at_the_ends_of_their_range(queries: int) -> None:
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, rows.astype(np.int64) @ asked.T.astype(np.int64))
     assert found[0, 0] == 4097 * TOP**2
+
+
+def test_products_are_the_same_whatever_instructions_the_processor_has() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.choice([-TOP, TOP], (35, 515)).astype(np.int8)
+    asked = np.concatenate([rows[:1], rng.integers(-TOP, TOP + 1, (8, 515), dtype=np.int8)])
+    wanted = rows.astype(np.int64) @ asked.T.astype(np.int64)
+    here = [name for name, on in numkong.get_capabilities().items() if on and name != "serial"]
+    try:
+        for name in reversed(here):
+            numkong.disable_capability(name)
+            np.testing.assert_array_equal(Product(asked)(rows), wanted)
+            np.testing.assert_array_equal(Product(asked[:1])(rows), wanted[:, :1])
+    finally:
+        for name in here:
+            numkong.enable_capability(name)
 
 
 def build(folder: Path, vectors: np.ndarray, start: int = 0) -> LanceStore:
