@@ -24,11 +24,11 @@ class Product:
     def __call__(self, rows_BD: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """[B, Q]."""
         rows_BD = np.ascontiguousarray(rows_BD)
+        if len(self.queries_QD) == 1:  # 1.7 ms where the other takes 2.7, for 100,000 x 512
+            found = self._library.cdist(rows_BD, self.queries_QD, "dot")  # whole numbers in float64
+            return np.asarray(found).astype(np.int32)
         out_BQ = np.empty((len(rows_BD), len(self.queries_QD)), np.int32)
         address, shape = out_BQ.ctypes.data, out_BQ.shape
         out = self._library.from_pointer(address, shape, "int32", owner=out_BQ)
-        if len(self.queries_QD) == 1:  # 1.7 ms where the packed one takes 2.8, for 100,000 x 512
-            self._library.cdist(rows_BD, self.queries_QD, "dot", out=out)
-        else:
-            self._library.dots_packed(rows_BD, self._packed, out=out)
+        self._library.dots_packed(rows_BD, self._packed, out=out)
         return out_BQ
