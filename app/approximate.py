@@ -19,7 +19,9 @@ from app.store import METRIC, Vectors
 from jepack.files import write_json
 
 FILE = "approximate.json"
-FROM = 2_000_000  # vectors; of 512 dimensions comparing every one takes some 60 ms there, on one core
+FROM = (
+    2_000_000  # vectors; of 512 dimensions comparing every one takes some 60 ms there, on one core
+)
 LEAST = 1000  # vectors, to have partitions at all
 RECALL = 0.95
 ASKED, K = 200, 10  # vectors of the index that ask for their ten nearest others

@@ -103,7 +103,9 @@ def index(
         )
 
     if recall is not None and to is not None:
-        raise ConfigError("--recall is of an index in a folder, and --to names a server. Leave one out")
+        raise ConfigError(
+            "--recall is of an index in a folder, and --to names a server. Leave one out"
+        )
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
     where = target(out, to)

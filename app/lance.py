@@ -69,11 +69,7 @@ def building(
         store = create(stage, info)
         store.folder = folder
         yield store
-        # One small file an upsert slows all reading; nobody else reads this table yet.
-        table.optimize(cleanup_older_than=timedelta(milliseconds=1))
-        searcher = Searcher(stage, table)
-        searcher.make_copy()
-        searcher.make_approximate(recall)
+        settle(stage, store, recall)
         scale.write(stage, scale.measure(store))
         write_info(
             stage,
@@ -83,6 +79,17 @@ def building(
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             ),
         )
+
+
+def settle(stage: Path, store: LanceStore, recall: float | None = None) -> None:
+    """Make what search is fast by, in a folder that nobody else reads yet."""
+    table = store._table
+    table.optimize(
+        cleanup_older_than=timedelta(milliseconds=1)
+    )  # a file an upsert slows all reading
+    searcher = Searcher(stage, table)
+    searcher.make_copy()
+    searcher.make_approximate(recall)
 
 
 def check_own(folder: Path) -> None:
