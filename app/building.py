@@ -30,6 +30,7 @@ class Plan:
     output: str | None = None  # None: what the encoder's bundle says to search by
     name: str | None = None
     data_license: str | None = None
+    recall: float | None = None  # of approximate search at least, see approximate.wanted
 
     def digest(self) -> str:
         """Of the images' names: another one when an image has come or gone."""
@@ -92,7 +93,8 @@ def written(
         crop_mode=origin.crop_mode,
         columns=tuple(columns_of(image.columns for image in plan.images)),
     )
-    return indexing.write_index(out, info, origin.parts, skipped, origin.window, kept)
+    parts = origin.parts
+    return indexing.write_index(out, info, parts, skipped, origin.window, kept, plan.recall)
 
 
 def name_of(named: Source) -> str:

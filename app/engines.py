@@ -26,11 +26,16 @@ def open_index(where: Path | str) -> VectorStore:
     return milvus_opening.open_index(address)
 
 
-def building(where: Path | str, info: IndexInfo) -> AbstractContextManager[VectorStore]:
-    """A new empty store to fill; it takes the place of the index at `where` when the block ends well."""
+def building(
+    where: Path | str, info: IndexInfo, recall: float | None = None
+) -> AbstractContextManager[VectorStore]:
+    """A new empty store to fill; it takes the place of the index at `where` when the block ends well.
+
+    `recall`: of approximate search in a folder at least, see `approximate.wanted`.
+    """
     address = address_of(where)
     if address is None:
-        return lance.building(where, info)
+        return lance.building(where, info, recall)
     return milvus_building.building(address, info)
 
 

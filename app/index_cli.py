@@ -69,6 +69,15 @@ def index(
     data_license: Annotated[
         str | None, typer.Option("--license", help="Licence of the images, shown on the page.")
     ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Search approximately where that finds this share of the nearest; 1: exactly. "
+            "Default: 0.95 from 2,000,000 images on, else 1.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     tile: Annotated[
         int, typer.Option(help="Side of windows cut from large TIFFs, px.", min=0, max=SIDE)
     ] = 0,
@@ -87,9 +96,10 @@ def index(
       jepack index photos/ --bundle runs/photos/bundle --out index --update
       jepack index photos/ --bundle B --to http://127.0.0.1:19530#photos
     """
+    from app import approximate
     from app.building import Plan, build
     from app.engine import engine_for
-    from app.engines import open_index, there
+    from app.engines import folder_of, open_index, there
     from app.opening import engine_of
     from app.updating import Kept
 
@@ -105,6 +115,10 @@ def index(
             "--update embeds what is new, and --embeddings has all vectors already. Leave one out"
         )
 
+    if recall is not None and to is not None:
+        raise ConfigError(
+            "--recall is of an index in a folder, and --to names a server. Leave one out"
+        )
     if output not in (None, *OUTPUTS):
         raise ConfigError(f"--output must be {' or '.join(OUTPUTS)}, found {output}")
     where = target(out, to)
@@ -114,6 +128,7 @@ def index(
     tell(Console(stderr=True), notes)
     started = time.monotonic()
     plan = Plan(named=named, images=images, output=output, name=name, data_license=data_license)
+    plan = replace(plan, recall=recall)
     kept = None
     given: Engine | Path | None = embeddings
     if update and there(where):  # else there is nothing to keep
@@ -121,6 +136,9 @@ def index(
         given = engine_of(old.info, url, bundle)
         plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
         plan = replace(plan, data_license=data_license or old.info.data_license)
+        before = approximate.read(folder_of(where))
+        if recall is None and before is not None:
+            plan = replace(plan, recall=before.least)
         kept = Kept(old, named.base, prune=prune)
     if given is None:
         given = engine_for(url, bundle)
@@ -166,6 +184,9 @@ def tell_indexed(
         highlight=False,
         soft_wrap=True,
     )
+    if done.approximate is not None:
+        style = "" if done.approximate.used else "yellow"
+        console.print(done.approximate.told(), style=style, highlight=False, soft_wrap=True)
     if done.same or done.gone:
         console.print(told_of_update(done, pruned), highlight=False, soft_wrap=True)
     if done.narrow and origin.window is None:

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from app.engines import building, open_index
+from app import approximate
+from app.approximate import Approximate
+from app.engines import building, folder_of, open_index
 from app.store import IndexInfo, Row
 from app.thumbnail import size_of, thumbnail_of
 from app.updating import PART, Kept, Part, stamp_of
@@ -54,6 +56,7 @@ class Indexed:
     gone: int = 0  # rows of an updated index whose image is not there any more
     narrow: int = 0  # images read now whose values fill less than half of their depth
     elongated: str | None = None  # a sentence, where an encoder that crops misses much
+    approximate: Approximate | None = None  # where approximate search was tried
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +66,7 @@ class Indexed:
             "gone": self.gone,
             "narrow": self.narrow,
             "elongated": self.elongated,
+            "approximate": self.approximate and asdict(self.approximate),
         }
 
 
@@ -184,8 +188,10 @@ def write_index(
     skipped: dict[ImageFile, str],
     window: Window = None,
     kept: Kept | None = None,
+    recall: float | None = None,
 ) -> Indexed:
     """Fill a new index at `out`; `info.dimension` is taken from the vectors. `kept`: what stays of the old.
+    `recall`: see `approximate.wanted`.
 
     An index already at `out` stays until the new one is whole. Raises DataError when no image could
     be embedded.
@@ -197,7 +203,7 @@ def write_index(
         raise DataError(f"{info.data}: no image could be embedded (first reason: {reason})")
     info = replace(info, dimension=len(first[0][1]))
     narrow, shapes = 0, list[tuple[int, int]]()
-    with building(out, info) as store:
+    with building(out, info, recall) as store:
         for part in itertools.chain([first], parts):
             old = {image: kept.row(image) for image, _ in part} if kept else {}
             images = [image for image, _ in part if not old.get(image)]
@@ -229,7 +235,8 @@ def write_index(
     names = {image_id(image, info): reason for image, reason in skipped.items()}
     told = elongation(shapes) if info.crop_mode == "center" else None
     same, gone = (kept.same, kept.gone) if kept else (0, 0)
-    return Indexed(open_index(out).info, names, same, gone, narrow, told)
+    how = approximate.read(folder_of(out))
+    return Indexed(open_index(out).info, names, same, gone, narrow, told, how)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,4 @@
-"""The LanceDB engine: embedded, several processes, safe against kill -9. Searched exactly.
-
-Exact means every vector is compared: at the size of one domain's data set an approximate index would
-only lose neighbours, and isotropic vectors are its hardest case. Measured on two busy cores: 2,624
-vectors of 512 dimensions in 4 ms, 100,000 of 384 in 170 ms.
-"""
+"""The LanceDB engine: embedded, several processes, safe against kill -9. lance_search.py searches it."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,8 @@ import numpy as np
 from app import scale
 from app.columns import Value, values_of
 from app.lance_filters import id_in, keys_of, where
+from app.lance_search import Progress, Searcher
+from app.scan import kept
 from app.store import (
     METADATA,
     Condition,
@@ -35,6 +32,7 @@ from app.store import (
 from jepack.disk import UNKNOWN_CALL, disk_error, system_error
 from jepack.errors import ArtifactError, ConfigError, DependencyError
 from jepack.files import new_folder
+from jepack.machine import alone
 from jepack.names import valid
 
 TABLE = "images"
@@ -56,8 +54,12 @@ def open_index(folder: Path | str) -> LanceStore:
 
 
 @contextmanager
-def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
+def building(
+    folder: Path | str, info: IndexInfo, recall: float | None = None
+) -> Iterator[LanceStore]:
     """A new empty store to fill; it takes the place of `folder` when the block ends well.
+
+    `recall`: of approximate search at least, see `approximate.wanted`.
 
     Until then, whatever happens (an error, Ctrl-C, kill -9), the index at `folder` is as it was.
     """
@@ -67,6 +69,7 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
         store = create(stage, info)
         store.folder = folder
         yield store
+        settle(stage, store, recall)
         scale.write(stage, scale.measure(store))
         write_info(
             stage,
@@ -76,6 +79,17 @@ def building(folder: Path | str, info: IndexInfo) -> Iterator[LanceStore]:
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             ),
         )
+
+
+def settle(stage: Path, store: LanceStore, recall: float | None = None) -> None:
+    """Make what search is fast by, in a folder that nobody else reads yet."""
+    table = store._table
+    table.optimize(
+        cleanup_older_than=timedelta(milliseconds=1)
+    )  # a file an upsert slows all reading
+    searcher = Searcher(stage, table)
+    searcher.make_copy()
+    searcher.make_approximate(recall)
 
 
 def check_own(folder: Path) -> None:
@@ -128,6 +142,7 @@ class LanceStore:
         self.folder = folder
         self.info = info
         self._table = table
+        self._searcher = Searcher(folder, table)
 
     def upsert(self, rows: Sequence[Row], *, fingerprint: str) -> None:
         import pyarrow as pa
@@ -168,24 +183,17 @@ class LanceStore:
         only: Sequence[Condition] = (),
     ) -> list[list[Hit]]:
         vectors = check_vectors(self.folder, self.info, vectors_QD, fingerprint)
-        columns = ["id", "label", "_distance"] + (["thumbnail"] if thumbnails else [])
-        wanted = where(only, self.info)
-        found = []
-        for vector in vectors:
-            asked = (
-                self._table.search(vector)
-                .distance_type(self.info.metric)
-                .bypass_vector_index()
-                .limit(check_k(k))
-                .select(columns)
-            )
-            if wanted:
-                asked = asked.where(wanted, prefilter=True)
-            rows = asked.to_arrow().to_pylist()
-            # Rounding leaves a twin at -1e-7; equal distances are told in the order of their ids.
-            hits = [Hit(row=to_row(row), distance=max(0.0, row["_distance"])) for row in rows]
-            found.append(sorted(hits, key=lambda hit: (hit.distance, hit.row.id)))
-        return found
+        return self._searcher.search(vectors, check_k(k), where(only, self.info), thumbnails)
+
+    def make_copy(self, on_progress: Progress = lambda share: None) -> None:
+        """Make the 8-bit copy that `search` is fast by, where the table as it is now has none."""
+        mend = "Copy the index to a local disk, where searching it is fast."
+        with alone(self.folder / kept.LOCK, mend):
+            self._searcher.make_copy(on_progress)
+
+    @property
+    def has_copy(self) -> bool:
+        return self._searcher.copy() is not None
 
     def found(self, ids: Sequence[str]) -> dict[str, Row]:
         """{id: whole row} of those that are there."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from app import scale
 from app.columns import Column
 from app.engines import folder_of, open_index, stamp_of
+from app.lance import LanceStore
 from app.scale import Scale
 from app.store import IndexInfo, Row, VectorStore
 from app.work import Work
@@ -26,7 +27,7 @@ class Library:
         self.folder = folder_of(folder)
         self._where = folder
         self._lock = threading.Lock()
-        self.measuring: Work | None = None  # of an index without a scale
+        self.measuring: Work | None = None  # of an index without a copy or a scale
         self._columns: tuple[VectorStore, dict[Column, list[tuple[str, int]]]] | None = None
         self._open(stamp_of(folder))
 
@@ -39,11 +40,28 @@ class Library:
         if self.measuring is not None:
             self.measuring.cancel()
             self.measuring = None
-        if self._scale is None and len(self._catalogue) >= scale.LEAST:
+        own = self._store
+        if self._catalogue and isinstance(own, LanceStore) and not own.has_copy:
+            self.measuring = Work("Copying this index's vectors, to search them fast", self._copy)
+        elif self._lacks_scale:
             self.measuring = Work("Measuring this index's own distances", self._measure)
 
+    @property
+    def _lacks_scale(self) -> bool:
+        return self._scale is None and len(self._catalogue) >= scale.LEAST
+
+    def _copy(self, work: Work) -> None:
+        """In a thread of its own: an older index is of use before its vectors are copied."""
+        store = self._store
+        with suppress(JepackError, OSError):  # a folder that this user may not write to
+            if isinstance(store, LanceStore):
+                store.make_copy(work.advance)
+        if self._lacks_scale:
+            work.title = "Measuring this index's own distances"
+            self._measure(work)
+
     def _measure(self, work: Work) -> None:
-        """In a thread of its own: an older index is of use before its distances are known."""
+        """Likewise."""
         store = self._store
         found = scale.measure(store, work.advance)
         with self._lock:

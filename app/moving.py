@@ -128,6 +128,7 @@ def in_folder(
         except Different:
             shutil.rmtree(place)
             raise
+        lance.settle(place, stage)
         with new_folder(folder, start_from=place) as whole:
             write_info(whole, replace(info, count=stage.count()))
             scale.write(whole, measured or scale.measure(stage))

@@ -50,8 +50,8 @@ MAY_IMPORT = {
         "PIL", "jepack", "numpy", "onnxruntime", "pillow_heif", "triton_python_backend_utils",
     },
     "app": COMMAND | {
-        "cleanlab", "gradio", "gradio_client", "grpc", "lancedb", "milvus_lite", "pyarrow", "pymilvus",
-        "selenium", "sklearn", "starlette", "umap",
+        "cleanlab", "gradio", "gradio_client", "grpc", "lancedb", "milvus_lite", "numkong", "pyarrow",
+        "pymilvus", "selenium", "sklearn", "starlette", "umap",
     },
 }  # fmt: skip
 # The modules of `jepack` that are about the network itself; `checks` asks torch what it finds.

@@ -24,7 +24,7 @@ from jepack.errors import ArtifactError, ConfigError
 SETTINGS = ("train", "sweep")
 NUMBERS = dict.fromkeys(COMMANDS, 0) | {
     "quickstart": 3, "inspect": 4, "views": 5, "probe": 5, "import": 4, "isotropy": 1, "export": 1,
-    "serve": 8, "embed": 7, "index": 2, "search": 1, "app": 1, "cache": 1, "drift": 1,
+    "serve": 8, "embed": 7, "index": 3, "search": 1, "app": 1, "cache": 1, "drift": 1,
 }  # fmt: skip
 WRITTEN = ("out", "sheet", "picture", "log_file", "http_log", "repository_only", "html")
 FILES = {
