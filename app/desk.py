@@ -18,13 +18,6 @@ from app.quality import of_encoder, of_index
 from jepack.errors import JepackError
 
 
-def visitor() -> str:
-    """Who asks, where people log in. Commands have a desk without a page: Gradio is loaded when asked for."""
-    from app import toolkit
-
-    return toolkit.visitor()
-
-
 class Desk:
     """A library and an engine; `answer.py` of a tab is made with one.
 
@@ -34,7 +27,7 @@ class Desk:
     def __init__(self, library: Library, engine: Engine, beside: Sequence[Desk] = ()) -> None:
         self.library = library
         self.engine = engine
-        self.journal = Journal(library.folder, visitor)  # what people added
+        self.journal = Journal(library.folder)  # what people added
         self.beside = tuple(beside)
 
     @cached_property

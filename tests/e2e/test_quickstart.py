@@ -133,6 +133,8 @@ def test_from_pictures_to_a_page_and_away_again(cells: Path, place: Path) -> Non
         child.wait(240)
     assert not outlasting(started), "processes were left"
     assert "licence of the data" in told
+    assert "random:resnet10t" in told  # compared with the same network untrained
+    assert (place / "run" / "compared.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_outlives_a_killed_quickstart(cells: Path, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ TESTED_ON = Limit(0, 1, above=True, below=True)
 
 def probe(
     encoder: Annotated[
-        str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME or random:NAME.")
+        str, typer.Argument(help="Bundle or checkpoint folder, timm:NAME, random:NAME or imagenet.")
     ],
     data: Annotated[str, typer.Option(help="Folder with one subfolder per class.")],
     classes: Annotated[
@@ -21,7 +22,8 @@ def probe(
     ] = None,
     output: Annotated[str, typer.Option(help="embedding or projection.")] = "embedding",
     size: Annotated[
-        int, typer.Option(help="Side for timm: and random: encoders, px.", min=8, max=8192)
+        int,
+        typer.Option(help="Side for timm:, random: and imagenet encoders, px.", min=8, max=8192),
     ] = 224,
     test_fraction: Annotated[
         float,
@@ -42,7 +44,8 @@ def probe(
         list[str] | None,
         typer.Option(
             "--baseline",
-            help="Also probe timm:NAME, random:NAME, or random (the same network untrained).",
+            help="Also probe timm:NAME, random:NAME, random (the same network untrained), or imagenet "
+            "(EfficientNet-Lite0, from a package: no download).",
         ),
     ] = None,
     save: Annotated[
@@ -61,6 +64,12 @@ def probe(
             callback=options.within(TESTED_ON),
         ),
     ] = 0.1,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG of a map and of neighbours by each encoder.", callback=options.file_to_write
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU if any.")
     ] = None,
@@ -73,6 +82,7 @@ def probe(
       jepack probe runs/photos/checkpoints/step-00000100 --data photos/
       jepack probe runs/photos/bundle --data list.csv --group-by patient
       jepack probe runs/photos/bundle --data photos/ --baseline random
+      jepack probe runs/photos/bundle --data photos/ --picture seen.png
       jepack probe runs/photos/bundle --data photos/ --keep kinds
     """
     given = idle.changed(probe, locals())
@@ -80,17 +90,19 @@ def probe(
         idle.refuse(given, ["error_rate"], "no probe is kept without --keep NAME")
     if not any(of_timm(name) for name in (encoder, *(baselines or ()))):
         idle.refuse(
-            given, ["size"], "a bundle's crops have its own size; this is of timm: and random:"
+            given,
+            ["size"],
+            "a bundle's crops have its own size; this is of timm:, random: and imagenet",
         )
     from training.commands.probe import run_probe
 
     run_probe(
         encoder, data, classes=classes, output=output, size=size, test_fraction=test_fraction, seed=seed,
         seeds=seeds, group_by=group_by, control=control, baselines=baselines, save=save, keep=keep,
-        error_rate=error_rate, device=device, as_json=as_json,
+        error_rate=error_rate, picture=picture, device=device, as_json=as_json,
     )  # fmt: skip
 
 
 def of_timm(name: str) -> bool:
     """Whether the network is built here, for crops of --size."""
-    return name.startswith(("timm:", "random:"))
+    return name == "imagenet" or name.startswith(("timm:", "random:"))

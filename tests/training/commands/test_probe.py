@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_bundle import write_digits
 
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
 from jepack.errors import ArtifactError, ConfigError
 from training.commands.probe import open_encoder, score
+from training.commands.probe.picture import nearest
 from training.commands.scores import probe
 
 
@@ -51,6 +53,28 @@ def test_results_and_baselines_fill_the_card_of_the_bundle(
     assert f"{rows[1]['linear']:.3f}" in table[0]
     assert "Not measured. `jepack probe" not in card
     assert str(folder.parent) not in card
+
+
+def test_the_picture_has_a_column_for_each_encoder(
+    folder: Path, digits: Path, tmp_path: Path
+) -> None:
+    widths = []
+    for number, baselines in enumerate(([], ["random"], ["random", "random:resnet10t"])):
+        path = tmp_path / f"{number}.png"
+        probe(
+            str(folder), digits, classes="digit-0,digit-1,digit-2", baselines=baselines, save=False,
+            picture=path, device="cpu",
+        )  # fmt: skip
+        with Image.open(path) as picture:
+            widths.append(picture.width)
+            assert len(picture.convert("RGB").getcolors(2**24) or []) > 50  # more than frames
+    assert widths[1] == 2 * widths[0]
+    assert widths[2] == 3 * widths[0]
+
+
+def test_neighbours_are_by_angle_and_never_the_query_itself() -> None:
+    x = np.array([[1, 0], [5, 0.1], [0, 1], [0.9, 0.2], [-1, 0], [1, 1]], np.float32)
+    assert nearest(x, 0).tolist() == [1, 3, 5, 2, 4]
 
 
 def test_no_save_leaves_the_bundle_as_it_was(folder: Path, digits: Path) -> None:

@@ -21,6 +21,7 @@ from jepack.names import kept, marked, marked_lines
 from jepack.sources import ImageFile, Source
 from training.commands.probe.keeping import check_keep, keep_probe, words_of
 from training.commands.probe.opening import KINDS, is_checkpoint, opened
+from training.commands.probe.picture import Seen, draw
 from training.commands.probe.reading import find_labelled, read_images, read_labelled
 from training.commands.probe.scoring import Floats, mean_of, probe_column, score
 from training.commands.probe.splitting import seen_share, split_words, splits_of
@@ -73,6 +74,7 @@ def run_probe(
     save: bool,
     keep: str | None,
     error_rate: float,
+    picture: Path | None,
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -95,14 +97,15 @@ def run_probe(
     )  # fmt: skip
     own = Probed(name, model, preprocessing, output, bundle)
     x = features_of(own, images, target)
-    rows = [measure(task, own, x, images)]
+    rows, shown, found = [measure(task, own, x, images)], images, [x]
     for other in baselines or ():
         model, preprocessing, name = opened(other, bundle, size)
         images = read_images(files, preprocessing)
         baseline = Probed(name, model, preprocessing)
         if other == encoder:
             baseline = replace(baseline, output=output, bundle=bundle)
-        rows.append(measure(task, baseline, features_of(baseline, images, target), images))
+        found.append(features_of(baseline, images, target))
+        rows.append(measure(task, baseline, found[-1], images))
     if as_json:
         print(json.dumps({**rows[0], **({"baselines": rows[1:]} if baselines else {})}))
     else:
@@ -111,6 +114,13 @@ def run_probe(
     if bundle is not None and save:
         keep_rows(bundle, rows)
         console.print(f"kept in {marked(bundle.folder / PROBES)} and its card", highlight=False)
+    if picture is not None:
+        seen = [seen_by(*one) for one in zip(rows, found, strict=True)]
+        title = (
+            f"{task.data}: colours are classes; framed green, the neighbour's class is the query's"
+        )
+        draw(picture, title, shown, numbers_of(task), task.splits[0][1], seen)
+        console.print(f"drawn in {marked(picture)}", highlight=False, soft_wrap=True)
     if bundle is not None and keep is not None:
         bundle = bundles.load(bundle.folder)  # with the rows that were kept just now
         head = keep_probe(keep, bundle, output, x, task.files, wanted, group_by, error_rate)
@@ -136,9 +146,18 @@ def features_of(probed: Probed, images: Pixels, target: torch.device) -> Floats:
     return outputs[bundles.OUTPUTS.index(probed.output)]
 
 
+def numbers_of(task: Task) -> Ints:
+    """[N]: the class of each image."""
+    return np.array([task.classes.index(str(file.label)) for file in task.files])
+
+
+def seen_by(row: dict[str, Any], features: Floats) -> Seen:
+    return Seen(row["encoder"], features, (row["linear_low"], row["linear"], row["linear_high"]))
+
+
 def measure(task: Task, probed: Probed, x: Floats, images: Pixels) -> dict[str, Any]:
     """One encoder's row: means over the task's splits, as tables, JSON and cards hold them."""
-    y = np.array([task.classes.index(str(file.label)) for file in task.files])
+    y = numbers_of(task)
     scores = [score(x, y, *split, task.seed + n) for n, split in enumerate(task.splits)]
     copies = [copies_across(list(images), *split).share for split in task.splits]
     row: dict[str, Any] = {
