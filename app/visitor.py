@@ -32,6 +32,7 @@ class Visitors:
         async def with_cookie(message: Message) -> None:
             if message["type"] == "http.response.start":
                 value = f"{COOKIE}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Lax"
+                value += "; Secure" if scope["scheme"] == "https" else ""
                 MutableHeaders(scope=message).append("set-cookie", value)
             await send(message)
 

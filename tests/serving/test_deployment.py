@@ -149,7 +149,7 @@ def test_the_chart_gives_only_options_that_there_are() -> None:
         for one in command_of(name).params
         for word in one.opts
     }
-    tritons = {"--grpc-address", "--model-config-name"}
+    tritons = {"--grpc-address", "--model-config-name", "--model-control-mode", "--load-model"}
     assert asked - ours == tritons
     assert {"--engine", "--fingerprint", "--key-file", "--wait-s", "--http-log"} <= asked
     for line in (DEPLOY / "kserve/runtime.yaml").read_text().splitlines():

@@ -41,7 +41,7 @@ OF_URL = ("--url", URL)
         (("probe", "B", "--data", "D", "--size", "64"), "its own size", "--size"),
         (("import", "timm:x", "--data", "D", "--out", "OUT", "--encoder", "x"), "its own", "--encoder"),
         (("inspect", "D", "--window", "p1,p99"), "contact sheet", "--window"),
-        (("quickstart", "--data", "D", "--dataset", "earth"), "takes the place", "--dataset"),
+        (("quickstart", "--data", "D", "--dataset", "solar"), "takes the place", "--dataset"),
         (("quickstart", "--no-app", "--port", "1"), "opens no page", "--port"),
     ],
 )  # fmt: skip

@@ -29,7 +29,8 @@ NUMBERS = dict.fromkeys(COMMANDS, 0) | {
 WRITTEN = ("out", "sheet", "picture", "log_file", "http_log", "repository_only", "html")
 FILES = {
     ("embed", "out"): ".npz", ("views", "out"): ".png", ("inspect", "sheet"): ".png",
-    ("isotropy", "picture"): ".png", ("drift", "picture"): ".png", ("drift", "html"): ".html",
+    ("isotropy", "picture"): ".png", ("probe", "picture"): ".png",
+    ("drift", "picture"): ".png", ("drift", "html"): ".html",
     ("check", "html"): ".html",
     ("serve", "log_file"): "", ("serve", "http_log"): "",
 }  # fmt: skip

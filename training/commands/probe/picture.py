@@ -40,7 +40,7 @@ def draw(path: Path, title: str, images: Pixels, y: Ints, test: Ints, seen: Sequ
     figure = Figure(figsize=(4.4 * len(seen), 4.2 + 0.75 * QUERIES), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
-    for column, one in zip(np.atleast_1d(figure.subfigures(1, len(seen))), seen, strict=True):
+    for column, one in zip(figure.subfigures(1, len(seen), squeeze=False)[0], seen, strict=True):
         above, below = column.subfigures(2, 1, height_ratios=(4, 0.75 * QUERIES))
         low, mid, high = one.linear
         above.suptitle(f"{one.name}\nlinear {mid:.3f} ({low:.3f} to {high:.3f})", fontsize=9)
