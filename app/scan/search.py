@@ -33,7 +33,7 @@ def search(
 
 
 def nearest(copy: Copy, query: npt.NDArray[np.float64], places: Places, k: int) -> Near:
-    far = np.maximum(0, np.round(1 - copy.vector[places] @ query, DIGITS))
+    far = np.maximum(0, np.round(1 - copy.vector[places] @ query, DIGITS)) + 0.0  # never -0
     if len(far) > k:
         stays = far <= np.partition(far, k - 1)[k - 1]
         places, far = places[stays], far[stays]
