@@ -93,8 +93,9 @@ def written(
         crop_mode=origin.crop_mode,
         columns=tuple(columns_of(image.columns for image in plan.images)),
     )
-    parts = origin.parts
-    return indexing.write_index(out, info, parts, skipped, origin.window, kept, plan.recall)
+    return indexing.write_index(
+        out, info, origin.parts, skipped, origin.window, kept, plan.recall, origin.newer
+    )
 
 
 def name_of(named: Source) -> str:

@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,6 +83,9 @@ class Origin:
     crop_mode: str = "center"
     notes: tuple[str, ...] = ()  # what the endpoint says of its encoder
     joined: list[str] = field(default_factory=list)  # notes on rows of a file, once all are read
+    newer: set[ImageFile] = field(
+        default_factory=set
+    )  # than their vectors, of what was read so far
 
 
 def of_file(
@@ -96,14 +99,14 @@ def of_file(
     """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by."""
     output = output or default_output(path)
     source = saved_rows(path, output)
-    joined = list[str]()
+    joined, newer = list[str](), set[ImageFile]()
     if source.base and os.path.realpath(original(source.base)) != os.path.realpath(base):
         joined.append(
             f"{path} holds vectors of images in {source.base}; they are taken for the images of the same "
             f"names in {base}"
         )
-    parts = from_file(images, base, source, skipped, on_progress, joined.append)
-    return Origin(parts, output, source.fingerprint, joined=joined)
+    parts = from_file(images, base, source, skipped, on_progress, joined.append, newer)
+    return Origin(parts, output, source.fingerprint, joined=joined, newer=newer)
 
 
 def of_embedder(
@@ -156,12 +159,16 @@ def from_file(
     skipped: dict[ImageFile, str],
     on_progress: Progress = lambda count: None,
     on_note: Callable[[str], None] = lambda note: None,
+    newer: set[ImageFile] | None = None,
 ) -> Iterator[Part]:
     """The rows of a file or folder with the `images` they are of, in its order and a block at a time.
 
-    Images it does not hold are noted in `skipped`, rows of no image told to `on_note`; of a name it holds
-    twice the first row counts.
+    Images it does not hold are noted in `skipped`, those that changed since they were read for it in `newer`,
+    rows of no image told to `on_note`; of a name it holds twice the first row counts.
     """
+    newer = set() if newer is None else newer
+    ends, read = np.cumsum([rows for rows, _ in source.since]), [ns for _, ns in source.since]
+    at = 0
     waiting = {image.name_below(base): image for image in images}
     known, strange, first = frozenset(waiting), 0, ""
     for names, vectors in source.blocks():
@@ -171,14 +178,33 @@ def from_file(
         ]
         others = [name for name in map(stored, names) if name not in known]
         strange, first = strange + len(others), first or (others[0] if others else "")
+        of_rows = np.searchsorted(ends, np.arange(at, at + len(found)), side="right")
+        at += len(found)
+        newer.update(
+            image
+            for (image, _), part in zip(found, of_rows, strict=True)
+            if image is not None and changed_since(image, read[part])
+        )
         pairs = [(image, vector) for image, vector in found if image is not None]
         for start in range(0, len(pairs), PART):
             yield pairs[start : start + PART]
             on_progress(len(pairs[start : start + PART]))
     if strange:
         on_note(f"rows of images that are not in {base} are left out: {strange:,}, such as {first}")
+    if newer:
+        on_note(
+            f"images that changed after they were embedded: {len(newer):,}. Their rows have the old vectors; "
+            "`jepack index --update` embeds them anew"
+        )
     skipped.update(dict.fromkeys(waiting.values(), "not in the file of embeddings"))
     on_progress(len(waiting))
+
+
+def changed_since(image: ImageFile, read_ns: int) -> bool:
+    try:
+        return image.path.stat().st_mtime_ns >= read_ns
+    except OSError:  # told where it is read
+        return False
 
 
 def write_index(
@@ -189,9 +215,11 @@ def write_index(
     window: Window = None,
     kept: Kept | None = None,
     recall: float | None = None,
+    newer: Container[ImageFile] = (),
 ) -> Indexed:
     """Fill a new index at `out`; `info.dimension` is taken from the vectors. `kept`: what stays of the old.
-    `recall`: see `approximate.wanted`.
+    `recall`: see `approximate.wanted`. `newer`: images that are newer than their vectors, known once their
+    part is there; they have no stamp.
 
     An index already at `out` stays until the new one is whole. Raises DataError when no image could
     be embedded.
@@ -215,6 +243,7 @@ def write_index(
                 if seen.fault is not None:
                     skipped[image] = seen.fault
                     continue
+                stamp = "" if image in newer else seen.stamp
                 rows.append(
                     Row(
                         id=image_id(image, info),
@@ -224,7 +253,7 @@ def write_index(
                         columns={
                             one.name: one.value(image.columns.get(one.name)) for one in info.columns
                         },
-                        stamp=seen.stamp,
+                        stamp=stamp,
                     )
                 )
                 narrow += seen.narrow

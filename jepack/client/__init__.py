@@ -11,6 +11,7 @@ from jepack.client.failures import BusyError, ImageError, UnreachableError
 from jepack.client.items import Item, batches_of, listed, name_of
 from jepack.client.saved import (
     PARTS,
+    READ_SINCE,
     Saved,
     SavedRows,
     about,
@@ -19,12 +20,14 @@ from jepack.client.saved import (
     parquet,
     read_saved,
     saved_rows,
+    since_of,
 )
 from jepack.client.synchronous import Client
 
 __all__ = [
     "DEFAULT_URL",
     "PARTS",
+    "READ_SINCE",
     "AsyncClient",
     "BusyError",
     "Client",
@@ -46,4 +49,5 @@ __all__ = [
     "parquet",
     "read_saved",
     "saved_rows",
+    "since_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from jepack.client.answers import OUTPUTS
 from jepack.errors import ArtifactError, DependencyError
 
+READ_SINCE = "read_since"  # of a schema or an .npz, see SavedRows.since
 PARTS = "part-*.parquet"  # of a folder; their order is that of their names
 BLOCK = 4096  # rows read at a time: 8 MB of 512 dimensions
 MADE_BY = "Make it: jepack embed DATA --out photos.npz (or photos.parquet, or a folder)"
@@ -37,6 +39,10 @@ class SavedRows:
     fingerprint: str
     blocks: Callable[[], Iterator[Block]]
     base: str = ""  # the folder that names count from, see names.kept; "" where nothing is said
+    since: tuple[
+        tuple[int, int], ...
+    ] = ()  # (rows, ns since 1970), in the order of the rows: no image of
+    # these rows was read earlier, so that one changed later may not be what its row is of
 
 
 def read_saved(path: Path, output: str) -> Saved:
@@ -59,13 +65,14 @@ def saved_rows(path: Path, output: str) -> SavedRows:
             names, vectors = arrays["path"], arrays[output]
             fingerprint = str(arrays[f"fingerprint_{output}"])
             base = str(arrays["base"]) if "base" in arrays else ""
+            read = int(arrays[READ_SINCE]) if READ_SINCE in arrays else path.stat().st_mtime_ns
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         reason = f"no such file: {path}" if isinstance(error, FileNotFoundError) else str(error)
         raise ArtifactError(f"{path}: not a file of embeddings ({reason}). {MADE_BY}") from error
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise ArtifactError(f"{path}: {len(names)} paths, but {output} of shape {vectors.shape}")
     block = ([str(name) for name in names.tolist()], vectors)
-    return SavedRows(fingerprint, lambda: iter([block]), base)
+    return SavedRows(fingerprint, lambda: iter([block]), base, ((len(names), read),))
 
 
 def default_output(path: Path) -> str:
@@ -166,7 +173,16 @@ def rows_of_parquet(path: Path, output: str) -> SavedRows:
             except (OSError, ValueError, KeyError) as error:
                 raise ArtifactError(f"{file}: cannot be read ({error}). {MADE_BY}") from error
 
-    return SavedRows(next(iter(prints)), blocks, about(files[-1]).get("base", ""))
+    since = tuple(some for file in files for some in since_of(file))
+    return SavedRows(next(iter(prints)), blocks, about(files[-1]).get("base", ""), since)
+
+
+def since_of(file: Path) -> list[tuple[int, int]]:
+    """`SavedRows.since` of a Parquet file; by its time of change where `jepack embed` said nothing."""
+    try:
+        return [(int(rows), int(read)) for rows, read in json.loads(about(file)[READ_SINCE])]
+    except (KeyError, ValueError, TypeError):
+        return [(parquet().read_metadata(file).num_rows, file.stat().st_mtime_ns)]
 
 
 def matrix(column: Any) -> npt.NDArray[Any]:

@@ -23,7 +23,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from jepack.client import PARTS, about, parquet
+from jepack.client import PARTS, READ_SINCE, about, parquet, since_of
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import new_file, write_bytes, write_json
 from jepack.machine import alone, is_locked
@@ -46,6 +46,7 @@ class Rows:
     bad: list[tuple[str, str, str]]  # name, label, reason
     places: list[int] = field(default_factory=list)  # of each name in its frame
     said: dict[str, Any] = field(default_factory=dict)  # {column: Arrow array}, see saying.py
+    began_ns: int = 0  # none of these images was read earlier, ns since 1970
 
 
 def key_of(name: str) -> bytes:
@@ -195,6 +196,7 @@ class Parts:
         if rows.bad:
             write_bytes(self._new("bad", rows.frame), bad_bytes(rows.bad, about))
         if rows.names:
+            about[READ_SINCE] = json.dumps([[len(rows.names), rows.began_ns]])
             write_bytes(self._new("part", rows.frame), row_bytes(rows, about))
 
     def _new(self, kind: str, frame: int) -> Path:
@@ -275,6 +277,7 @@ class OneFile:
             self.bad.unlink()
         if rows:
             rows = [*self._own(self.out), *rows]
+            about[READ_SINCE] = json.dumps([some for file in rows for some in since_of(file)])
             schema = module.read_schema(rows[-1]).with_metadata(about)
             with new_file(self.out) as stage, module.ParquetWriter(stage, schema, **HOW) as writer:
                 for file in rows:
@@ -338,6 +341,7 @@ class Memory:
             arrays[f"fingerprint_{output}"] = np.str_(fingerprint)
         arrays["default_output"] = np.str_(self.job.default_output)
         arrays["base"] = np.str_(self.job.base)
+        arrays[READ_SINCE] = np.int64(min(rows.began_ns for rows in self._rows))
         stream = io.BytesIO()
         np.savez(stream, **arrays)
         write_bytes(self.out, stream.getvalue())

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from time import monotonic
+from time import monotonic, time_ns
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Frame:
         self.here = np.zeros(count, bool)  # came, not written yet
         self.left = count  # not come yet
         self.opened = monotonic()
+        self.began_ns = time_ns()  # before any of its images is read
 
     def add(self, start: int, found: Embeddings) -> int:
         """The number of images that came."""
@@ -88,6 +89,7 @@ class Frame:
                 if number in self.bad
             ],
             places=good,
+            began_ns=self.began_ns,
         )
 
 

@@ -148,6 +148,33 @@ def test_what_embed_wrote_in_parquet_is_indexed_as_it_is(
     np.testing.assert_array_equal(row.vector, row_of(image.path.read_bytes()))
 
 
+@pytest.mark.parametrize("name", ["vectors", "vectors.parquet", "vectors.npz"])
+def test_an_image_that_changed_after_it_was_embedded_is_told_and_embedded_by_an_update(
+    name: str, digits_folder: Path, tmp_path: Path
+) -> None:
+    data, saved, out = tmp_path / "data", tmp_path / name, tmp_path / "index"
+    first, changed = find_images(digits_folder)[:2]
+    names = [image.name_below(digits_folder) for image in (first, changed)]
+    for image, where in zip((first, changed), names, strict=True):
+        (data / where).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(image.path, data / where)
+    with running() as stub:
+        words = ("--url", stub.url, "--json")
+        assert jepack("embed", data, "--out", saved, *words).returncode == 0
+        shutil.copyfile(find_images(digits_folder)[-1].path, data / names[1])
+        if saved.suffix == ".parquet":  # taken over from the file's own rows, beside new ones
+            shutil.copy(first.path, data / "new.png")
+            assert jepack("embed", data, "--out", saved, *words).returncode == 0
+        made = jepack("index", data, "--embeddings", saved, "--out", out, "--json")
+        assert made.returncode == 0, made.stderr
+        (note,) = json.loads(made.stdout)["notes"]
+        assert note.startswith("images that changed after they were embedded: 1.")
+        updated = json.loads(jepack("index", data, *words, "--out", out, "--update").stdout)
+    assert updated["count"] - updated["same"] == 1
+    (row,) = open_index(out).get([names[1]])
+    np.testing.assert_array_equal(row.vector, row_of((data / names[1]).read_bytes()))
+
+
 def test_parts_of_two_encoders_are_no_index(digits_folder: Path, tmp_path: Path) -> None:
     saved = tmp_path / "vectors"
     with running() as stub:
