@@ -23,7 +23,15 @@ from app.engines import building, folder_of, open_index
 from app.store import IndexInfo, Row
 from app.thumbnail import size_of, thumbnail_of
 from app.updating import PART, Kept, Part, stamp_of
-from jepack.client import Embeddings, Endpoint, Item, SavedRows, default_output, saved_rows
+from jepack.client import (
+    Embeddings,
+    Endpoint,
+    Item,
+    SavedRows,
+    check_finished,
+    default_output,
+    saved_rows,
+)
 from jepack.decoding import Window, elongation
 from jepack.errors import ArtifactError, DataError, JepackError
 from jepack.machine import threads
@@ -96,7 +104,11 @@ def of_file(
     skipped: dict[ImageFile, str],
     on_progress: Progress,
 ) -> Origin:
-    """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by."""
+    """Vectors that `jepack embed` wrote; `output` None: the one that its encoder says to search by.
+
+    Raises ConfigError where that command has not ended.
+    """
+    check_finished(path)
     output = output or default_output(path)
     source = saved_rows(path, output)
     joined, newer = list[str](), set[ImageFile]()

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jepack.client.answers import OUTPUTS
-from jepack.errors import ArtifactError, DependencyError
+from jepack.errors import ArtifactError, ConfigError, DependencyError
 
 READ_SINCE = "read_since"  # of a schema or an .npz, see SavedRows.since
 PARTS = "part-*.parquet"  # of a folder; their order is that of their names
+RECORD = "job.json"  # of a folder: what its parts are of, and whether all of them are there
 BLOCK = 4096  # rows read at a time: 8 MB of 512 dimensions
 MADE_BY = "Make it: jepack embed DATA --out photos.npz (or photos.parquet, or a folder)"
 
@@ -87,6 +88,30 @@ def default_output(path: Path) -> str:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, ArtifactError):
         return OUTPUTS[0]  # saved_rows says what is wrong with a file
     return found if found in OUTPUTS else OUTPUTS[0]
+
+
+def unfinished(folder: Path) -> str | None:
+    """How to finish the job of a folder of parts; None where it is finished, or nothing is known of it."""
+    try:
+        told = json.loads((folder / RECORD).read_text())
+        if told["whole"]:
+            return None
+        source = told["job"]["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    out = folder.with_suffix("") if folder.suffix == ".parts" else folder
+    return (
+        f"the job is not finished: run the same `jepack embed {source} --out {out} ...` again, it goes on "
+        "where it was"
+    )
+
+
+def check_finished(path: Path) -> None:
+    """Raises ConfigError for a folder, or a file that is still to be made, whose job has not ended."""
+    folder = path if path.is_dir() else path.with_name(f"{path.name}.parts")
+    todo = unfinished(folder)
+    if todo is not None and (folder == path or not path.exists()):
+        raise ConfigError(f"{path}: {todo}. Its rows wait in {folder}")
 
 
 def is_saved(place: str) -> bool:

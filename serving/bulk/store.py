@@ -23,14 +23,13 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from jepack.client import PARTS, READ_SINCE, about, parquet, since_of
+from jepack.client import PARTS, READ_SINCE, RECORD, about, parquet, since_of
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import new_file, write_bytes, write_json
 from jepack.machine import alone, is_locked
 from serving.bulk.job import KEY, Job
 
 BAD = "bad-*.parquet"
-RECORD = "job.json"  # what a folder's parts are of, and whether all of them are there
 LOCK = ".lock"
 KEY_BYTES = 16  # of a name's hash: two of 10^7 names are the same with a probability of 10^-25
 

@@ -175,6 +175,24 @@ def test_an_image_that_changed_after_it_was_embedded_is_told_and_embedded_by_an_
     np.testing.assert_array_equal(row.vector, row_of((data / names[1]).read_bytes()))
 
 
+@pytest.mark.parametrize("name", ["vectors", "vectors.parquet"])
+def test_a_job_that_is_not_finished_is_refused_and_the_index_stays(
+    name: str, digits_folder: Path, tmp_path: Path
+) -> None:
+    saved, out = tmp_path / name, tmp_path / "index"
+    folder = saved.with_name(f"{name}.parts") if saved.suffix else saved
+    folder.mkdir()
+    job = {"job": {"source": "photos"}, "run": "1", "whole": False}
+    (folder / "job.json").write_text(json.dumps(job))
+    out.mkdir()
+    (out / "index.json").write_text("as it was")
+    done = jepack("index", digits_folder, "--embeddings", saved, "--out", out)
+    assert done.returncode == 2, done.stderr
+    todo = f"not finished: run the same `jepack embed photos --out {saved} ...` again"
+    assert todo in done.stderr
+    assert (out / "index.json").read_text() == "as it was"
+
+
 def test_parts_of_two_encoders_are_no_index(digits_folder: Path, tmp_path: Path) -> None:
     saved = tmp_path / "vectors"
     with running() as stub:
