@@ -156,14 +156,16 @@ def embed(
         )
         job = Job.of(source, tile, tile_stride, outputs, served, told_apart)
         store = stack.enter_context(store_for(out, job, retry_bad=retry_bad))
+        stack.enter_context(told_to_go_on(console, out))
         with console.status("listing the images"):
             images = each_image(source, tile=tile, stride=tile_stride, notes=notes)
+            refused = store.refused()
             spool = Spool(
                 images,
                 source.base,
                 store.done(),
                 store.place,
-                refused=store.refused(),
+                refused=refused,
                 repeats=source.kind == "manifest",
             )
         stack.callback(spool.close)
@@ -186,9 +188,11 @@ def embed(
             )
         store.finish()
     seconds = monotonic() - start
+    here_now = spool.there + spool.left - (totals.bad - len(refused))
     summary = {
         "out": str(out),
-        "images": totals.images,
+        "images": here_now,
+        "gone": totals.images - here_now,  # rows of images that are not there any more
         "there": spool.there,
         "source": job.base,  # that the names of `bad`, and of the rows, count from
         "bad": totals.reasons,
@@ -201,6 +205,20 @@ def embed(
         print(json.dumps(summary))
         return
     show(console, out, totals, summary)
+
+
+@contextmanager
+def told_to_go_on(console: Console, out: Path) -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends with what to do next; of an .npz nothing is written before the end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.suffix != ".npz":
+            tell(
+                console,
+                [f"what is done for {out} is written: the same command goes on with the rest"],
+            )
+        raise
 
 
 def check_words(
@@ -334,9 +352,10 @@ def show(console: Console, out: Path, totals: Totals, summary: dict[str, Any]) -
             soft_wrap=True,
         )
     pace = summary["images_per_s"]
+    gone = f" (and {summary['gone']:,} rows of images that are gone)" if summary["gone"] else ""
     told = "nothing was left to do" if pace is None else f"{pace} per second"
     console.print(
-        f"[green]✓[/] {totals.images:,} images, {told} -> {marked(out)}",
+        f"[green]✓[/] {summary['images']:,} images, {told} -> {marked(out)}{gone}",
         highlight=False,
         soft_wrap=True,
     )

@@ -219,6 +219,35 @@ def test_one_file_takes_new_images_and_tells_the_bad_ones_beside_it(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["vectors", "vectors.parquet"])
+def test_rows_of_images_that_are_gone_are_counted_apart(
+    name: str, images: Path, stub: Stub, tmp_path: Path
+) -> None:
+    (images / "torn.png").write_bytes(REFUSED)
+    line = words(images, tmp_path / name, stub.url)
+    embed(*line)
+    for number in (0, 1):
+        next(images.rglob(f"{number:03}.png")).unlink()
+    (images / "new.png").write_bytes(b"new")
+    (images / "worse.png").write_bytes(REFUSED + b"!")
+    told = embed(*line)
+    assert (told["images"], told["gone"], told["bad_images"]) == (COUNT - 1, 2, 2)
+    shown = CliRunner().invoke(app, line[:-1])
+    assert f"{COUNT - 1} images, nothing was left to do" in shown.stderr
+    assert "(and 2 rows of images that are gone)" in shown.stderr
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    images: Path, stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serving.embedding.work", interrupted)
+    done = CliRunner().invoke(app, words(images, tmp_path / "vectors", stub.url))
+    assert "is written: the same command goes on with the rest" in done.stderr
+
+
 def test_a_file_that_took_its_parts_does_not_take_them_again(
     images: Path, stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
