@@ -386,7 +386,9 @@ def test_a_dead_model_process_is_noticed_and_mended_and_stopping_leaves_nothing(
             stubs = [one for one in processes if "stub" in one.name()]
             stubs.pop().kill()
             wait_until(lambda: not server.lives_for(0.1) or server.check() is not None)
-            assert "a process of its models has ended" in (server.check() or "")  # the other answers
+            assert "a process of its models has ended" in (
+                server.check() or ""
+            )  # the other answers
             for stub in stubs:
                 stub.kill()  # Triton itself stays "ready" without its models
             assert client.health() is False
