@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -102,11 +102,13 @@ class Journal:
         *,
         who: str = "",
         session: str = "",
+        at: str = "",
     ) -> int:
         """One action over `images` (ids); its number. Kept on the disk when this returns.
 
         `value`: the label, tag or reason. `who`: else who asks. `session`: of whose browser it
-        is, see visitor.py. Raises ConfigError.
+        is, see visitor.py. `at`: when, the same for actions that one
+        click made and one undo takes back; else now. Raises ConfigError.
         """
         ids, value = list(dict.fromkeys(images)), " ".join(value.split())
         if kind not in KINDS:
@@ -118,7 +120,7 @@ class Journal:
         if len(value) > LONGEST:
             raise ConfigError(f"{kind}: {len(value)} signs, at most {LONGEST}. Use a shorter one.")
         with self._writing() as db:
-            row = (now(), who or self.asks() or user(), kind, value, session)
+            row = (at or now(), who or self.asks() or user(), kind, value, session)
             made = db.execute(
                 "INSERT INTO actions (at, who, kind, value, session) VALUES (?, ?, ?, ?, ?)", row
             )
@@ -127,8 +129,8 @@ class Journal:
         return number
 
     def undo(self, *, who: str | None = None, session: str | None = None) -> Action | None:
-        """Take back the newest action that stands (of `who`, of `session`, where named); None where there is
-        none."""
+        """Take back the newest action that stands (of `who`, of `session`, where named) and the others of its
+        click; None where there is none."""
         if not self.path.exists():
             return None
         if self.asks():  # whoever has logged in is known in any browser
@@ -141,9 +143,20 @@ class Journal:
             ).fetchone()[0]
             if found is None:
                 return None
-            db.execute("UPDATE actions SET undone = ? WHERE number = ?", (now(), found))
-        [action] = self._read("WHERE number = ?", (found,))
-        return action
+            together = db.execute(
+                "SELECT a.number FROM actions a JOIN actions b ON b.number = ? AND a.at = b.at "
+                "AND a.who = b.who AND a.session = b.session WHERE a.undone IS NULL",
+                (found,),
+            ).fetchall()
+            db.executemany(
+                "UPDATE actions SET undone = ? WHERE number = ?",
+                [(now(), one) for (one,) in together],
+            )
+        marks = ", ".join("?" * len(together))
+        taken = self._read(f"WHERE number IN ({marks})", tuple(one for (one,) in together))
+        values = {one.value for one in taken}
+        images = tuple(name for one in taken for name in one.images)
+        return replace(taken[-1], images=images, value=values.pop() if len(values) == 1 else "")
 
     def newest(self) -> Action | None:
         """The newest action that stands, whoever did it."""
@@ -274,7 +287,7 @@ def has_sessions(db: sqlite3.Connection) -> bool:
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
 def user() -> str:

@@ -238,7 +238,10 @@ def watch(server: TritonServer | None, console: Console, door_is_open: Callable[
             continue
         restarts = [one for one in restarts if time.monotonic() - one < 600] + [time.monotonic()]
         if len(restarts) > 3:
-            raise ServerError(f"the server broke {len(restarts)} times in ten minutes: {problem}")
+            raise ServerError(
+                f"the server broke {len(restarts)} times in ten minutes, so it is not started again: "
+                f"{problem}\nIts logs are {marked(server.log_file)} and those beside it, .1 to .3"
+            )
         console.print(
             f"[yellow]restarting:[/] {marked(problem.splitlines()[0])}",
             highlight=False,

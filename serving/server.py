@@ -32,6 +32,7 @@ from serving import logs, models
 from serving.command import SERVICES, PortTakenError, check_ports, choose_ports, server_command
 from serving.environment import ServerEnvironment, ensure_server_environment
 from serving.models import RepositoryConfig
+from serving.processes import ended, of_group
 from serving.repository import Plan, write_repository
 from serving.served import ALONE, Served
 
@@ -69,6 +70,7 @@ class TritonServer:
         check_ports(self.ports)
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._models: list[int] = []  # processes of its models, once it is ready
         self._scratch: Path | None = None  # the repository; removed on stop
         self._clients: dict[str, Client] = {}  # by model
         self._earlier_log_is_kept = False
@@ -130,6 +132,8 @@ class TritonServer:
             repository = write_repository(self.served, self._scratch / "repository", self.config)
             self._launch(environment, repository)
             self._wait_until_ready()
+            assert self._process is not None
+            self._models = of_group(self._process.pid)
         except BaseException:
             self.stop()
             raise
@@ -139,9 +143,9 @@ class TritonServer:
         return self._process is not None and self._process.poll() is None
 
     def lives_for(self, seconds: float) -> bool:
-        """Wait so long, or until the process has ended; whether it lives."""
+        """Wait so long, or until one of its processes has ended; whether it lives."""
         end = time.monotonic() + seconds
-        while self.running() and (left_s := end - time.monotonic()) > 0:
+        while self.running() and not self._lost() and (left_s := end - time.monotonic()) > 0:
             time.sleep(min(left_s, LOOK_EVERY_S))
         return self.running()
 
@@ -154,10 +158,15 @@ class TritonServer:
         """
         if not self.running():
             return f"the server has stopped.\n{self.log_tail()}"
+        if self._lost():  # the others answer, and golden images may go to them
+            return f"a process of its models has ended.\n{self.log_tail()}"
         for one in self.served:
             if problem := self._check(one, images, timeout_s, busy_is_fine):
                 return problem if one.model == ALONE else f"{one.model}: {problem}"
         return None
+
+    def _lost(self) -> bool:
+        return any(ended(one) for one in self._models)
 
     def _check(
         self, served: Served, images: int, timeout_s: float, busy_is_fine: bool
@@ -179,6 +188,7 @@ class TritonServer:
 
     def stop(self) -> None:
         """Stop the server and every process of it; returns when they are gone."""
+        self._models = []
         while self._clients:
             self._clients.popitem()[1].close()
         if self._process is not None:

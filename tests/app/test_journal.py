@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.journal import LABEL, LEAVE_OUT, RELABEL, TAG, TAKE_BACK, UNTAG, Journal
+from app.journal import LABEL, LEAVE_OUT, RELABEL, TAG, TAKE_BACK, UNTAG, Journal, now
 from app.keeping import write_actions, write_manifest
 from app.visitor import undo
 from jepack.errors import ArtifactError, ConfigError
@@ -35,6 +35,21 @@ for number in range(100_000):
     journal.add(LABEL, [f"{sys.argv[2]}{number}/a", f"{sys.argv[2]}{number}/b"], "cat")
     print(number, flush=True)
 """
+
+
+def test_what_one_click_did_is_undone_by_one_undo(tmp_path: Path) -> None:
+    journal, at = Journal(tmp_path / "index"), now()
+    journal.add(TAG, ["z"], "kept", session="a")
+    journal.add(RELABEL, ["a", "b"], "cat", session="a", at=at)
+    journal.add(RELABEL, ["c"], "dog", session="b", at=at)  # another's, of the same moment
+    journal.add(RELABEL, ["d"], "dog", session="a", at=at)
+    undone = journal.undo(session="a")
+    assert undone is not None
+    assert (undone.images, undone.value) == (("a", "b", "d"), "")
+    assert journal.stands().labels == {"c": "dog"}
+    undone = journal.undo(session="a")
+    assert undone is not None
+    assert undone.kind == TAG
 
 
 def test_what_was_added_holds_until_it_is_undone(tmp_path: Path) -> None:

@@ -383,7 +383,13 @@ def test_a_dead_model_process_is_noticed_and_mended_and_stopping_leaves_nothing(
             assert leftovers(os.getpid()) > before
             ports, processes = dict(server.ports), family(server)
             assert len(processes) >= 4  # guard, server, two models
-            for stub in (one for one in processes if "stub" in one.name()):
+            stubs = [one for one in processes if "stub" in one.name()]
+            stubs.pop().kill()
+            wait_until(lambda: not server.lives_for(0.1) or server.check() is not None)
+            assert "a process of its models has ended" in (
+                server.check() or ""
+            )  # the other answers
+            for stub in stubs:
                 stub.kill()  # Triton itself stays "ready" without its models
             assert client.health() is False
             assert "failed" in (client.diagnose(timeout_s=300) or "")

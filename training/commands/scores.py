@@ -67,7 +67,8 @@ def probe(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG of a map and of neighbours by each encoder.", callback=options.file_to_write
+            help="Picture of a map and of neighbours by each encoder.",
+            callback=options.picture_to_write,
         ),
     ] = None,
     device: Annotated[

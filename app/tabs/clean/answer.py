@@ -12,7 +12,7 @@ from app import cards
 from app.checking.report import Case, Finding, Report
 from app.checking.run import check
 from app.desk import Desk, note_of
-from app.journal import LEAVE_OUT, RELABEL, TAG
+from app.journal import LEAVE_OUT, RELABEL, TAG, now
 from app.tabs.clean import pieces
 from app.visitor import undo
 from app.work import Work
@@ -137,10 +137,11 @@ class Answers:
         """Write to the journal; what was done, in a sentence."""
         store, cases = self.desk.library.store, finding.cases if case is None else (case,)
         if verb == "relabel":
-            # One action each label, so that one undo takes back what one click did where it was one image.
+            # An action each label, of one moment: one undo takes back what one click did.
+            at = now()
             for label in sorted({one.label for one in cases if one.label}):
                 names = [one.ids[0] for one in cases if one.label == label]
-                self.desk.journal.add(RELABEL, names, label, session=session)
+                self.desk.journal.add(RELABEL, names, label, session=session, at=at)
             return f"Relabelled: {images([one.ids[0] for one in cases])}."
         names = [name for one in cases for name in (one.extra or one.ids) if store.has(name)]
         if not names:

@@ -91,7 +91,8 @@ def curve(points: Sequence[Point], gain: Figure | None) -> str:
     )
     if gain.low > HELPS:
         headline = "More labels will help"
-        told += ": twice as many labels will probably bring about half of that again."
+        more = min(1 - last.right.share, (last.right.share - half.right.share) / 2)
+        told += f": twice as many labels will probably bring about {100 * more:.0f} points more."
     elif gain.high < HARDLY:
         headline = "More labels will hardly help"
         told += ". Other images, or another encoder, would."

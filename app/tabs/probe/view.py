@@ -22,7 +22,7 @@ ASK, DOUBT, ALL, MINE, NAMED, UNSURE_ONES, CHOSEN, CELL = (
 VIEWS = {
     ASK: "Ask me next",
     ALL: "All",
-    MINE: "Labelled by you",
+    MINE: "Labelled by people",
     NAMED: "Named by the probe",
     UNSURE_ONES: "Unsure",
     DOUBT: "Labels it doubts",

@@ -204,9 +204,9 @@ class Answers:
             )
             return [hit for hit in hits if hit.row.id not in asked][:count]
 
-        squares = None
+        squares, strange = None, known[0].atypicality
         if question.by_squares:
-            hits, squares = self._by_squares(known[0].example, k, only, visit)
+            hits, squares, strange = self._by_squares(known[0].example, k, only, visit)
         else:
             hits = nearest(k, only)
         if len(known) > 1:
@@ -215,13 +215,14 @@ class Answers:
         cropped = not squares and cards.unseen(one.row, self.desk.seen) > cards.MOST_UNSEEN
         all_of_them = nearest(1, ()) if only else hits
         belonging = judge(
-            library.scale, all_of_them, one.atypicality, new=not query.stored, cropped=cropped
+            library.scale, all_of_them, strange, new=not query.stored, cropped=cropped
         )
         return hits, belonging, squares
 
     def _by_squares(
         self, example: Example, k: int, only: Sequence[Condition], visit: Visit
-    ) -> tuple[list[Hit], results.Squares]:
+    ) -> tuple[list[Hit], results.Squares, float | None]:
+        """The hits, which square each is near to, and how unusual the square is that is nearest to any."""
         data, _ = self._original(example, visit)
         but = "" if example.own else example.name
         with closing(self.desk.engine.connect()) as embedder:
@@ -232,7 +233,8 @@ class Answers:
         matched = {
             hit.row.id: number for hit, number in zip(found.hits, found.matched, strict=True)
         }
-        return found.hits, results.Squares(len(found.squares), matched)
+        strange = self.desk.engine.atypicality(found.projection) if example.own else None
+        return found.hits, results.Squares(len(found.squares), matched), strange
 
 
 def query_of(question: Question, known: Sequence[Known]) -> Query:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from app.belonging import Belonging
-from app.cards import MOST_UNSEEN, Seen, file_name, label_chip, picture, safe, unseen
+from app.cards import MOST_UNSEEN, WHOLE, Seen, file_name, label_chip, picture, safe, unseen
 from app.library import Library
 from app.store import Hit, Row
 from app.tabs.search.filters import filters
@@ -68,8 +68,9 @@ def query(
     hidden = unseen(row, look.seen)
     told = "".join(f"<p>{safe(one)}</p>" for one in said if one)
     crop = cropped(hidden, question) if hidden > MOST_UNSEEN else ""
+    seen = WHOLE if question.by_squares else look.seen
     return (
-        f'<div class="jp-query"><div class="jp-frame">{picture(row, look.seen)}</div><div class="jp-about">'
+        f'<div class="jp-query"><div class="jp-frame">{picture(row, seen)}</div><div class="jp-about">'
         f'<span class="jp-over">{"Query" if box is None else "Query: a part of"}</span>'
         f"<strong>{safe(file_name(row))}</strong>{label_chip(row.label, look.colours)}"
         f"{told}{crop}{looks(known, visit)}{belongs(belonging)}</div></div>"
@@ -80,7 +81,8 @@ def cropped(hidden: float, question: Question) -> str:
     """What the encoder does not see of the image that asks, and how all of it can ask."""
     told = f"The encoder sees the bright part alone: {1 - hidden:.0%} of it."
     if question.by_squares:
-        told = "Searched square by square along its long side; each neighbour says which it is near to."
+        told = "Searched square by square along its long side: what is said here is of the nearest "
+        told += "square, and each neighbour says which it is near to."
     elif question.examples[0].box is not None:
         return f'<p class="jp-cropped">{told}</p>'
     to, said = replace(question, squares=not question.by_squares, k=None), "Search with all of it"

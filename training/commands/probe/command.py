@@ -116,10 +116,7 @@ def run_probe(
         console.print(f"kept in {marked(bundle.folder / PROBES)} and its card", highlight=False)
     if picture is not None:
         seen = [seen_by(*one) for one in zip(rows, found, strict=True)]
-        title = (
-            f"{task.data}: colours are classes; framed green, the neighbour's class is the query's"
-        )
-        draw(picture, title, shown, numbers_of(task), task.splits[0][1], seen)
+        draw(picture, task.classes, shown, numbers_of(task), task.splits[0][1], seen)
         console.print(f"drawn in {marked(picture)}", highlight=False, soft_wrap=True)
     if bundle is not None and keep is not None:
         bundle = bundles.load(bundle.folder)  # with the rows that were kept just now

@@ -16,6 +16,7 @@ from training.data import Ints
 
 MAPPED = 1_000  # test images in each map: t-SNE takes seconds for so many
 QUERIES, NEIGHBOURS = 4, 5
+COLOURS = 20  # of classes; further ones take them again, and no name
 SAME, OTHER = "#059669", "#dc2626"
 
 
@@ -28,25 +29,40 @@ class Seen:
     linear: tuple[float, float, float]
 
 
-def draw(path: Path, title: str, images: Pixels, y: Ints, test: Ints, seen: Sequence[Seen]) -> None:
-    """A column for each encoder, written as PNG: t-SNE of test images in the colours of their classes, then
-    queries and their nearest images of all others, framed by whether the class is the same."""
+def draw(
+    path: Path, classes: Sequence[str], images: Pixels, y: Ints, test: Ints, seen: Sequence[Seen]
+) -> None:
+    """A column for each encoder: t-SNE of test images in the colours of their classes, then queries and their
+    nearest images of all others, framed by whether the class is the same. The ending names the format."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     generator = np.random.default_rng(0)
     mapped = np.sort(generator.permutation(test)[:MAPPED])
     queries = generator.permutation(mapped)[:QUERIES]
-    figure = Figure(figsize=(4.4 * len(seen), 4.2 + 0.75 * QUERIES), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(seen), 4.7 + 0.75 * QUERIES), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
+    shown = [number for number in np.unique(y[mapped]) if number < COLOURS]
+    marks = [
+        Line2D(
+            [], [], ls="", marker="o", ms=5, color=colormaps["tab20"](number), label=classes[number]
+        )
+        for number in shown
+    ]
+    figure.suptitle(
+        f"t-SNE of {len(mapped):,} test images; framed green, a neighbour is of the query's class",
+        fontsize=10,
+    )
+    figure.legend(handles=marks, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     for column, one in zip(figure.subfigures(1, len(seen), squeeze=False)[0], seen, strict=True):
         above, below = column.subfigures(2, 1, height_ratios=(4, 0.75 * QUERIES))
         low, mid, high = one.linear
         above.suptitle(f"{one.name}\nlinear {mid:.3f} ({low:.3f} to {high:.3f})", fontsize=9)
         axes = above.subplots()
         places = plane(one.features[mapped])
-        axes.scatter(*places.T, s=7, lw=0, alpha=0.8, c=y[mapped], cmap="tab20", vmin=0, vmax=19)
+        axes.scatter(*places.T, s=7, lw=0, alpha=0.8, c=colormaps["tab20"](y[mapped] % COLOURS))
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         grid = below.subplots(QUERIES, 1 + NEIGHBOURS, squeeze=False)
@@ -58,7 +74,7 @@ def draw(path: Path, title: str, images: Pixels, y: Ints, test: Ints, seen: Sequ
             for cell in row:
                 cell.set_axis_off()
     with new_file(path) as made:
-        figure.savefig(made, format="png", dpi=100)
+        figure.savefig(made, format=path.suffix[1:].lower(), dpi=100)
 
 
 def plane(x: Floats) -> Floats:
