@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 
 from app.encoders import BundleOption, UrlOption
 from app.store import VectorStore
 from jepack.errors import DataError
-from jepack.names import kept, marked, original, valid
+from jepack.names import kept, original, shown, valid
 from jepack.terminal import idle
 
 if TYPE_CHECKING:
@@ -107,18 +107,32 @@ def show_neighbours(
     image: str, rows: list[dict[str, Any]], belonging: Belonging, tiles: int
 ) -> None:
     """`tiles`: how many asked; 0 where the whole image did."""
-    which = ("tile",) if tiles else ()
-    table = Table("rank", "distance", *which, "label", "path", title=f"Nearest to {marked(image)}")
-    for row in rows:
-        table.add_row(
+    console = Console()
+    console.print(
+        f"Nearest to {shown(image)}", style="italic", markup=False, highlight=False, soft_wrap=True
+    )
+    cells: list[tuple[str, ...]] = [
+        ("rank", "distance", *(["tile"] if tiles else []), "label", "path")
+    ]
+    cells += [
+        (
             str(row["rank"]),
             f"{row['distance']:.4f}",
             *([f"{row['tile']} of {tiles}"] if tiles else []),
-            marked(row["label"] or "–"),
-            marked(row["path"]),
+            shown(row["label"] or "–"),
+            shown(row["path"]),
         )
-    console = Console()
-    console.print(table)
+        for row in rows
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for number, line in enumerate(cells):
+        # No table of rich's: it cuts a path at the width of the terminal, or at 80 in a pipe.
+        *before, path = line
+        text = "  ".join(
+            set_cell_size(cell, width) for cell, width in zip(before, widths, strict=False)
+        )
+        style = "" if number else "bold"
+        console.print(f"{text}  {path}", style=style, markup=False, highlight=False, soft_wrap=True)
     style = "yellow" if belonging.kind == "strange" else ""
     for line in (belonging.headline, *belonging.reasons):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
