@@ -75,7 +75,7 @@ def test_the_command_says_which_square(
     digits_index: Path, three: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = at_endpoint("127.0.0.1:8001", lambda url: PixelEmbedder())
-    monkeypatch.setattr("app.opening.engine_of", lambda info, url, bundle: engine)
+    monkeypatch.setattr("app.opening.engine_of", lambda *told: engine)
     words = ["search", str(digits_index), str(three[0]), "--tiles", "--k", "3"]
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert len(told["tiles"]) == 3
