@@ -133,7 +133,7 @@ def index(
     given: Engine | Path | None = embeddings
     if update and there(where):  # else there is nothing to keep
         old = open_index(where)
-        given = engine_of(old.info, url, bundle)
+        given = engine_of(old.info, url, bundle, old.folder)
         plan = replace(plan, output=output or old.info.output, name=name or old.info.name)
         plan = replace(plan, data_license=data_license or old.info.data_license)
         before = approximate.read(folder_of(where))

@@ -14,6 +14,7 @@ import numpy as np
 
 from app import scale
 from app.columns import Value, values_of
+from app.lance_errors import damaged, engine_errors, reads
 from app.lance_filters import id_in, keys_of, where
 from app.lance_search import Progress, Searcher
 from app.scan import kept
@@ -29,7 +30,6 @@ from app.store import (
     read_info,
     write_info,
 )
-from jepack.disk import UNKNOWN_CALL, disk_error, system_error
 from jepack.errors import ArtifactError, ConfigError, DependencyError
 from jepack.files import new_folder
 from jepack.machine import alone
@@ -46,10 +46,7 @@ def open_index(folder: Path | str) -> LanceStore:
     try:
         table = connect(folder).open_table(TABLE)
     except (ValueError, OSError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{folder}: the table of vectors cannot be opened ({str(error).splitlines()[0]}). "
-            f"Build it again: jepack index {info.data} --out {folder}"
-        ) from error
+        raise damaged(folder, info, error) from error
     return LanceStore(folder, info, table)
 
 
@@ -111,30 +108,6 @@ def create(folder: Path, info: IndexInfo) -> LanceStore:
     return LanceStore(folder, info, table)
 
 
-@contextmanager
-def engine_errors(folder: Path) -> Iterator[None]:
-    """What the engine says when it cannot write, as an error that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if not text.startswith("lance error"):
-            raise
-        number = system_error(text)
-        if number in UNKNOWN_CALL:
-            raise ArtifactError(
-                f"{folder}: its file system has no hard links ({os.strerror(number)}), which the vector "
-                "engine writes with. Nothing already there was changed. Build the index on a local disk "
-                "with --out, and copy the folder here"
-            ) from error
-        if number:
-            raise disk_error(OSError(number, os.strerror(number)), folder) from error
-        raise ArtifactError(
-            f"{folder}: the vector engine cannot write ({text.splitlines()[0]}). Nothing already there "
-            "was changed."
-        ) from error
-
-
 class LanceStore:
     """A `VectorStore` in a folder. One writer thread; any number of readers."""
 
@@ -173,6 +146,7 @@ class LanceStore:
         }
         self._merge(pa.table({name: columns[name] for name in schema.names}, schema=schema))
 
+    @reads
     def search(
         self,
         vectors_QD: Vectors,
@@ -185,6 +159,7 @@ class LanceStore:
         vectors = check_vectors(self.folder, self.info, vectors_QD, fingerprint)
         return self._searcher.search(vectors, check_k(k), where(only, self.info), thumbnails)
 
+    @reads
     def make_copy(self, on_progress: Progress = lambda share: None) -> None:
         """Make the 8-bit copy that `search` is fast by, where the table as it is now has none."""
         mend = "Copy the index to a local disk, where searching it is fast."
@@ -195,6 +170,7 @@ class LanceStore:
     def has_copy(self) -> bool:
         return self._searcher.copy() is not None
 
+    @reads
     def found(self, ids: Sequence[str]) -> dict[str, Row]:
         """{id: whole row} of those that are there."""
         found = {}
@@ -210,13 +186,16 @@ class LanceStore:
             raise ArtifactError(f"{self.folder}: holds no image {missing!r}")
         return [found[name] for name in ids]
 
+    @reads
     def has(self, name: str) -> bool:
         return bool(self._table.count_rows(id_in([name])))
 
+    @reads
     def scan(self, batch: int = 10_000) -> Iterator[list[Row]]:
         for part in self._table.search().select(["id", "label"]).to_batches(batch):
             yield [to_row(row) for row in part.to_pylist()]
 
+    @reads
     def vectors(self, batch: int = 10_000) -> Iterator[tuple[list[str], list[str | None], Vectors]]:
         columns = ["id", "label", "vector"]
         for part in self._table.search().select(columns).to_batches(batch):
@@ -227,11 +206,13 @@ class LanceStore:
     def values(self, column: str) -> list[tuple[str, int]]:
         return values_of(self.column(column))
 
+    @reads
     def column(self, name: str) -> list[Value]:
         key = next(key for key, one in keys_of(self.info).items() if one.name == name)
         found: list[Value] = self._table.search().select([key]).to_arrow().column(key).to_pylist()
         return found
 
+    @reads
     def batches(self, batch: int = 2_000) -> Iterator[Any]:
         import pyarrow as pa
 
@@ -258,6 +239,7 @@ class LanceStore:
             .execute(table)
         )
 
+    @reads
     def count(self) -> int:
         return int(self._table.count_rows())
 

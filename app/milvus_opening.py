@@ -14,6 +14,8 @@ from app.milvus_server import FACTS, SCALE, Server, connect
 from app.store import IndexInfo, info_of, read_info, write_info
 from jepack.errors import ArtifactError, JepackError
 
+NAMED = 5  # other collections, where one is missing
+
 
 def open_index(address: Address) -> MilvusStore:
     """Raises ArtifactError where there is no index, ServerError where nobody answers or refuses the token."""
@@ -38,13 +40,18 @@ def open_index(address: Address) -> MilvusStore:
     store = MilvusStore(address, server, info, found.name)
     store.info = replace(info, count=store.count())
     remember(address, store.info, scale.from_text(found.properties.get(SCALE)))
+    if (
+        address.lite and scale.read(store.folder, store.info.count) is None
+    ):  # it came without its folder
+        scale.write(store.folder, scale.measure(store))
     return store
 
 
 def others(server: Server, address: Address) -> str:
     """The indexes that are there, for who named another."""
     names = [name for name in server.names() if name != address.collection]
-    return f" (there are: {', '.join(names[:5])})" if names else ""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f" (there are: {', '.join(names[:NAMED])}{more})" if names else ""
 
 
 def remember(address: Address, info: IndexInfo, measured: scale.Scale | None) -> None:

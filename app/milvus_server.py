@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import logging
 import os
@@ -93,14 +94,15 @@ def connected(address: Address, token: str, process: int) -> Server:
     if address.lite:
         # Its server, in this process, reports what it does not know although pymilvus does without.
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+        if Path(address.uri).is_file():
+            raise ArtifactError(
+                f"{address.uri}: a file, and no index of Milvus Lite, which is a folder. Name another"
+            )
         Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
         try:
             return Server(address, MilvusClient(address.uri))
         except MilvusException as error:
-            raise ServerError(
-                f"{address.uri}: Milvus Lite cannot open it ({words_of(error)}). One process at a time "
-                "can: close the other (a page, a build). More need a server"
-            ) from error
+            raise not_opened(Path(address.uri), words_of(error)) from error
     options: dict[str, Any] = {"token": token} if token else {}
     if address.database:
         options["db_name"] = address.database
@@ -114,6 +116,34 @@ def connected(address: Address, token: str, process: int) -> Server:
         return Server(address, MilvusClient(address.uri, timeout=CONNECT_S, **options))
     except (MilvusException, RpcError) as error:
         raise told(address.server, error) from error
+
+
+def not_opened(place: Path, words: str) -> ServerError | ArtifactError:
+    """Why Milvus Lite, which says no more than that it failed, did not open its folder."""
+    nearest = place if place.exists() else place.parent
+    if not os.access(nearest, os.W_OK):
+        return ArtifactError(
+            f"{place}: Milvus Lite cannot open it: {nearest} cannot be written to, which it needs even to "
+            f"read. Copy it, with {place.name}-COLLECTION beside it, to where you may write"
+        )
+    if in_use(place / "LOCK"):
+        return ServerError(
+            f"{place}: Milvus Lite cannot open it: another process has it open, and one at a time can. "
+            "Close the other (a page, a build). More need a server"
+        )
+    return ServerError(
+        f"{place}: Milvus Lite cannot open it ({words}). It may be damaged: name another, or build it again: "
+        f"jepack index DATA --to {place}"
+    )
+
+
+def in_use(lock: Path) -> bool:
+    try:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return lock.exists()
+    return False
 
 
 def told(server: str, error: BaseException) -> ServerError | ArtifactError:

@@ -19,6 +19,7 @@ import numpy as np
 from app import lance, milvus_building, scale
 from app.engines import address_of, folder_of, open_index
 from app.journal import Journal
+from app.lance_errors import engine_errors
 from app.milvus import MilvusStore
 from app.milvus_address import Address
 from app.milvus_server import connect
@@ -115,7 +116,7 @@ def in_folder(
     lance.check_own(folder)
     place = folder.absolute().with_name(f".{folder.name[:60]}.{key}.moving")
     resumed = (place / METADATA).is_file()
-    with lance.engine_errors(folder):
+    with engine_errors(folder):
         if resumed:
             stage = lance.open_index(place)
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +17,14 @@ from app.library import Library
 from app.store import METADATA, IndexInfo, read_info
 from app.updating import Kept
 from jepack.bundle import MANIFEST
+from jepack.bundle import load as load_bundle
+from jepack.client.failures import UnreachableError
 from jepack.disk import check_writable
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.names import marked, tell
 from jepack.sources import Source, find_images
+
+BESIDE = "bundle"  # its folder's name, beside an index
 
 
 def open_paths(
@@ -66,7 +70,7 @@ def open_path(
                 f"{path}: an index knows its images. --data goes with a bundle: "
                 "jepack app BUNDLE --data DIR"
             )
-        engine, folder = engine_of(read_info(path), url, bundle), path
+        engine, folder = engine_of(read_info(path), url, bundle, path), path
     else:
         raise ArtifactError(
             f"{path}: neither an index ({METADATA}) nor a bundle ({MANIFEST}). Images are looked at with a "
@@ -77,14 +81,32 @@ def open_path(
     return library, engine
 
 
-def engine_of(info: IndexInfo, url: str | None, bundle: Path | None) -> Engine:
-    """As the command was told; else the bundle that the index was made with, where it is still there."""
-    if url is None and bundle is None and info.bundle_folder is not None:
+def engine_of(
+    info: IndexInfo, url: str | None, bundle: Path | None, folder: Path | None = None
+) -> Engine:
+    """As the command was told; else the bundle that the index was made with, where it is still there, or
+    the same one beside the index in `folder`."""
+    if url is not None or bundle is not None:
+        return engine_for(url, bundle)
+    places = [] if info.bundle_folder is None else [Path(info.bundle_folder)]
+    if folder is not None:
+        places.append(folder.absolute().parent / BESIDE)
+    for place in places:
         with suppress(JepackError):
-            engine = in_process(Path(info.bundle_folder))
-            if engine.bundle and engine.bundle.fingerprints[info.output] == info.fingerprint:
-                return engine
-    return engine_for(url, bundle)
+            if load_bundle(place).fingerprints[info.output] == info.fingerprint:
+                return in_process(place)
+    return engine_for(None, None)
+
+
+@contextmanager
+def naming_bundle(engine: Engine) -> Iterator[None]:
+    """Where no endpoint answers: that none is needed with a bundle."""
+    try:
+        yield
+    except UnreachableError as error:
+        if engine.bundle is not None:
+            raise
+        raise UnreachableError(f"{error}. Or embed here, without one: --bundle BUNDLE") from error
 
 
 def index_of(bundle: Path, data: str | None, engine: Engine, console: Console) -> Path:
@@ -113,14 +135,18 @@ def index_of(bundle: Path, data: str | None, engine: Engine, console: Console) -
 
 
 def only_index_beside(bundle: Path, engine: Engine) -> Path:
-    """The one index in the bundle's parent folder that holds its vectors. Raises ConfigError otherwise."""
+    """The one index in the bundle's parent folder that holds its vectors; one that is broken is passed over
+    with a note. Raises ConfigError otherwise."""
     assert engine.bundle is not None
     spaces = set(engine.bundle.fingerprints.values())
-    found = [
-        path.parent
-        for path in sorted(bundle.absolute().parent.glob(f"*/{METADATA}"))
-        if read_info(path.parent).fingerprint in spaces
-    ]
+    found, notes = [], []
+    for path in sorted(bundle.absolute().parent.glob(f"*/{METADATA}")):
+        try:
+            if read_info(path.parent).fingerprint in spaces:
+                found.append(path.parent)
+        except ArtifactError as error:
+            notes.append(f"passed over: {error}")
+    tell(Console(stderr=True), notes)
     if len(found) == 1:
         return found[0]
     if not found:

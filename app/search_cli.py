@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 
 from app.encoders import BundleOption, UrlOption
 from app.store import VectorStore
 from jepack.errors import DataError
-from jepack.names import kept, marked, original, valid
+from jepack.names import kept, original, shown, valid
 from jepack.terminal import idle
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def search(
     """Find the images of an index that are nearest to one image, by cosine distance.
 
     A file is embedded by --bundle or --url, else by the bundle the index was made with where it is still
-    there, else by the endpoint at 127.0.0.1:8001; the id of an indexed image needs none. --tiles embeds the
-    squares along the long side of an image, and says which of them a neighbour is near to.
+    there or lies beside the index, else by the endpoint at 127.0.0.1:8001; the id of an indexed image needs
+    none. --tiles embeds the squares along the long side of an image, and says which of them a neighbour is
+    near to.
 
     Examples:
       jepack search runs/photos/index new.jpg --k 5
@@ -49,7 +50,7 @@ def search(
     from app.belonging import judge
     from app.engine import check_same_space
     from app.engines import open_index
-    from app.opening import engine_of
+    from app.opening import engine_of, naming_bundle
     from app.originals import read_original
     from app.search import by_id, by_image
     from app.tiles import by_tiles
@@ -63,17 +64,17 @@ def search(
     if not is_file and not tiles:
         idle.refuse(given, ["url", "bundle"], f"{image} is in the index, with its vector")
     if tiles:
-        engine = engine_of(store.info, url, bundle)
+        engine = engine_of(store.info, url, bundle, store.folder)
         check_same_space(engine, store.info, store.folder)
         channels = 3 if engine.bundle is None else engine.bundle.preprocessing.channels
         data = Path(image) if is_file else read_original(store.info, found)
-        with closing(engine.connect()) as embedder:
+        with naming_bundle(engine), closing(engine.connect()) as embedder:
             tiled = by_tiles(store, data, embedder, k, channels=channels, but=found)
         hits, atypicality = tiled.hits, engine.atypicality(tiled.projection)
     elif is_file:
-        engine = engine_of(store.info, url, bundle)
+        engine = engine_of(store.info, url, bundle, store.folder)
         check_same_space(engine, store.info, store.folder)
-        with closing(engine.connect()) as embedder:
+        with naming_bundle(engine), closing(engine.connect()) as embedder:
             answer = by_image(store, Path(image), embedder, k)
         hits, atypicality = answer.hits, engine.atypicality(answer.projection)
     else:
@@ -107,18 +108,32 @@ def show_neighbours(
     image: str, rows: list[dict[str, Any]], belonging: Belonging, tiles: int
 ) -> None:
     """`tiles`: how many asked; 0 where the whole image did."""
-    which = ("tile",) if tiles else ()
-    table = Table("rank", "distance", *which, "label", "path", title=f"Nearest to {marked(image)}")
-    for row in rows:
-        table.add_row(
+    console = Console()
+    console.print(
+        f"Nearest to {shown(image)}", style="italic", markup=False, highlight=False, soft_wrap=True
+    )
+    cells: list[tuple[str, ...]] = [
+        ("rank", "distance", *(["tile"] if tiles else []), "label", "path")
+    ]
+    cells += [
+        (
             str(row["rank"]),
             f"{row['distance']:.4f}",
             *([f"{row['tile']} of {tiles}"] if tiles else []),
-            marked(row["label"] or "–"),
-            marked(row["path"]),
+            shown(row["label"] or "–"),
+            shown(row["path"]),
         )
-    console = Console()
-    console.print(table)
+        for row in rows
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for number, row_cells in enumerate(cells):
+        # No table of rich's: it cuts a path at the width of the terminal, or at 80 in a pipe.
+        *before, path = row_cells
+        text = "  ".join(
+            set_cell_size(cell, width) for cell, width in zip(before, widths, strict=False)
+        )
+        style = "" if number else "bold"
+        console.print(f"{text}  {path}", style=style, markup=False, highlight=False, soft_wrap=True)
     style = "yellow" if belonging.kind == "strange" else ""
     for line in (belonging.headline, *belonging.reasons):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

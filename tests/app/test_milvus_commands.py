@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,11 +16,13 @@ from pixel_embedder import FINGERPRINT, PixelEmbedder, index_digits, pixel_vecto
 from test_updating import Counting, indexed
 from typer.testing import CliRunner
 
-from app import lance
+from app import lance, scale
 from app.engines import folder_of, open_index
 from app.indexing import from_embedder, write_index
 from app.library import Library
 from app.milvus_address import address_of, token
+from app.milvus_opening import others
+from app.milvus_server import not_opened
 from app.moving import move
 from app.store import IndexInfo
 from jepack.cli import app
@@ -121,6 +124,44 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"missing.db is missing\). Make it: jepack index"):
         open_index(str(missing))
     assert not missing.exists()
+
+
+def test_what_milvus_lite_cannot_open_is_told_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder = tmp_path / "h.db", tmp_path / "i.db"
+    file.write_text("no index")
+    with pytest.raises(ArtifactError, match=r"h.db: a file, and no index of Milvus Lite"):
+        open_index(str(file))
+    folder.mkdir()
+    with (folder / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process has it open" in str(not_opened(folder, "failed"))
+    assert "(failed). It may be damaged" in str(not_opened(folder, "failed"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "cannot be written to" in str(not_opened(folder, "failed"))
+
+
+def test_other_collections_are_named_and_the_rest_counted() -> None:
+    class Six:
+        def names(self) -> list[str]:
+            return list("abcdef")
+
+    address = address_of("x.db#missing")
+    assert address is not None
+    assert others(Six(), address) == " (there are: a, b, c, d, e and 1 more)"  # type: ignore[arg-type]
+
+
+def test_a_copied_file_without_its_folder_is_measured_when_it_is_opened(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    first, copy = tmp_path / "first.db", tmp_path / "copy.db"
+    index_digits(digits_folder, str(first))  # type: ignore[arg-type]
+    shutil.copytree(first, copy, ignore=shutil.ignore_patterns("LOCK"))
+    store = open_index(str(copy))
+    expected = scale.read(folder_of(str(first)), 60)
+    assert expected is not None
+    assert scale.read(store.folder, 60) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from app.screenshot import WAIT_S, choose, wait_for
 from app.shell import Tab, find_tabs
 from jepack.bundle import Bundle
 from jepack.cli import app as jepack
+from jepack.client.failures import UnreachableError
 from jepack.errors import ArtifactError, ConfigError
+from jepack.machine import loopback
 from jepack.sources import find_images
 
 CONSOLE: Any = None
@@ -98,6 +101,35 @@ def test_index_and_search_embed_with_a_bundle_here(
         assert str(image.path) in found.stdout
     again = ["index", str(digits_folder), "--out", out, "--update"]
     assert " 0 embedded now" in CliRunner().invoke(jepack, again, catch_exceptions=False).stdout
+
+
+def test_a_moved_index_and_its_bundle_find_each_other_and_else_what_embeds_is_told(
+    exported_bundle: Bundle,
+    digits_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(exported_bundle.folder, tmp_path / "made")
+    words = ["--bundle", str(tmp_path / "made"), "--out", str(tmp_path / "moved" / "index")]
+    done = CliRunner().invoke(jepack, ["index", str(digits_folder), *words], catch_exceptions=False)
+    assert done.exit_code == 0
+    bundle = Path(shutil.move(tmp_path / "made", tmp_path / "moved" / "bundle"))
+    (tmp_path / "moved" / "broken").mkdir()  # somebody's, and no matter of the bundle's
+    (tmp_path / "moved" / "broken" / "index.json").write_text("{")
+    library, _ = open_path(bundle, None, None, None, CONSOLE)
+    assert library.folder == tmp_path / "moved" / "index"
+    assert "passed over" in capsys.readouterr().err
+    image = find_images(digits_folder)[3]
+    asked = ["search", str(tmp_path / "moved" / "index"), str(image.path), "--k", "1"]
+    assert str(image.path) in CliRunner().invoke(jepack, asked, catch_exceptions=False).stdout
+    shutil.rmtree(bundle)
+    with loopback.hold(0) as held:
+        monkeypatch.setattr("app.engine.DEFAULT_URL", f"127.0.0.1:{held.getsockname()[1]}")
+    error = CliRunner().invoke(jepack, asked).exception
+    assert isinstance(error, UnreachableError)
+    assert "jepack serve BUNDLE" in str(error)
+    assert "--bundle BUNDLE" in str(error)
 
 
 def test_the_engine_of_a_bundle_answers_as_its_golden_images_say(exported_bundle: Bundle) -> None:

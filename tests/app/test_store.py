@@ -241,6 +241,30 @@ def test_a_damaged_index_says_what_is_wrong_and_how_to_make_it(
     assert "jepack index" in str(error.value)
 
 
+@pytest.mark.parametrize("left", [None, 10], ids=["deleted", "truncated"])
+def test_a_table_whose_data_are_damaged_says_so_in_one_line(
+    store: LanceStore, left: int | None
+) -> None:
+    for file in (store.folder / "images.lance" / "data").iterdir():
+        if left is None:
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:left])
+    damaged, vector = open_index(store.folder), rows(1)[0].vector
+    assert vector is not None
+    for look in (
+        lambda: damaged.search(vector[None], 3, fingerprint=SPACE),
+        lambda: damaged.get(["0000.png"]),
+        lambda: damaged.has("0000.png"),
+        lambda: ids(damaged),
+        lambda: list(damaged.vectors()),
+    ):
+        with pytest.raises(ArtifactError, match=r"cannot be opened \(.*Build it again") as error:
+            look()
+        assert ".rs:" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def set_json(folder: Path, **changes: object) -> None:
     value = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**value, **changes}))

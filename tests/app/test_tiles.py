@@ -75,14 +75,18 @@ def test_the_command_says_which_square(
     digits_index: Path, three: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = at_endpoint("127.0.0.1:8001", lambda url: PixelEmbedder())
-    monkeypatch.setattr("app.opening.engine_of", lambda info, url, bundle: engine)
+    monkeypatch.setattr("app.opening.engine_of", lambda *told: engine)
     words = ["search", str(digits_index), str(three[0]), "--tiles", "--k", "3"]
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert len(told["tiles"]) == 3
     assert {Path(one["path"]).name: one["tile"] for one in told["neighbours"]} == {
         path.name: number for number, path in enumerate(three[1], start=1)
     }
-    assert "2 of 3" in CliRunner().invoke(app, words).stdout
+    narrow = CliRunner().invoke(app, words, env={"COLUMNS": "30"}).stdout
+    assert "2 of 3" in narrow
+    assert [line.split()[-1] for line in narrow.splitlines()[2:5]] == [
+        one["path"] for one in told["neighbours"]
+    ]
     # An image of the index is cut likewise, and is not its own neighbour.
     name = three[1][0].relative_to(three[1][0].parents[1]).as_posix()
     done = CliRunner().invoke(app, ["search", str(digits_index), name, "--tiles", "--json"])
