@@ -126,7 +126,10 @@ class Walk:
             (self.dead, "links that lead nowhere"),
             (self.closed, "folders that cannot be listed"),
             (self.odd, "pipes, sockets and devices, passed over"),
-            (self.ours, "folders that jepack wrote (indexes, embeddings, bundles, runs), passed over"),
+            (
+                self.ours,
+                "folders that jepack wrote (indexes, embeddings, bundles, runs), passed over",
+            ),
         ):
             if count:
                 yield f"{words} ({len(count)}): {examples(count)}"

@@ -23,7 +23,7 @@ IN_LITE = {"LOCK", "aliases.json", "collections"}
 def is_ours(folder: Path, names: Sequence[str], folders: Sequence[str]) -> bool:
     """Whether jepack wrote this folder, by the names in it; a record is opened where one is among them."""
     found = {name for name in (*RECORDS, "LOCK", "aliases.json") if name in names}
-    if folder.suffix == LITE and IN_LITE <= found.union(folders):
+    if folder.suffix == LITE and found.union(folders) >= IN_LITE:
         return True
     return any(
         set(besides) <= {*names, *folders} and keys <= keys_of(folder / name)
