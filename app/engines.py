@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from app import lance, milvus_building, milvus_opening
-from app.milvus_address import Address, address_of
+from app.milvus_address import Address, address_of, refuse_mistyped
 from app.milvus_server import connect
 from app.store import METADATA, IndexInfo, VectorStore
 
@@ -18,10 +18,12 @@ from app.store import METADATA, IndexInfo, VectorStore
 def open_index(where: Path | str) -> VectorStore:
     """Open an index that `building` made.
 
-    Raises ArtifactError when there is none or it is damaged, ServerError where its server does not answer.
+    Raises ArtifactError when there is none or it is damaged, ServerError where its server does not answer,
+    ConfigError for a mistyped address.
     """
     address = address_of(where)
     if address is None:
+        refuse_mistyped(where)
         return lance.open_index(where)
     return milvus_opening.open_index(address)
 

@@ -34,6 +34,8 @@ SERVER = re.compile(
     r"(/(?P<database>[A-Za-z_][A-Za-z0-9_]*)?)?(#(?P<collection>[^#]*))?",
     re.IGNORECASE,
 )
+# What was meant for an address: `x.dbb#q`, `x.DB`, `HOST:PORT`.
+MISTYPED = re.compile(r".*#.*|.*\.db|[\w.-]+:[0-9]{1,5}(/\w*)?", re.IGNORECASE | re.DOTALL)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 NEEDED = (
     "An index on a server is http(s)://HOST:PORT[/DATABASE][#COLLECTION], such as "
@@ -90,6 +92,12 @@ def address_of(where: str | Path) -> Address | None:
         if not (Path(path) / "index.json").is_file():  # a folder may be called so
             return Address(os.path.abspath(path), checked(text, collection or COLLECTION))
     return of_pointer(Path(where))
+
+
+def refuse_mistyped(where: str | Path) -> None:
+    """Raises ConfigError for a word that was meant for an address and is none, nor a folder that is there."""
+    if MISTYPED.fullmatch(str(where)) and not os.path.lexists(where):
+        raise ConfigError(f"{shown(where)}: no such folder, and no address of an index. {NEEDED}")
 
 
 def of_server(text: str) -> Address:

@@ -25,12 +25,16 @@ def move(
         str, typer.Argument(metavar="FROM", help="Index folder or address of Milvus.")
     ],
     target: Annotated[str, typer.Argument(metavar="TO", help="Index folder or address of Milvus.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an index of other data or encoder at TO.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Bring an index to another place or engine: every row, its picture, and what people said of it.
 
     The number of rows and a sample of them are compared before the new index takes its name. After an end on
-    the way the same command goes on. The index at FROM stays as it is.
+    the way the same command goes on. The index at FROM stays as it is. One at TO is replaced where it is of
+    the same data and encoder; any other only with --replace.
 
     Examples:
       jepack index move runs/photos/index http://127.0.0.1:19530#photos
@@ -42,7 +46,7 @@ def move(
     started, console = time.monotonic(), Console(stderr=True, quiet=as_json)
     with progress_bar(console, transient=True) as bar:
         task = bar.add_task("Moving", total=open_index(source).count())
-        done = moved(source, target, lambda count: bar.advance(task, count))
+        done = moved(source, target, lambda count: bar.advance(task, count), replace_other=replace)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps({"index": target, **asdict(done), "seconds": round(seconds, 2)}))

@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from app import lance, milvus_building, scale
-from app.engines import address_of, folder_of, open_index
+from app.engines import address_of, folder_of, open_index, there
 from app.journal import Journal
 from app.lance_errors import engine_errors
 from app.milvus import MilvusStore
-from app.milvus_address import Address
+from app.milvus_address import Address, refuse_mistyped
 from app.milvus_server import connect
-from app.store import METADATA, IndexInfo, VectorStore, write_info
+from app.store import METADATA, IndexInfo, VectorStore, read_info, write_info
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import new_file, new_folder
+from jepack.machine import only_one
 
 BATCH = 2_000  # rows at once: 10 MB with thumbnails and 512 dimensions
 SAMPLE = 200  # rows that are compared whole
@@ -42,26 +43,61 @@ class Moved:
 
 
 def move(
-    source: Path | str, target: Path | str, on_progress: Progress = lambda count: None
+    source: Path | str,
+    target: Path | str,
+    on_progress: Progress = lambda count: None,
+    *,
+    replace_other: bool = False,
 ) -> Moved:
-    """Copy every row to `target`, which is replaced when the new index is whole.
+    """Copy every row to `target`; an index of the same data and encoder there is replaced when the new one
+    is whole, and with `replace_other` any index.
 
-    Raises ConfigError for one place named twice, ArtifactError when what arrived is not what was sent.
+    Raises ConfigError for one place named twice, a mistyped address, another index at `target` and while
+    another move goes there, ArtifactError when what arrived is not what was sent.
     """
     if folder_of(source).absolute() == folder_of(target).absolute():
         raise ConfigError(f"{source} and {target} are one index. Name another place to move it to")
+    if address_of(target) is None:
+        refuse_mistyped(target)
     store, kept = open_index(source), 0
-    key = key_of(store, source)
-    with staged(target, store, key) as (stage, resumed):
-        for batch in store.batches(BATCH):
-            ids = batch.column("id").to_pylist()
-            there = set(stage.found(ids)) if resumed else set()
-            kept += len(there)
-            if len(there) < len(ids):
-                stage.take(batch.take([at for at, name in enumerate(ids) if name not in there]))
-            on_progress(len(ids))
-        compare(store, stage)
-    return Moved(store.count(), kept, with_journal(store.folder, folder_of(target)))
+    key, place = key_of(store, source), folder_of(target).absolute()
+    lock = place.with_name(f".{place.name[:60]}.moving.lock")
+    busy = f"{target}: another move to it is under way. Wait for it, or name another place"
+    with only_one(lock, busy):
+        if not replace_other:
+            check_free(store.info, target)
+        with staged(target, store, key) as (stage, resumed):
+            for batch in store.batches(BATCH):
+                ids = batch.column("id").to_pylist()
+                found = set(stage.found(ids)) if resumed else set()
+                kept += len(found)
+                if len(found) < len(ids):
+                    stage.take(batch.take([at for at, name in enumerate(ids) if name not in found]))
+                on_progress(len(ids))
+            compare(store, stage)
+        return Moved(store.count(), kept, with_journal(store.folder, folder_of(target)))
+
+
+def check_free(info: IndexInfo, target: Path | str) -> None:
+    """Raises ConfigError where `target` holds an index of other data, or of another encoder or output."""
+    if not there(target):
+        return
+    away = address_of(target) is not None
+    try:
+        other = open_index(target).info if away else read_info(Path(target))
+    except ArtifactError as error:
+        if away:  # a collection of somebody else: milvus_building.check_ours says so
+            return
+        raise ConfigError(
+            f"{target}: holds an index that cannot be read ({error}). Name another place, or say --replace"
+        ) from error
+    if (other.data, other.fingerprint) != (info.data, info.fingerprint):
+        raise ConfigError(
+            f"{target}: holds another index, {other.name!r}: {other.count:,} images of {other.data}, "
+            f"fingerprint {other.fingerprint} ({other.output}); to be moved is {info.name!r} of "
+            f"{info.data}, fingerprint {info.fingerprint} ({info.output}). Name another place, or say "
+            "--replace"
+        )
 
 
 class Different(ArtifactError):

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.columns import KINDS, Column, Value
-from jepack.bundle import OUTPUTS
+from jepack.bundle import MANIFEST, OUTPUTS
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import write_json
 
@@ -196,6 +196,8 @@ def read_info(folder: Path) -> IndexInfo:
     make = f"Make it: jepack index DATA --out {folder}"
     if folder.is_dir() and not (folder / METADATA).exists() and any(folder.iterdir()):
         make = f"Name an index, or make one: jepack index {folder} --bundle BUNDLE --out INDEX"
+        if (folder / MANIFEST).is_file():
+            make = f"It is a bundle. Make an index with it: jepack index DATA --bundle {folder} --out INDEX"
     try:
         value = json.loads((folder / METADATA).read_text())
     except (FileNotFoundError, NotADirectoryError):

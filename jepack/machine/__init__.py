@@ -1,6 +1,6 @@
 """The machine a command runs on: threads, loopback, shared memory, locks, TLS, and the process above it."""
 
-from jepack.machine.locks import NoLocksError, alone, is_locked
+from jepack.machine.locks import NoLocksError, alone, is_locked, only_one
 from jepack.machine.loopback import HOST, LIMIT, is_loopback, without_proxies
 from jepack.machine.tether import Tether
 from jepack.machine.tls import certificate
@@ -14,5 +14,6 @@ __all__ = [
     "certificate",
     "is_locked",
     "is_loopback",
+    "only_one",
     "without_proxies",
 ]

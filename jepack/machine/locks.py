@@ -6,11 +6,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from jepack.disk import UNKNOWN_CALL
-from jepack.errors import ArtifactError
+from jepack.disk import UNKNOWN_CALL, telling
+from jepack.errors import ArtifactError, ConfigError
 
 
 class NoLocksError(ArtifactError):
@@ -27,6 +27,27 @@ def alone(path: Path, mend: str) -> Iterator[None]:
     with path.open("w") as stream:
         lock(stream.fileno(), fcntl.LOCK_EX, path, mend)
         yield
+
+
+@contextmanager
+def only_one(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path`, which goes at the end; ConfigError `busy` where another holds it.
+
+    Where there are no locks nobody is kept out.
+    """
+    with telling(path.parent, folder=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w")
+    with stream:
+        try:
+            with suppress(NoLocksError):
+                lock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, path, "")
+        except BlockingIOError:
+            raise ConfigError(busy) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def lock(descriptor: int, operation: int, path: Path, mend: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jepack.names import examples, kept
+from jepack.sources.ours import is_ours
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,7 +34,8 @@ def split_of(word: str) -> str:
 
 @dataclass
 class Walk:
-    """(folder, sorted names of what lies in it) of every folder; hidden ones are passed over.
+    """(folder, sorted names of what lies in it) of every folder; hidden ones are passed over, and below
+    `folder` those that jepack wrote.
 
     `whole` says which folders are one file to their library: they are named, not entered.
     """
@@ -44,10 +46,12 @@ class Walk:
     dead: list[str] = field(default_factory=list)  # links that lead nowhere
     closed: list[str] = field(default_factory=list)  # folders that cannot be listed
     odd: list[str] = field(default_factory=list)  # pipes, sockets, devices: reading may never end
+    ours: list[str] = field(default_factory=list)  # folders that jepack wrote
     _seen: set[tuple[int, int]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Path, list[str]]]:
-        self.again, self.dead, self.closed, self.odd, self._seen = [], [], [], [], None
+        self.again, self.dead, self.closed, self.odd, self.ours = [], [], [], [], []
+        self._seen = None
         return self._below(self.folder, False)
 
     def _below(self, root: Path, linked: bool) -> Iterator[tuple[Path, list[str]]]:
@@ -55,6 +59,9 @@ class Walk:
             names, folders = self._listed(root)
         except OSError as error:
             self.closed.append(f"{kept(str(root))} ({error.strerror})")
+            return
+        if root != self.folder and is_ours(root, names, folders):
+            self.ours.append(kept(str(root)))
             return
         yield root, names
         for name in folders:
@@ -119,6 +126,10 @@ class Walk:
             (self.dead, "links that lead nowhere"),
             (self.closed, "folders that cannot be listed"),
             (self.odd, "pipes, sockets and devices, passed over"),
+            (
+                self.ours,
+                "folders that jepack wrote (indexes, embeddings, bundles, runs), passed over",
+            ),
         ):
             if count:
                 yield f"{words} ({len(count)}): {examples(count)}"

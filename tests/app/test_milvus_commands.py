@@ -25,6 +25,7 @@ from app.milvus_opening import others
 from app.milvus_server import not_opened
 from app.moving import move
 from app.store import IndexInfo
+from jepack.bundle import Bundle
 from jepack.cli import app
 from jepack.errors import ArtifactError, ConfigError, DependencyError, JepackError, ServerError
 from jepack.machine import loopback
@@ -96,6 +97,54 @@ def test_what_changed_on_the_way_is_told_and_the_target_stays(
     assert move(first, last).count == open_index(last).count() == 59
     with pytest.raises(ConfigError, match="are one index"):
         move(first, f"{tmp_path}/../{tmp_path.name}/first.db")
+
+
+@pytest.mark.parametrize("place", ["last", "last.db#q"])
+def test_a_move_replaces_another_index_only_when_told(
+    place: str, digits_folder: Path, tmp_path: Path
+) -> None:
+    first, last = str(tmp_path / "first"), f"{tmp_path}/{place}"
+    index_digits(digits_folder, Path(first))
+    few = tmp_path / "few"
+    shutil.copytree(digits_folder / "digit-2", few / "digit-2")
+    indexed(few, last, PixelEmbedder(), update=False)
+    count = open_index(last).count()
+    with pytest.raises(ConfigError, match=rf"another index.* {count} images of .*--replace"):
+        move(first, last)
+    assert open_index(last).count() == count
+    busy = []
+
+    def second(count: int) -> None:
+        with pytest.raises(ConfigError, match="another move to it is under way"):
+            move(first, last, replace_other=True)
+        busy.append(count)
+
+    assert move(first, last, second, replace_other=True).count == 60
+    assert busy
+    other = str(tmp_path / "other")  # of the same data and encoder is what is at `last`, too
+    index_digits(digits_folder, Path(other))
+    assert jepack("index", "move", other, last)["count"] == open_index(last).count() == 60
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("word", ["x.DB#tiles", "x.DB", "127.0.0.1:19530#x", "host:1", "x.dbb#q"])
+def test_what_was_meant_for_an_address_is_told_how_one_looks(
+    word: str, digits_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("search", word, "a.png"), ("index", "move", str(digits_index), word)):
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, ConfigError)
+        assert "no such folder, and no address of an index" in str(done.exception)
+        assert "such as http://127.0.0.1:19530#photos" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / word).mkdir()  # a folder that is there is a folder
+    assert address_of(word) is None
+
+
+def test_a_bundle_in_the_place_of_an_index_is_told(small_bundle: Bundle) -> None:
+    with pytest.raises(ArtifactError, match=r"no index here.*It is a bundle\. Make an index"):
+        open_index(str(small_bundle.folder))
 
 
 def test_a_collection_of_somebody_else_is_left_alone(digits_folder: Path, tmp_path: Path) -> None:

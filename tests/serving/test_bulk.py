@@ -144,6 +144,13 @@ def test_an_npz_has_the_order_of_the_listing(images: Path, stub: Stub, tmp_path:
         assert found["path"].tolist() == list(expected(images))
 
 
+def test_parts_inside_the_data_are_none_of_its_images(images: Path, stub: Stub) -> None:
+    for name in ("one", "two", "one"):
+        done = CliRunner().invoke(app, words(images, images / name, stub.url))
+        assert done.exit_code == 0, done.output
+        assert len(find_images(images, parts=True)) == COUNT
+
+
 def test_one_output_alone_can_be_kept(images: Path, stub: Stub, tmp_path: Path) -> None:
     out = tmp_path / "vectors.parquet"
     embed(*words(images, out, stub.url), "--output", "projection")
