@@ -75,17 +75,17 @@ def find_evaluation(bundle: Bundle, data: Source | Path | None, max_images: int)
         source = f"{len(pixels)} images of {data}"
         images = np.concatenate([golden, pixels])
         return Evaluation(images, len(golden), source, calibration, files, known)
-    if asked and known:
+    if asked:
+        those = "images that this encoder was not fitted on" if known else "images that can be read"
         raise DataError(
-            f"{data}: {len(pixels)} images that this encoder was not fitted on, the gate needs {MINIMUM}. "
-            "Name a folder of others: --data DIR"
+            f"{data}: {len(pixels)} {those}, the gate needs {MINIMUM}. Name a folder of others: --data DIR"
         )
     if len(golden) < MINIMUM:
         raise DataError(
             f"{bundle.folder}: {len(golden)} golden images and {len(pixels)} others, the gate needs "
             f"{MINIMUM} to judge on. Name a folder of images: --data DIR"
         )
-    source = f"the {len(golden)} golden images only (no --data)"
+    source = f"the {len(golden)} golden images only (no --data), too few to say much"
     return Evaluation(golden, len(golden), source, calibration, known=True)
 
 

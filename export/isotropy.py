@@ -110,6 +110,8 @@ def bundle_outputs(
         todo = (
             f"Write them as one file: jepack embed DATA --out {folder}.npz, then jepack isotropy {folder}.npz"
             if parts
+            else "It is an index: jepack isotropy BUNDLE --data IMAGES"
+            if (folder / "index.json").exists()
             else f"Images are measured through a bundle: jepack isotropy BUNDLE --data {folder}"
         )
         raise ArtifactError(f"{folder}: {told}. {todo}")
