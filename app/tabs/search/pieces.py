@@ -86,7 +86,7 @@ def cropped(hidden: float, question: Question) -> str:
     elif question.examples[0].box is not None:
         return f'<p class="jp-cropped">{told}</p>'
     to, said = replace(question, squares=not question.by_squares, k=None), "Search with all of it"
-    said = "Search with the bright part alone" if question.by_squares else said
+    said = "Search with the middle alone" if question.by_squares else said
     return (
         f'<p class="jp-cropped">{told}</p>'
         f'<a class="jp-act jp-wide" data-squares href="{safe(to.address)}">{said}</a>'
