@@ -1,8 +1,8 @@
 """How fast is a search of 10^4, 10^5, 10^6 vectors? jepack's index beside FAISS, in one run.
 
-    python -m venv /tmp/rivals && /tmp/rivals/bin/pip install --no-deps faiss-cpu==1.15.1
-    echo $PWD/.venv/lib/python3.11/site-packages > /tmp/rivals/lib/python3.11/site-packages/jepack.pth
-    /tmp/rivals/bin/python -m benchmarks.search
+    python -m venv rivals && rivals/bin/pip install --no-deps faiss-cpu==1.15.1
+    echo $PWD/.venv/lib/python3.11/site-packages > rivals/lib/python3.11/site-packages/jepack.pth
+    rivals/bin/python -m benchmarks.search
 
 Vectors are made: 512 dimensions, 1000 clusters of 24 directions each and a little of all, about a common
 mean, so that two of them at random have a cosine near .4, as many encoders give. `--isotropic` takes N(0, I)

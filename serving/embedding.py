@@ -33,7 +33,7 @@ from serving.bulk import (
     store_for,
     work,
 )
-from serving.bulk.store import Totals
+from serving.bulk.rows import Totals
 from serving.command import MOST_IMAGES
 
 SHOWN_BAD = 20

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from jepack.sources import ImageFile
-from serving.bulk.store import Keys, key_of
+from serving.bulk.rows import Keys, key_of
 
 BLOCK = 1024  # images pickled together
 

@@ -7,83 +7,30 @@ Which images are done is read from the names in the parts themselves. `part-0000
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from os import listdir
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 
 from jepack.client import PARTS, READ_SINCE, RECORD, about, parquet, since_of
 from jepack.errors import ArtifactError, ConfigError
 from jepack.files import new_file, write_bytes, write_json
 from jepack.machine import alone, is_locked
 from serving.bulk.job import KEY, Job
+from serving.bulk.rows import Keys, Rows, Totals
+from serving.bulk.tables import HOW, bad_bytes, bad_rows, keys_of, row_bytes, totals_of
 
 BAD = "bad-*.parquet"
 LOCK = ".lock"
-KEY_BYTES = 16  # of a name's hash: two of 10^7 names are the same with a probability of 10^-25
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What came of some images of a frame, in the order of the listing."""
-
-    frame: int  # number of the frame: frames stand in the order of the listing, and come in any
-    names: list[str]
-    labels: list[str]  # "" for none
-    outputs: dict[str, npt.NDArray[np.float32]]  # [N, D] each
-    bad: list[tuple[str, str, str]]  # name, label, reason
-    places: list[int] = field(default_factory=list)  # of each name in its frame
-    said: dict[str, Any] = field(default_factory=dict)  # {column: Arrow array}, see saying.py
-    began_ns: int = 0  # none of these images was read earlier, ns since 1970
-
-
-def key_of(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=KEY_BYTES).digest()
-
-
-class Keys:
-    """A set of names, 16 bytes each."""
-
-    def __init__(self, names: Iterable[Sequence[str]] = ()) -> None:
-        blocks = [self._array(some) for some in names]
-        self._keys = np.concatenate([*blocks, self._array(())])
-        self._keys.sort()
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @staticmethod
-    def _array(names: Sequence[str]) -> npt.NDArray[np.bytes_]:
-        return np.frombuffer(b"".join(map(key_of, names)), dtype=f"S{KEY_BYTES}")
-
-    def hold(self, names: Sequence[str]) -> list[bool]:
-        """Which of these names are done."""
-        if not len(self._keys):
-            return [False] * len(names)
-        asked = self._array(names)
-        at = np.minimum(np.searchsorted(self._keys, asked), len(self._keys) - 1)
-        found: list[bool] = (self._keys[at] == asked).tolist()
-        return found
-
-
-@dataclass
-class Totals:
-    """What a store holds."""
-
-    images: int = 0
-    bad: int = 0
-    reasons: dict[str, str] = field(default_factory=dict)  # of the first bad ones
 
 
 class Store(Protocol):
@@ -347,67 +294,3 @@ class Memory:
 
     def forget_bad(self) -> None:
         """None are remembered."""
-
-
-# Vectors have no values in common; a dictionary of them would only be given up on the way.
-HOW = {"compression": "zstd", "use_dictionary": ["label", "reason"]}
-
-
-def row_bytes(rows: Rows, about: dict[str, str]) -> bytes:
-    import pyarrow as pa
-
-    columns = {
-        "path": pa.array(rows.names, pa.string()),
-        "label": pa.array(rows.labels, pa.string()),
-    }
-    for output, values in rows.outputs.items():
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-        columns[output] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return table_bytes(pa.table({**columns, **rows.said}), about)
-
-
-def bad_bytes(bad: list[tuple[str, str, str]], about: dict[str, str]) -> bytes:
-    import pyarrow as pa
-
-    columns = zip(("path", "label", "reason"), zip(*bad, strict=True), strict=True)
-    return table_bytes(
-        pa.table({name: pa.array(some, pa.string()) for name, some in columns}), about
-    )
-
-
-def table_bytes(table: Any, about: dict[str, str]) -> bytes:
-    stream = io.BytesIO()
-    parquet().write_table(table.replace_schema_metadata(about), stream, **HOW)
-    return stream.getvalue()
-
-
-def names_of(file: Path) -> Iterator[list[str]]:
-    """Raises ArtifactError where a part cannot be read."""
-    try:
-        for batch in parquet().ParquetFile(file).iter_batches(columns=["path"]):
-            yield batch.column("path").to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(
-            f"{file}: cannot be read ({error}). Remove it, and the same command embeds its images anew"
-        ) from error
-
-
-def keys_of(files: Iterable[Path]) -> Keys:
-    return Keys(names for file in files for names in names_of(file))
-
-
-def bad_rows(file: Path) -> Iterator[tuple[str, str, str]]:
-    table = parquet().read_table(file, columns=["path", "label", "reason"])
-    yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
-
-
-def totals_of(rows: list[Path], bad: list[Path], most: int) -> Totals:
-    def count(files: list[Path]) -> int:
-        return sum(parquet().read_metadata(file).num_rows for file in files)
-
-    reasons: dict[str, str] = {}
-    for file in bad:
-        if len(reasons) >= most:
-            break
-        reasons.update((name, reason) for name, _, reason in bad_rows(file))
-    return Totals(count(rows), count(bad), dict(list(reasons.items())[:most]))

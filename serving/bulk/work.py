@@ -20,9 +20,10 @@ from jepack.client import Embeddings
 from jepack.errors import JepackError, ServerError
 from jepack.sources import ImageFile
 from serving.bulk.job import Job
+from serving.bulk.rows import Rows
 from serving.bulk.saying import said_by
 from serving.bulk.spool import Listed
-from serving.bulk.store import Rows, Store
+from serving.bulk.store import Store
 from serving.bulk.workers import Worker
 
 OPEN_FRAMES = 8
