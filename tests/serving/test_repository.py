@@ -23,7 +23,6 @@ from jepack.errors import ArtifactError, ConfigError
 from serving.repository import SOURCES, Plan, RepositoryConfig, configs, write_repository
 from serving.served import Served
 
-CONFIGS = ["config.pbtxt", "configs/cpu.pbtxt"]
 
 
 @pytest.fixture(scope="module")
