@@ -24,7 +24,6 @@ from serving.repository import SOURCES, Plan, RepositoryConfig, configs, write_r
 from serving.served import Served
 
 
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
     """The generator only copies the graph, so any bytes do."""
