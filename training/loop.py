@@ -59,6 +59,9 @@ class Loop:
         """Steps until the end (True) or `stop_after` (False). KeyboardInterrupt, on all, when stopped."""
         state = self.state
         with Prefetcher(self.cutter, state.step, self.config.workers) as batches:
+            if state.step == 0:
+                best = self.session.best()
+                alone(self.here, partial(self.check, best, threads_of(0, self.repeated, self.here)))
             for batch in batches:
                 number = self.step(batch)
                 self.fit_budget()
@@ -122,7 +125,12 @@ class Loop:
                 self.watcher.set_total(self.state.total)
 
     def check(self, encoder: Encoder, number: int) -> None:
-        """With the last step's number of threads, so that its figures repeat where the step does."""
+        """With the last step's number of threads, so that its figures repeat where the step does.
+
+        Before the first step with all there are (`number` 0).
+        """
+        alike = max(1, min(torch.get_num_threads(), threads.cores()))
+        number = number or threads.fixed() or alike
         assert self.checker is not None
         assert self.watcher is not None
         with self.budget.evaluation(), self.chooser.turn(number=number), threads.fixing(number):

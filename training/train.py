@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from jepack.bundle import Bundle
+from jepack.bundle import Bundle, load
 from jepack.decoding import elongation
 from jepack.disk import check_writable
 from jepack.encoder import Encoder
@@ -148,7 +148,7 @@ def finish(
 
 def announce(watcher: Monitor, prepared: Prepared, session: Session) -> None:
     config, images, state = prepared.config, prepared.images, session.state
-    for doubt in config.doubts():
+    for doubt in [*config.doubts(), *(doubts_of_start(config, session) if not state.step else ())]:
         watcher.warn(doubt)
     classes = classes_of(images.files)
     labels = f", {len(classes)} classes" if classes else ""
@@ -171,3 +171,21 @@ def announce(watcher: Monitor, prepared: Prepared, session: Session) -> None:
         watcher.say(f"continuing after step {state.step} of {state.total}")
     for note in session.notes:
         watcher.say(marked(note))
+
+
+def doubts_of_start(config: TrainConfig, session: Session) -> list[str]:
+    """What of the bundle it starts from a run may not want, a sentence each."""
+    doubts: list[str] = []
+    if config.init is None:
+        return doubts
+    encoder: Any = session.state.method.encoder
+    if config.method == "lejepa" and encoder.projector.config.layers == 1:
+        doubts.append(
+            f"the projector of {config.init} is one linear layer, as imported encoders have it, and the loss "
+            "goes through it; --set new_projector=true puts a new one in its place"
+        )
+    if config.window is None and load(Path(config.init)).preprocessing.window is not None:
+        doubts.append(
+            f"{config.init} was shown its images through a window and this run has none: --window"
+        )
+    return doubts

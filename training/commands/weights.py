@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from jepack.encoder import load_strictly
 from jepack.errors import ArtifactError, ConfigError, JepackError
 from jepack.files import sha256_of
 from jepack.network import bounded, build_backbone, building, most_here, most_of, quietly
+from training.run import stated_by_timm
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format
 PREFIXES = ("", "module.", "backbone.", "module.backbone.", "encoder.", "model.", "_orig_mod.")
@@ -183,15 +183,6 @@ def own_arguments(arguments: Any, source: str) -> dict[str, Any]:
     if problems := argument_problems(own):
         raise ArtifactError(f"{source}: {'; '.join(problems)}")
     return own
-
-
-def stated_by_timm(name: str) -> dict[str, Any]:
-    """timm's pretrained_cfg of a model name; {} when it has none."""
-    try:
-        config: Any = timm.models.get_pretrained_cfg(name)
-    except (RuntimeError, KeyError):
-        config = None  # build_backbone explains unknown names
-    return config.to_dict() if config is not None else {}
 
 
 def side_of(stated: dict[str, Any]) -> int:

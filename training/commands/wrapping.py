@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from jepack.bundle import PRETRAINED_CFG, Bundle, table_problems
-from jepack.decoding import FITS, INTERPOLATIONS, Pixels, Preprocessing, Window, preprocess
+from jepack.bundle import Bundle
+from jepack.decoding import FITS, Pixels, Window, preprocess
 from jepack.encoder import Encoder, Projector, ProjectorConfig, embedding_dims
-from jepack.errors import ArtifactError, DataError
+from jepack.errors import DataError
 from jepack.names import tell
 from jepack.sources import ImageFile, Source, class_ids, find_images
 from jepack.terminal import counter
@@ -26,6 +26,7 @@ from training.bundling import Content
 from training.commands.reading import readable
 from training.commands.weights import Weights
 from training.data import Split, cautions, column, measure_window, training_split
+from training.run import preprocessing_of
 
 NEEDED_IMAGES = 32
 HELD_OUT_SHARE = 0.25
@@ -106,47 +107,3 @@ def images_for(
             f"{data}: {len(files)} readable images{alike}; the projection needs {NEEDED_IMAGES} or more"
         )
     return files, contents, span
-
-
-def preprocessing_of(stated: dict[str, Any], channels: int, size: int) -> Preprocessing:
-    """How the model's authors feed it, at this size; `stated` is timm's pretrained_cfg.
-
-    Raises ArtifactError for what jepack cannot do the same way: another preprocessing gives other
-    embeddings, and nobody would see why.
-    """
-    known = {name: value for name, value in stated.items() if value is not None}
-    problems = table_problems(
-        "pretrained_cfg", {k: v for k, v in known.items() if k in PRETRAINED_CFG}, PRETRAINED_CFG
-    )
-    if problems:
-        raise ArtifactError(f"the model states no usable preprocessing: {'; '.join(problems)}")
-    _, height, width = known.get("input_size", (3, 224, 224))
-    mode, pct = known.get("crop_mode", "center"), float(known.get("crop_pct", 1.0))
-    interpolation = known.get("interpolation", "bicubic")
-    if height != width and not size:
-        raise ArtifactError(
-            f"the model takes {height} x {width} px and jepack square images: choose a side with --size"
-        )
-    if interpolation not in INTERPOLATIONS:
-        raise ArtifactError(
-            f"the model's images are resized by {interpolation!r}; jepack knows "
-            f"{', '.join(INTERPOLATIONS)}, and another would give other embeddings"
-        )
-    if not 0.1 <= pct <= 1:
-        raise ArtifactError(
-            f"the model states crop_pct {pct:g}: only a crop of 0.1 to 1 of the resized image can be cut"
-        )
-    if known.get("crop_border_pixels"):
-        raise ArtifactError("the model trims a border of its images first, which jepack cannot do")
-    mean, std = tuple(known.get("mean", (0.5,) * 3)), tuple(known.get("std", (0.5,) * 3))
-    if len(mean) != channels:
-        mean, std = (float(np.mean(mean)),) * channels, (float(np.mean(std)),) * channels
-    return Preprocessing(
-        size=size or int(height),
-        channels=channels,
-        mean=mean,
-        std=std,
-        crop_pct=pct,
-        interpolation=interpolation,
-        crop_mode=mode,
-    )

@@ -4,6 +4,7 @@ from training.run.aside import refuse_inner_start, times_moved
 from training.run.averaging import local
 from training.run.budget import Budget
 from training.run.checkpoint import load_newest
+from training.run.feeding import preprocessing_of, stated_by_timm
 from training.run.finished import finished_bundle, keep_bundle, told_finished
 from training.run.memory import available_memory
 from training.run.preparing import Prepared, prepare
@@ -33,6 +34,7 @@ __all__ = [
     "one_step",
     "optimizer_for",
     "prepare",
+    "preprocessing_of",
     "refuse_another",
     "refuse_inner_start",
     "restarted",
@@ -40,6 +42,7 @@ __all__ = [
     "save",
     "seed_everything",
     "settle",
+    "stated_by_timm",
     "take_step",
     "times_moved",
     "told",

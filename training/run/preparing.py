@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from jepack.decoding import Preprocessing, Window
@@ -28,6 +27,7 @@ from training.data import (
 from training.methods import check_encoder
 from training.parallel import Ranks, alone, broadcast, together
 from training.run import sameness
+from training.run.feeding import feeding
 from training.run.resuming import refuse_early
 from training.run.starting import build_session, check_sizes, seed_everything, settle, steps_of
 from training.run.state import Session
@@ -124,7 +124,7 @@ def prepare(
         files = find_images(source, parts=True)
     config = replace(config, channels=channels)
     images = decoded(config, source, files, window, here, cache_root)
-    preprocessing = together(here, lambda: serving_preprocessing(config, images, window))
+    preprocessing = together(here, lambda: feeding(config, images, window, run))
     split = split_of(config, images.files, here)
     return Prepared(
         config=config, source=source, listed=files, images=images, split=split,
@@ -172,19 +172,3 @@ def split_of(config: TrainConfig, files: Sequence[ImageFile], here: Ranks) -> Sp
     )
     check_sizes(config, len(train), len(held_out), here)
     return Split(train, held_out)
-
-
-def serving_preprocessing(config: TrainConfig, images: Images, window: Window) -> Preprocessing:
-    """Mean and std measured on a sample of the images, per channel."""
-    chosen = np.linspace(0, len(images) - 1, min(len(images), 512)).astype(int)
-    flat = [images[i].reshape(-1, images.channels) / 255.0 for i in np.unique(chosen)]
-    mean = np.mean([pixels.mean(axis=0) for pixels in flat], axis=0)
-    variance = np.mean([((pixels - mean) ** 2).mean(axis=0) for pixels in flat], axis=0)
-    return Preprocessing(
-        size=config.serving_size,
-        channels=images.channels,
-        window=window,
-        crop_mode=config.crop_mode,
-        mean=tuple(round(float(value), 4) for value in mean),
-        std=tuple(round(max(float(value), 0.01), 4) for value in np.sqrt(variance)),
-    )

@@ -12,7 +12,13 @@ from torch import nn
 
 from jepack import bundle as bundles
 from jepack.decoding import FITS, Preprocessing
-from jepack.encoder import Encoder, build_encoder, load_encoder
+from jepack.encoder import (
+    Encoder,
+    Projector,
+    ProjectorConfig,
+    build_encoder,
+    load_encoder,
+)
 from jepack.errors import ConfigError, DataError
 from jepack.network import check_network
 from training.data import split
@@ -77,7 +83,9 @@ def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
         fit=config.fit or fit_of(start.preprocessing),
         global_pool=arguments.get("global_pool", config.global_pool),
         patch_size=arguments.get("patch_size", config.patch_size),
-        projection_dims=start.dimensions["projection"],
+        projection_dims=config.projection_dims
+        if config.new_projector
+        else start.dimensions["projection"],
     )
 
 
@@ -139,16 +147,25 @@ def shared(config: TrainConfig, here: Ranks) -> int:
     return max(1, round(config.images_per_step / each)) * each
 
 
-def build_session(config: TrainConfig, here: Ranks) -> Session:
-    if config.init:
-        encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
-        encoder.train()
-    else:
-        encoder = build_encoder(
+def build_start(config: TrainConfig) -> Encoder:
+    """The encoder before the first step: the bundle's, timm's published one, or random weights."""
+    shape: dict[str, Any] = {"hidden": config.projector_hidden, "layers": config.projector_layers}
+    if not config.init:
+        return build_encoder(
             config.encoder, channels=config.channels, size=config.size,
-            projection_dims=config.projection_dims, hidden=config.projector_hidden,
-            layers=config.projector_layers, pretrained=config.pretrained, **config.building_options(),
+            projection_dims=config.projection_dims, pretrained=config.pretrained, **shape,
+            **config.building_options(),
         )  # fmt: skip
+    encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
+    if config.new_projector:
+        width = encoder.projector.config.in_features
+        new = ProjectorConfig(in_features=width, out_features=config.projection_dims, **shape)
+        encoder = Encoder(encoder.backbone, Projector(new))
+    return encoder.train()
+
+
+def build_session(config: TrainConfig, here: Ranks) -> Session:
+    encoder = build_start(config)
     if config.activation_checkpointing:
         backbone: Any = encoder.backbone
         backbone.set_grad_checkpointing(True)

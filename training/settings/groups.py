@@ -17,6 +17,8 @@ class EncoderSettings:
     encoder: str = "resnet18"  # timm name
     pretrained: bool = False  # start from timm's published weights
     init: str | None = None  # bundle folder to start from
+    # of `init` the backbone alone: a projector of random weights, as the three settings below shape it
+    new_projector: bool = False
     global_pool: str | None = None  # timm pooling, None = the model's own
     patch_size: int | None = None  # px, of a ViT; None = the model's own
     projection_dims: int = 64

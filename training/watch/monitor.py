@@ -143,10 +143,12 @@ class Monitor:
             tracker.log(step, named)
 
     def table(self) -> None:
-        """First and last of every evaluated figure."""
-        evaluations = [entry["evaluation"] for entry in read_log(self.run)[1]]
+        """First and last of every evaluated figure; the first is that of the start, before any step."""
+        entries = read_log(self.run)[1]
+        evaluations = [entry["evaluation"] for entry in entries]
         table = Table(title="On held-out images", title_justify="left", box=None)
-        for column in ("", "first", "last", ""):
+        first = "start" if entries and entries[0]["step"] == 0 else "first"
+        for column in ("", first, "last", ""):
             table.add_column(column)
         for name, meaning in SHOWN.items():
             if evaluations and name in evaluations[-1]:
@@ -167,7 +169,8 @@ def trim(log: Path, first_step: int) -> dict[str, float]:
     """Drop lines of steps that will be done again after a resume.
 
     Steps count from 0, evaluations from the steps done before them: the one made just before the
-    checkpoint bears its number and stays. Returns its figures, {} when there is none.
+    checkpoint bears its number and stays. Returns its figures, {} when there is none. Of a run that
+    begins nothing stays: its start is evaluated again.
     """
     last: dict[str, float] = {}
     if not log.is_file():
@@ -179,7 +182,7 @@ def trim(log: Path, first_step: int) -> dict[str, float]:
             done = entry["step"] + ("evaluation" not in entry)
         except (ValueError, KeyError):
             continue  # a line cut short by a crash
-        if done <= first_step:
+        if done <= first_step and first_step:
             kept.append(line)
             if "evaluation" in entry and done == first_step:
                 last = entry["evaluation"]

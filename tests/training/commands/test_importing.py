@@ -28,7 +28,7 @@ from jepack.errors import ArtifactError, ConfigError, DataError, DecoderError, D
 from jepack.sources import find_images, record_of
 from training.bundling import principal_projector
 from training.commands.weights import open_source
-from training.commands.wrapping import preprocessing_of
+from training.run import preprocessing_of
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from jepack.terminal import drawing
 from training.data import Cache, open_cache
 from training.methods import LeJEPA
 from training.parallel import Ranks
-from training.run.preparing import serving_preprocessing
+from training.run.feeding import measured
 from training.settings import TrainConfig, recipe
 from training.train import train
 from training.watch import patch_features, read_log, trackers
@@ -49,9 +49,9 @@ def test_a_run_watches_three_outputs_two_probes_and_the_score(
     train(tiny(), digits_folder, out, device="cpu", cache_root=root, log=["wandb"])
     steps, evaluations = read_log(out)
     assert [entry["step"] for entry in steps] == list(range(12))
-    # That of step 6 was made before the checkpoint it stopped at, and is there once.
-    assert [entry["step"] for entry in evaluations] == [3, 6, 9, 12]
-    assert evaluations[:2] == early
+    # Its start comes first. That of step 6 was made before the checkpoint it stopped at, and is there once.
+    assert [entry["step"] for entry in evaluations] == [0, 3, 6, 9, 12]
+    assert evaluations[:3] == early
     last = evaluations[-1]["evaluation"]
     for output in ("projection", "embedding", "patch"):
         assert last[f"{output}_statistic"] > 0
@@ -113,7 +113,7 @@ def test_the_score_is_the_loss_in_training_mode_on_views_that_stay_the_same(
     cache: Cache, encoder: str
 ) -> None:
     config = replace(tiny(), encoder=encoder)
-    preprocessing = serving_preprocessing(config, cache, None)
+    preprocessing = measured(config, cache, None)
     torch.manual_seed(0)
     model = build_encoder(encoder, channels=1, size=32, projection_dims=8, hidden=32).train()
     scorer = LabelFreeScore(config, cache, np.arange(40), preprocessing)
@@ -138,9 +138,7 @@ def test_the_score_is_the_loss_in_training_mode_on_views_that_stay_the_same(
 
 def test_methods_without_that_loss_have_no_score(cache: Cache) -> None:
     config = replace(tiny(), regulariser="visreg")
-    scorer = LabelFreeScore(
-        config, cache, np.arange(40), serving_preprocessing(config, cache, None)
-    )
+    scorer = LabelFreeScore(config, cache, np.arange(40), measured(config, cache, None))
     model = build_encoder("test_vit", channels=1, size=32, projection_dims=8, hidden=32)
     assert scorer.figures(model) == {}
 
@@ -164,7 +162,7 @@ def test_tokens_are_the_places_of_the_last_feature_map(name: str) -> None:
 
 def test_patches_that_say_the_same_everywhere_have_rank_one(cache: Cache) -> None:
     config = tiny()
-    preprocessing = serving_preprocessing(config, cache, None)
+    preprocessing = measured(config, cache, None)
     model: Any = build_encoder("test_resnet", channels=1, size=32, projection_dims=8, hidden=32)
     images = np.random.default_rng(0).integers(0, 255, (32, 64, 64, 1), dtype=np.uint8)
     alive = patch_features(model, images, preprocessing)
