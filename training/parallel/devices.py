@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jepack.errors import ConfigError, DependencyError
+from jepack.machine import allocation
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,18 @@ logger = logging.getLogger(__name__)
 def choose_device(wanted: str | None = None) -> torch.device:
     """`wanted` is cpu, cuda (under torchrun each rank its own GPU), cuda:N, or None: a GPU if one works.
 
+    A process that is to compute on the CPU keeps from now on the memory that it frees.
+
     Raises ConfigError for another word and for a GPU that is not there, DependencyError where this
     torch, this driver or this GPU do not go together.
     """
+    device = named_device(wanted)
+    if device.type == "cpu":
+        allocation.keep_freed()
+    return device
+
+
+def named_device(wanted: str | None) -> torch.device:
     if wanted is None:
         return any_device()
     word, _, number = wanted.strip().lower().partition(":")
