@@ -20,7 +20,8 @@ BELOW_START = (
 
 
 def finished_bundle(session: Session, out: Path) -> Bundle | None:
-    """The bundle of a run that has no step left, if it is sound and of these weights and this data."""
+    """The bundle of a run that has no step left, if it is sound, of these steps and this data, and holds
+    the weights that are asked for."""
     state = session.state
     if state.step < state.total:
         return None
@@ -44,7 +45,7 @@ def keeps_as_asked(state: State, provenance: dict[str, Any]) -> bool:
 
 
 def bundle_of(state: State, out: Path) -> Bundle | None:
-    """The sound bundle of `out`, if it holds the weights of `state` and was made of its images."""
+    """The sound bundle of `out`, if it was made of the steps of `state` and its images."""
     try:
         bundle = bundles.load(out / "bundle")
         source = bundle.manifest["provenance"]

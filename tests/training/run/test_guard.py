@@ -17,9 +17,18 @@ from torch import Tensor, nn
 
 from jepack import bundle as bundles
 from jepack.bundle import Bundle
-from jepack.encoder import Encoder, Projector, ProjectorConfig, load_encoder, serving_graph
+from jepack.encoder import (
+    Encoder,
+    Projector,
+    ProjectorConfig,
+    build_encoder,
+    load_encoder,
+    serving_graph,
+)
 from jepack.errors import ConfigError
 from jepack.sources import Source
+from training.bundling import provenance
+from training.bundling.runs import write_start
 from training.parallel import Ranks
 from training.run import Prepared, prepare
 from training.settings import TrainConfig, recipe
@@ -188,6 +197,24 @@ def test_without_labels_a_collapse_alone_is_below(place: Path) -> None:
     assert compare(good, changed(place, lambda x: x[:, torch.randperm(64)]), images).verdict == (
         "unknown"
     )
+
+
+def test_published_weights_that_are_kept_get_a_projection_of_these_images(
+    place: Path, tmp_path: Path
+) -> None:
+    config = continued(place, init=None, pretrained=True, encoder="test_vit", projection_dims=8)
+    source = Source.of(place / "plain")
+    images = prepare(config, source, ALONE, cache_root=place / "cache")
+    told = provenance(images, images.record("CC0-1.0")) | {"steps": 3}
+    assert told["start"]["origin"] == f"timm, {told['start']['name']}"
+    encoder = build_encoder("test_vit", channels=1, size=32)  # in the place of a download
+    made = write_start(tmp_path / "kept", encoder, images, told)
+    assert made.config()["jepack"] == {
+        "projector": {"in_features": 64, "hidden": 512, "out_features": 8, "layers": 1},
+        "method": "imported",
+    }
+    assert embedding(made).shape == (4, 64)
+    assert "principal components" in (made.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("changes", [5, 20, 101, 700])
