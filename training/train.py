@@ -137,13 +137,12 @@ def finish(
     draw_curves(out, FLOORS.get(prepared.config.regulariser))
     if kept_aside := keep_bundle(state, out):
         watcher.say(marked(kept_aside))
-    watcher.say("calibrating and writing the bundle ...")
     origin = origin | {
         "steps": state.step,
         "labels": state.record["data"]["labels"],
         "last_figures": session.losses,
     }
-    return bundling.write(out / "bundle", best, prepared, origin, out / "curves.png")
+    return bundling.conclude(prepared, session, best, out, watcher, origin)
 
 
 def announce(watcher: Monitor, prepared: Prepared, session: Session) -> None:

@@ -22,11 +22,9 @@ from jepack.faults import FAULT_IMAGES, faults
 from jepack.files import write_bytes, write_json
 from jepack.measures import MINIMUM, Calibration, isotropy, null_where_possible, retrieval
 from jepack.names import kept
-from jepack.sources import class_ids
 from training.bundling.origin import pick
 from training.bundling.principal import principal_projector
-from training.data import Split, column
-from training.run import Prepared
+from training.data import Split
 from training.watch import features
 
 CALIBRATION_IMAGES = 4096
@@ -55,46 +53,9 @@ class Content:
     )
     groups: Any = None  # [N] names: images of one group are not looked for by each other
     fit_projection: int = 0  # dims of a projection head fitted on the images; 0 keeps the encoder's
+    name: str = ""  # the folder's, else
     recipe: dict[str, Any] | None = None
     curves: Path | None = None
-
-
-def write(
-    folder: Path,
-    encoder: Encoder,
-    prepared: Prepared,
-    provenance: dict[str, Any],
-    curves: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Bundle:
-    """The bundle of a training run, its images embedded on the run's device."""
-    config, images, preprocessing = prepared.config, prepared.images, prepared.preprocessing
-
-    def read(indices: Any) -> Pixels:
-        return np.stack([images.original(int(i), indices, preprocessing) for i in indices])
-
-    data = provenance["data"]
-    content = Content(
-        encoder=encoder,
-        preprocessing=preprocessing,
-        architecture=config.encoder,
-        model_args=config.encoder_options,
-        method=config.method,
-        story=f"A `{config.encoder}` trained with {config.method} on {data['images']:,} images "
-        f"(SHA-256 `{data['digest'][:16]}…`).\nLicence of the training data, which binds these weights "
-        f"too: {provenance.get('license', 'other')}.",
-        limits="Trained without labels on one data set; nothing is known of it outside that domain.",
-        provenance=provenance,
-        read=read,
-        split=prepared.split,
-        seed=config.seed,
-        labels=class_ids(images.files),
-        groups=column(images.files, config.group_by) if config.group_by else None,
-        fit_projection=config.projection_dims if config.method == "ijepa" else 0,
-        recipe=config.to_json(),
-        curves=curves,
-    )
-    return assemble(folder, content, on_progress, device=prepared.here.device)
 
 
 def assemble(
@@ -164,7 +125,8 @@ def manifest_of(
     folder: Path, content: Content, golden: dict[str, torch.Tensor], searched: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "name": kept(folder.parent.name if folder.name == "bundle" else folder.name),
+        "name": content.name
+        or kept(folder.parent.name if folder.name == "bundle" else folder.name),
         "preprocessing": content.preprocessing.to_json(),
         "dimensions": {name: int(golden[name].shape[1]) for name in bundle.OUTPUTS},
         "default_output": searched["output"],

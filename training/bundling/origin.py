@@ -13,8 +13,10 @@ import timm
 import torch
 
 from jepack import __version__, stages
+from jepack.bundle import load
 from jepack.sources import ImageFile, Source
-from training.run import Prepared
+from training.run import Prepared, sameness, stated_by_timm
+from training.settings import TrainConfig
 
 HELD_OUT_NAMES = 2048
 
@@ -29,7 +31,27 @@ def provenance(prepared: Prepared, record: dict[str, Any]) -> dict[str, Any]:
         "versions": versions(),
         "recipe": config.to_json(),
         "history": record["history"],
+        **({} if (start := start_of(config)) is None else {"start": start}),
     }
+
+
+def start_of(config: TrainConfig) -> dict[str, Any] | None:
+    """The weights that a run starts from and their licence; None where they are random."""
+    if config.init is not None:
+        bundle = load(Path(config.init))
+        source = bundle.manifest.get("provenance") or {}
+        return {
+            "name": bundle.manifest["name"],
+            "origin": (source.get("weights") or {}).get("origin", "a run of jepack"),
+            "license": source.get("license", sameness.NOT_STATED),
+            "fingerprints": bundle.fingerprints,
+        }
+    if not config.pretrained:
+        return None
+    stated = stated_by_timm(config.encoder)
+    name = f"{config.encoder.split('.')[0]}.{stated.get('tag', '')}".rstrip(".")
+    license = stated.get("license") or sameness.NOT_STATED
+    return {"name": name, "origin": f"timm, {name}", "license": license}
 
 
 def data_of(

@@ -34,7 +34,7 @@ from training.watch import LAMBDA_POWER, over_lambda, read_log
 # score may fix; and any knob of the views.
 NOT_SWEPT = (
     "method", "regulariser", "projection_dims", "channels", "preset", "view_overrides", "minutes",
-    "window", "tile", "tile_stride", "group_by", "validation_fraction", "init",
+    "window", "tile", "tile_stride", "group_by", "validation_fraction", "init", "keep_start",
 )  # fmt: skip
 
 
@@ -63,7 +63,10 @@ def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> T
             )
         if field in swept:
             raise ConfigError(f"both --set and --grid name {field}; leave one of them out")
-    return replace(override(recipe(name), settings), epochs=epochs, minutes=None)
+    base = override(recipe(name), settings)
+    return replace(
+        base, epochs=epochs, minutes=None, keep_start=False
+    )  # runs are ranked, not starts
 
 
 def combinations(base: TrainConfig, grid: list[str]) -> list[dict[str, Any]]:

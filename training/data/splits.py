@@ -59,8 +59,7 @@ def training_split(
         if group_by:
             check_groups(column(files, group_by), train, held, group_by)
         return train, held
-    named = [column(files, group_by)] if group_by else []
-    named += [names] if (names := one_thing(files)) is not None else []
+    named = names_of(files, group_by)
     copies: list[Sequence[str]] = (
         [contents] if contents is not None and len(set(contents)) < len(files) else []
     )
@@ -73,6 +72,18 @@ def training_split(
         content = np.asarray(copies[0])
         return train, held[~np.isin(content[held], content[train])]
     return grouped_split(groups, validation_fraction, seed)
+
+
+def names_of(files: Sequence[ImageFile], group_by: str | None) -> list[Sequence[str]]:
+    """Lists of a name for each image: images that one of them names alike stay together."""
+    named: list[Sequence[str]] = [column(files, group_by)] if group_by else []
+    return named + ([names] if (names := one_thing(files)) is not None else [])
+
+
+def groups_of(files: Sequence[ImageFile], group_by: str | None) -> Sequence[str] | None:
+    """The group of each image; None where each stands for itself."""
+    named = names_of(files, group_by)
+    return joined(named) if named else None
 
 
 def joined(named: Sequence[Sequence[str]]) -> Sequence[str]:

@@ -5,7 +5,13 @@ from training.run.averaging import local
 from training.run.budget import Budget
 from training.run.checkpoint import load_newest
 from training.run.feeding import preprocessing_of, stated_by_timm
-from training.run.finished import finished_bundle, keep_bundle, told_finished
+from training.run.finished import (
+    BELOW_START,
+    finished_bundle,
+    keep_bundle,
+    put_aside,
+    told_finished,
+)
 from training.run.memory import available_memory
 from training.run.preparing import Prepared, prepare
 from training.run.resuming import refuse_another, resume
@@ -16,6 +22,7 @@ from training.run.stepping import Entry, Unread, judge, one_step, take_step
 from training.run.weights import encoder_of
 
 __all__ = [
+    "BELOW_START",
     "Budget",
     "Entry",
     "Prepared",
@@ -35,6 +42,7 @@ __all__ = [
     "optimizer_for",
     "prepare",
     "preprocessing_of",
+    "put_aside",
     "refuse_another",
     "refuse_inner_start",
     "restarted",

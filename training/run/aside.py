@@ -14,7 +14,8 @@ from jepack.errors import ConfigError
 # What a run writes. Anything else in its folder (an index, notes) is somebody's own, and stays.
 OWNED = (
     "checkpoints", "config.json", "history.json", "preprocessing.json", "provenance.json",
-    "bad_images.json", "log.jsonl", "tensorboard", "curves.png", "bundle", "wandb",
+    "bad_images.json", "log.jsonl", "tensorboard", "curves.png", "bundle", "below-start", "start.json",
+    "wandb",
 )  # fmt: skip
 
 

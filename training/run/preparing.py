@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from jepack.decoding import Preprocessing, Window
+from jepack.encoder import Encoder
 from jepack.names import tell
 from jepack.sources import ImageFile, Source, find_images
 from jepack.terminal import counter
@@ -29,7 +31,15 @@ from training.parallel import Ranks, alone, broadcast, together
 from training.run import sameness
 from training.run.feeding import feeding
 from training.run.resuming import refuse_early
-from training.run.starting import build_session, check_sizes, seed_everything, settle, steps_of
+from training.run.starting import (
+    build_session,
+    build_start,
+    check_sizes,
+    model_args_of,
+    seed_everything,
+    settle,
+    steps_of,
+)
 from training.run.state import Session
 from training.settings import Preset, TrainConfig, preset
 from training.views import Cutter, Finisher
@@ -45,6 +55,7 @@ class Prepared:
     images: Images
     split: Split  # indices into `images`
     preprocessing: Preprocessing  # as evaluation and serving will do it
+    model_args: dict[str, Any]  # timm arguments that belong to the architecture
     here: Ranks
 
     @property
@@ -61,6 +72,13 @@ class Prepared:
         session = build_session(self.config, self.here)
         session.state.total = self.steps
         return session
+
+    def its_start(self) -> Encoder:
+        """The encoder that this run began from, with the projector that belongs to it; on its device."""
+        with torch.random.fork_rng(devices=[]):
+            seed_everything(self.config, 0, self.here)
+            encoder = build_start(replace(self.config, new_projector=False))
+        return encoder.to(self.here.device).eval()
 
     def cutter(self) -> Cutter:
         """Of this rank's views of the training images."""
@@ -128,7 +146,7 @@ def prepare(
     split = split_of(config, images.files, here)
     return Prepared(
         config=config, source=source, listed=files, images=images, split=split,
-        preprocessing=preprocessing, here=here,
+        preprocessing=preprocessing, model_args=model_args_of(config), here=here,
     )  # fmt: skip
 
 

@@ -101,11 +101,11 @@ def compare_with_bundle(session: Session, out: Path) -> None:
         state.record["license"] = source.get("license", sameness.NOT_STATED)
     before = state.total
     state.step = state.total = steps
-    if finished_bundle(session, out) is None:  # another licence: nothing to write it with
+    if finished_bundle(session, out) is None:  # nothing to write another with
         state.step, state.total = 0, before
         raise ConfigError(
-            f"{out} has a bundle under another licence and no checkpoints to write it again from. Leave "
-            "--license out, or choose another --out."
+            f"{out} has a bundle under another licence, or of other weights than keep_start asks for, and no "
+            "checkpoints to write it again from. Leave both as they were, or choose another --out."
         )
 
 

@@ -30,10 +30,11 @@ RATES = (
 )  # fmt: skip
 # Another machine may need another; kept in the history too.
 MACHINE = ("accumulate", "precision")
-# Speed, memory and what is looked at; no weight depends on them but by rounding. Not compared.
+# Speed, memory, what is looked at and which weights are kept; none depends on them but by rounding. Not
+# compared; a finished run whose bundle holds others than `keep_start` asks for writes it anew.
 FREE = (
     "workers", "threads", "compile", "activation_checkpointing", "checkpoint_minutes", "keep_checkpoints",
-    "evaluate_epochs", "max_bad",
+    "evaluate_epochs", "max_bad", "keep_start",
 )  # fmt: skip
 # All other settings decide the run, also those that a later version adds.
 NOT_STATED = "not stated"  # the licence of the data, where nobody has told it

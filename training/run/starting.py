@@ -164,6 +164,13 @@ def build_start(config: TrainConfig) -> Encoder:
     return encoder.train()
 
 
+def model_args_of(config: TrainConfig) -> dict[str, Any]:
+    """timm arguments of the architecture, as the bundle keeps them: those of the start stay."""
+    own = {} if config.init is None else bundles.load(config.init).config().get("model_args", {})
+    told = {name: value for name, value in own.items() if name not in ("in_chans", "img_size")}
+    return told | config.encoder_options
+
+
 def build_session(config: TrainConfig, here: Ranks) -> Session:
     encoder = build_start(config)
     if config.activation_checkpointing:

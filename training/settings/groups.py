@@ -24,6 +24,8 @@ class EncoderSettings:
     projection_dims: int = 64
     projector_hidden: int = 1024
     projector_layers: int = 3
+    # a run that ends below the weights it started from writes a bundle of those; a sweep never does
+    keep_start: bool = False
     ema_decay: float = 0.996  # of the evaluated copy of the weights; 0 = none
 
 

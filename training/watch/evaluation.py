@@ -183,34 +183,40 @@ def standardised(x: Floats) -> npt.NDArray[np.float64]:
     return centred / max(float(centred.std()), 1e-12)  # type: ignore[no-any-return]
 
 
+Labels = npt.NDArray[np.int64]
+
+
 def linear_accuracy(
-    known: Floats,
-    known_labels: npt.NDArray[np.int64],
-    asked: Floats,
-    asked_labels: npt.NDArray[np.int64],
+    known: Floats, known_labels: Labels, asked: Floats, asked_labels: Labels
 ) -> float:
-    """Accuracy of a logistic probe of one strength; rows labelled -1 are left out.
+    """Accuracy of a logistic probe of one strength; rows labelled -1 are left out."""
+    tested = asked_labels >= 0
+    answer = linear_answers(known, known_labels, asked[tested])
+    return float((answer == asked_labels[tested]).mean())
+
+
+def linear_answers(known: Floats, known_labels: Labels, asked: Floats) -> Labels:
+    """What a logistic probe of one strength says of each row asked; known rows labelled -1 are left out.
 
     Some tenths of a second for 1,024 x 512; `jepack probe` chooses the strength and takes all images.
     """
-    kept, tested = known_labels >= 0, asked_labels >= 0
+    kept = known_labels >= 0
     mean, scale = known[kept].mean(axis=0), known[kept].std(axis=0) + 1e-6
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # bounded on purpose
         model = LogisticRegression(C=LINEAR_STRENGTH, max_iter=100)
         model.fit((known[kept] - mean) / scale, known_labels[kept])
-    answer = model.predict((asked[tested] - mean) / scale)
+    return model.predict((asked - mean) / scale)  # type: ignore[no-any-return]
+
+
+def knn_accuracy(known: Floats, known_labels: Labels, asked: Floats, asked_labels: Labels) -> float:
+    """Accuracy of `knn_answers`; rows labelled -1 are left out."""
+    tested = asked_labels >= 0
+    answer = knn_answers(known, known_labels, asked[tested])
     return float((answer == asked_labels[tested]).mean())
 
 
-def knn_accuracy(
-    known: Floats,
-    known_labels: npt.NDArray[np.int64],
-    asked: Floats,
-    asked_labels: npt.NDArray[np.int64],
-    k: int = 20,
-) -> float:
-    """Accuracy of a cosine-weighted vote among the k nearest; rows labelled -1 are left out."""
-    bank, query = unit(known[known_labels >= 0]), unit(asked[asked_labels >= 0])
-    answer = vote(query @ bank.T, known_labels[known_labels >= 0], k)
-    return float((answer == asked_labels[asked_labels >= 0]).mean())
+def knn_answers(known: Floats, known_labels: Labels, asked: Floats, k: int = 20) -> Labels:
+    """A cosine-weighted vote among the k nearest; known rows labelled -1 are left out."""
+    bank, labels = unit(known[known_labels >= 0]), known_labels[known_labels >= 0]
+    return vote(unit(asked) @ bank.T, labels, k)

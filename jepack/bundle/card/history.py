@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from jepack.bundle.card.markdown import Json, table, text_of
 
@@ -33,7 +34,7 @@ def data(manifest: Json) -> str:
 def recipe(manifest: Json, present: set[str]) -> str:
     source = manifest.get("provenance") or {}
     settings = source.get("recipe") or {}
-    paragraphs = []
+    paragraphs = start_told(source.get("start"))
     if settings:
         rows = [
             [key.replace("_", " "), text_of(settings[key])] for key in SETTINGS if key in settings
@@ -52,6 +53,24 @@ def recipe(manifest: Json, present: set[str]) -> str:
             f"<details><summary>All settings</summary>\n\n```json\n{listing}\n```\n</details>"
         )
     return "\n\n".join(["## Training", *paragraphs]) if paragraphs else ""
+
+
+def start_told(start: Any) -> list[str]:
+    """Paragraphs on the weights that the run began from, where they were not random."""
+    if not isinstance(start, dict):
+        return []
+    name, license = text_of(start.get("name")), text_of(start.get("license") or "not stated")
+    told = f"It started from {name} ({text_of(start.get('origin'))})."
+    paragraphs = [f"{told} Licence of those weights: **{license}**."]
+    if isinstance(compared := start.get("compared"), dict):
+        paragraphs.append(
+            f"Beside its start, on the same images, it {text_of(compared.get('told'))}."
+        )
+    if start.get("kept"):
+        paragraphs.append(
+            "**This bundle holds the weights of the start**: the run that is told here ended below them."
+        )
+    return paragraphs
 
 
 def changed_lines(entry: Json) -> list[str]:
