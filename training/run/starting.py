@@ -24,7 +24,9 @@ from jepack.network import check_network
 from training.data import split
 from training.methods import LeJEPA, registry
 from training.parallel import Ranks, broadcast, sharding
+from training.run import gentle
 from training.run.averaging import Average
+from training.run.precision import faster_in_bf16
 from training.run.state import Session, State
 from training.settings import TrainConfig
 
@@ -39,26 +41,23 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
     Raises ConfigError where the bundle of `init` or the ranks and the settings contradict each other.
     """
     check_ranks(config, here)
+    if config.keep_start and not (config.init or config.pretrained):
+        raise ConfigError(
+            "keep_start, which the recipe adapt has, needs trained weights to start from: --init BUNDLE (one "
+            "of `jepack import` or `jepack train`), or --encoder NAME --set pretrained=true"
+        )
     if config.init:
         start = bundles.load(config.init)
         check_network(start)
         config = inherit(config, start)
     config = replace(config, fit=config.fit or "crop")
     if config.precision == "auto":  # the first rank decides for all
-        native = broadcast(computes_bf16(here.device))
+        native = broadcast(faster_in_bf16(config.encoder, here.device))
         config = replace(config, precision="bf16" if native else "fp32")
     known = timm.get_pretrained_cfg(config.encoder) if timm.is_model(config.encoder) else None
     if known is not None and known.fixed_input_size and config.serving_size != config.size:
         return replace(config, eval_size=config.size)
     return config
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16; emulated, it is several times slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    told: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(told.get("avx512_bf16") or told.get("amx_bf16") or told.get("bf16"))
 
 
 def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
@@ -173,6 +172,7 @@ def model_args_of(config: TrainConfig) -> dict[str, Any]:
 
 def build_session(config: TrainConfig, here: Ranks) -> Session:
     encoder = build_start(config)
+    gentle.freeze_stages(encoder.backbone, config.frozen_stages)
     if config.activation_checkpointing:
         backbone: Any = encoder.backbone
         backbone.set_grad_checkpointing(True)
@@ -186,7 +186,9 @@ def build_session(config: TrainConfig, here: Ranks) -> Session:
         return sharded(method, config, here, averaged)
     if averaged:
         average = Average(method.encoder, config.ema_decay)
-    return Session(State(method, optimizer_for(method.trained, config), average))
+    slower = config.projector_first or config.backbone_rate != 1
+    backbone = method.encoder.backbone if slower else None
+    return Session(State(method, optimizer_for(method.trained, config, backbone), average))
 
 
 def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) -> Session:
@@ -201,15 +203,21 @@ def sharded(method: LeJEPA, config: TrainConfig, here: Ranks, averaged: bool) ->
     return Session(State(method, optimizer, average), twin=twin, sharded=True)
 
 
-def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def optimizer_for(
+    module: nn.Module, config: TrainConfig, backbone: nn.Module | None = None
+) -> torch.optim.Optimizer:
     """AdamW; biases, norms and other vectors are not decayed. On GPUs its one kernel, which can leave a
-    step out on the device; sharded weights do not work with that."""
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [  # the first is the one whose decay is scheduled
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    step out on the device; sharded weights do not work with that. Parameters of `backbone` get groups of
+    their own, for a rate of their own."""
+    inner = set() if backbone is None else set(backbone.parameters())
+    groups = []
+    for own in (False, True) if inner else (False,):
+        mine = [p for p in module.parameters() if p.requires_grad and (p in inner) == own]
+        for decayed in (True, False):
+            held = [p for p in mine if (p.ndim > 1) == decayed]
+            decay = config.weight_decay if decayed else 0.0
+            marks = {gentle.OF_BACKBONE: own} if inner else {}
+            groups.append({"params": held, "weight_decay": decay, **marks})
     on_gpu = all(p.device.type == "cuda" for p in module.parameters())
     fused = True if on_gpu and config.sharding != "fsdp" else None
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=fused)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from jepack.errors import TrainingError
 from training.parallel import Ranks
+from training.run import gentle
 from training.run.schedule import learning_rate, weight_decay
 from training.run.state import Session, State, told
 from training.settings import TrainConfig
@@ -49,13 +50,16 @@ def take_step(config: TrainConfig, session: Session, views: Any, here: Ranks) ->
         state.step, state.total, peak=config.learning_rate,
         warmup_fraction=config.warmup_fraction, final_fraction=config.final_lr_fraction,
     )  # fmt: skip
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.param_groups[0]["weight_decay"] = weight_decay(
-        state.step, state.total, config.weight_decay, config.weight_decay_end
-    )
+    decay = weight_decay(state.step, state.total, config.weight_decay, config.weight_decay_end)
+    slower = gentle.backbone_share(config, state.step, state.total)
+    for number, group in enumerate(optimizer.param_groups):
+        group["lr"] = rate * slower if group.get(gentle.OF_BACKBONE) else rate
+        if number % 2 == 0:  # every second group is of what is not decayed
+            group["weight_decay"] = decay
     optimizer.zero_grad(set_to_none=True)
     method.trained.train()
+    if config.frozen_norms:
+        gentle.hold_norms(method.encoder.backbone)
     session.running.keep()
     terms = method.backward(views).tensors()
     limit = config.gradient_clip or float("inf")

@@ -14,6 +14,7 @@ from training.settings.groups import (
     LossSettings,
     RunSettings,
     ScheduleSettings,
+    StartSettings,
     ViewSettings,
 )
 from training.settings.limits import out_of_range
@@ -28,6 +29,7 @@ class TrainConfig(
     LossSettings,
     ViewSettings,
     DataSettings,
+    StartSettings,
     EncoderSettings,
 ):
     """Everything that decides a run, by groups (groups.py). Saved beside the weights as `config.json`."""
@@ -56,6 +58,14 @@ class TrainConfig(
             problems.append(f"predictor_width must divide by 32, found {self.predictor_width}")
         if self.method == "ijepa" and (self.sharding != "none" or self.compile):
             problems.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
+        gentle = self.frozen_stages or self.frozen_norms or self.projector_first
+        if (gentle or self.backbone_rate != 1) and (
+            self.method != "lejepa" or self.sharding != "none"
+        ):
+            problems.append(
+                "projector_first, backbone_rate, frozen_stages and frozen_norms work with LeJEPA and without "
+                "sharding only; leave them out"
+            )
         if self.images_per_step % self.accumulate:
             problems.append(
                 f"images_per_step must divide into {self.accumulate} micro-batches, found "

@@ -15,18 +15,31 @@ class EncoderSettings:
 
     method: str = "lejepa"  # lejepa or ijepa
     encoder: str = "resnet18"  # timm name
-    pretrained: bool = False  # start from timm's published weights
-    init: str | None = None  # bundle folder to start from
-    # of `init` the backbone alone: a projector of random weights, as the three settings below shape it
-    new_projector: bool = False
     global_pool: str | None = None  # timm pooling, None = the model's own
     patch_size: int | None = None  # px, of a ViT; None = the model's own
     projection_dims: int = 64
     projector_hidden: int = 1024
     projector_layers: int = 3
+    ema_decay: float = 0.996  # of the evaluated copy of the weights; 0 = none
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartSettings:
+    """Which weights it starts from, and what of them stays."""
+
+    pretrained: bool = False  # start from timm's published weights
+    init: str | None = None  # bundle folder to start from
+    # of `init` the backbone alone; the projector gets random weights, see `projector_layers`
+    new_projector: bool = False
+    # share of the steps in which the projector alone learns; the backbone's rate grows for as many more
+    projector_first: float = 0.0
+    backbone_rate: float = 1.0  # of the learning rate
+    frozen_stages: float = (
+        0.0  # share of the backbone's stages that stay as they are, from the pixels on
+    )
+    frozen_norms: bool = False  # BatchNorms of the backbone keep their running figures and use them
     # a run that ends below the weights it started from writes a bundle of those; a sweep never does
     keep_start: bool = False
-    ema_decay: float = 0.996  # of the evaluated copy of the weights; 0 = none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +130,7 @@ class RunSettings:
 # What a person calls each group; `jepack train --help` shows its options under this name.
 GROUPS: dict[str, type] = {
     "Encoder": EncoderSettings,
+    "Start": StartSettings,
     "Data": DataSettings,
     "Views": ViewSettings,
     "Loss": LossSettings,

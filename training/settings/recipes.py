@@ -58,6 +58,32 @@ def convnext() -> TrainConfig:
     return TrainConfig(encoder="convnextv2_nano", local_size=96, projector_hidden=2048)
 
 
+def adapt() -> TrainConfig:
+    """On from a trained encoder, gently: what it knows stays, and a run that ends below it keeps it."""
+    return TrainConfig(
+        size=96,
+        eval_size=192,
+        global_views=2,
+        local_views=0,
+        images_per_step=64,
+        slices=256,
+        projector_hidden=512,
+        new_projector=True,
+        projector_first=0.06,
+        backbone_rate=0.2,
+        frozen_stages=0.35,
+        frozen_norms=True,
+        keep_start=True,
+        learning_rate=2.5e-4,
+        weight_decay=5e-4,
+        warmup_fraction=0.1,
+        gradient_clip=1.0,
+        sigreg_weight=0.02,
+        ema_decay=0.99,
+        epochs=10,
+    )
+
+
 def ijepa() -> TrainConfig:
     """I-JEPA with a small ViT: one crop of (.3, 1) of the image, no flip, no colour."""
     return TrainConfig(
@@ -84,6 +110,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "vit_small": vit_small,
     "vit_base": vit_base,
     "convnext": convnext,
+    "adapt": adapt,
     "ijepa": ijepa,
 }
 

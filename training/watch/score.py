@@ -19,7 +19,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from jepack.decoding import Preprocessing
 from jepack.encoder import Encoder
@@ -71,7 +70,7 @@ class LabelFreeScore:
         config, device = self.config, next(encoder.parameters()).device
         mean, std = self.preprocessing.mean, self.preprocessing.std
         finisher = Finisher(config, self.preset, mean, std, torch.device("cpu"))
-        with torch.random.fork_rng(), batch_statistics(encoder):
+        with torch.random.fork_rng(), batch_statistics(encoder, self.config.frozen_norms):
             torch.manual_seed(config.seed)  # some presets add noise
             views = finisher.finish(self.cutter.cut(0))
             z = projections(encoder, views.to(device))
@@ -83,17 +82,19 @@ class LabelFreeScore:
 
 
 @contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
+def batch_statistics(encoder: Encoder, frozen_norms: bool = False) -> Iterator[None]:
     """Evaluation in which BatchNorm normalises by the batch, as in training, and learns nothing.
 
     With its running figures the projections of a short run are far from N(0, I) (SIGReg 138 against 49
-    on digits). Dropout is off, and a BatchNorm over all ranks waits for nobody.
+    on digits). Dropout is off, and a BatchNorm over all ranks waits for nobody. With `frozen_norms` the
+    backbone's are as they are, as in training.
     """
 
-    training = module.training
-    module.eval()
+    training = encoder.training
+    encoder.eval()
+    normed = encoder.projector if frozen_norms else encoder
     try:
-        with batch_norms_with(module, running_mean=None, running_var=None):
+        with batch_norms_with(normed, running_mean=None, running_var=None):
             yield
     finally:
-        module.train(training)
+        encoder.train(training)
