@@ -72,7 +72,7 @@ PLANS = {
             CONTINUED: (*ADAPT, "--set", "view.global_scale=[0.5,1]", "--set", "cache_side=200"),
             "I-JEPA": (*IJEPA, "--size", "64", "--set", "patch_size=8"),
         },
-        {"LeJEPA": 60, CONTINUED: 10, "I-JEPA": 5},
+        {"LeJEPA": 60, CONTINUED: 4, "I-JEPA": 5},
     ),
     "earth": Plan(
         (), 0.546, 128, ("--preset", "satellite", "--group-by", "block"),
@@ -83,7 +83,7 @@ PLANS = {
             CONTINUED: (*ADAPT, "--set", "eval_size=128", "--set", "view.global_scale=[0.4,1]"),
             "I-JEPA": (*IJEPA, "--size", "32", "--set", "patch_size=4"),
         },
-        {"LeJEPA": 20, CONTINUED: 20, "I-JEPA": 5},
+        {"LeJEPA": 20, CONTINUED: 6, "I-JEPA": 5},
     ),
 }  # fmt: skip
 

@@ -69,7 +69,7 @@ def adapt() -> TrainConfig:
         slices=256,
         projector_hidden=512,
         new_projector=True,
-        projector_first=0.06,
+        projector_first=0.12,
         backbone_rate=0.2,
         frozen_stages=0.35,
         frozen_norms=True,
@@ -80,7 +80,7 @@ def adapt() -> TrainConfig:
         gradient_clip=1.0,
         sigreg_weight=0.02,
         ema_decay=0.99,
-        epochs=10,
+        epochs=4,
     )
 
 

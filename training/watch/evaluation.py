@@ -81,9 +81,13 @@ def crops(
 
 @torch.no_grad()
 def features(
-    encoder: Encoder, images_NHWC: Pixels, preprocessing: Preprocessing, *, batch_size: int = 256
+    encoder: Encoder, images_NHWC: Pixels, preprocessing: Preprocessing, *, batch_size: int = 0
 ) -> tuple[Floats, Floats]:
-    """(embedding [N, E], raw projection [N, D]) in eval mode and float32."""
+    """(embedding [N, E], raw projection [N, D]) in eval mode and float32.
+
+    `batch_size` 0: 256 images, of more than 112 px fewer, since the first feature maps of large ones fill memory.
+    """
+    batch_size = batch_size or max(16, min(256, 256 * 112**2 // preprocessing.size**2))
     if next(encoder.parameters()).dtype != torch.float32:
         encoder = copy.deepcopy(encoder).float()
     was_training = encoder.training
