@@ -80,7 +80,10 @@ PLANS = {
             "LeJEPA": (
                 *LEJEPA, "--sigreg-weight", "0.05", "--size", "32", "--set", "eval_size=32",
             ),
-            CONTINUED: (*ADAPT, "--set", "eval_size=128", "--set", "view.global_scale=[0.4,1]"),
+            CONTINUED: (
+                *ADAPT, "--learning-rate", "1.5e-3", "--set", "eval_size=128",
+                "--set", "view.global_scale=[0.4,1]",
+            ),
             "I-JEPA": (*IJEPA, "--size", "32", "--set", "patch_size=4"),
         },
         {"LeJEPA": 20, CONTINUED: 6, "I-JEPA": 5},
