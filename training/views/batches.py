@@ -226,6 +226,8 @@ class Finisher:
 
     def _finish(self, batch: Batch) -> Views:
         count = batch.global_boxes.box.shape[0]
+        # Once for both sizes.
+        batch = replace(batch, packs=[pack.to(self.device) for pack in batch.packs])
         global_views = self._one_size(
             batch, batch.global_views, batch.global_boxes, batch.numbers.views(slice(0, count))
         )
@@ -242,7 +244,7 @@ class Finisher:
         views, images = boxes.box.shape[:2]
         if pixels_VBHWC is None:
             x = cut_on_device(batch.packs, boxes, self.device, exact=self.double)
-            x = x.flatten(0, 1) / 255
+            x = x.flatten(0, 1).div_(255)
             light = numbers.light.reshape(views * images, -1)
             x = photometry(x, light, self.preset, numbers.extra.reshape(views * images, -1))
         else:

@@ -2,14 +2,15 @@
 
 V views, B images, S pixels a side, H x W pixels of the largest image, C channels. Interpolation is
 linear in the pixels, so a view is rows @ image @ columns: the row matrix holds each output row's weights
-on the image's rows. Half precision on GPUs keeps them to an eighth of a grey level; float32 elsewhere.
+on the image's rows, of a mirrored view in the other order. Half precision on GPUs keeps them to an eighth
+of a grey level; float32 elsewhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,10 @@ class Pack:
     pixels: Tensor  # [b, H, W, C] uint8, pinned when a GPU will take it
     shapes: Ints  # [b, 2]
     numbers: Ints  # [b] index of each image among the B
+
+    def to(self, device: torch.device) -> Pack:
+        """The same with its pixels on the device."""
+        return replace(self, pixels=self.pixels.to(device, non_blocking=True))
 
 
 def pack_images(images: Sequence[Pixels], *, pin: bool) -> list[Pack]:
@@ -85,35 +90,41 @@ def cut_on_device(
     wide = torch.float64 if exact else torch.float32
     result = torch.empty((views, images, channels, size, size), device=device, dtype=wide)
     for pack in packs:
-        pixels = pack.pixels.to(device, non_blocking=True)
+        pixels = pack.to(device).pixels
         room = views * boxes.cut_size * max(pixels.shape[1], channels * pixels.shape[2])
         each = max(1, WORK_ELEMENTS // room)
         for start in range(0, len(pack.numbers), each):
             part = slice(start, start + each)
             chosen = pack.numbers[part]
             cut = cut_part(pixels[part], pack.shapes[part], boxes, chosen, kind)
-            result[:, upload(chosen, device)] = cut
+            if np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
+                result[:, chosen[0] : chosen[0] + len(chosen)] = cut  # copied and widened at once
+            else:
+                result[:, upload(chosen, device)] = cut.to(wide)
     return result
 
 
 def cut_part(
     pixels_bHWC: Tensor, shapes: Ints, boxes: Boxes, chosen: Ints, kind: torch.dtype
 ) -> Tensor:
-    """[V, b, C, S, S] of some images, computed in `kind`; float64 as that, else float32."""
+    """[V, b, C, S, S] of some images, computed in `kind`; turned ones in float32 or wider."""
     device = pixels_bHWC.device
     number, height, width, channels = pixels_bHWC.shape
     views, side = boxes.box.shape[0], boxes.cut_size
     rows = weights(boxes, chosen, shapes[:, 0], 0, height, device, kind)  # [b, V * side, H]
     columns = weights(boxes, chosen, shapes[:, 1], 1, width, device, kind)  # [b, V * side, W]
-    image = pixels_bHWC.permute(0, 1, 3, 2).to(kind).reshape(number, height, channels * width)
-    tall = torch.bmm(rows, image).view(number * views, side * channels, width)
+    image = pixels_bHWC.permute(0, 1, 3, 2).to(kind, memory_format=torch.contiguous_format)
+    tall = torch.bmm(rows, image.view(number, height, channels * width))
+    tall = tall.view(number * views, side * channels, width)
     wide = columns.view(number * views, side, width).transpose(1, 2)
     cut = torch.bmm(tall, wide).view(number, views, side, channels, side)
     cut = cut.permute(1, 0, 3, 2, 4)
-    cut = cut if kind == torch.float64 else cut.float()
     if boxes.angle is not None:
+        cut = cut if kind == torch.float64 else cut.float()
         cut = rotate(cut, boxes.angle[:, chosen], boxes.size)
-    return flip_and_transpose(cut, boxes, chosen)
+        cut = turn(cut, boxes.flip_rows[:, chosen], lambda x: x.flip(-2))
+        cut = turn(cut, boxes.flip_columns[:, chosen], lambda x: x.flip(-1))
+    return turn(cut, boxes.transpose[:, chosen], lambda x: x.transpose(-1, -2))
 
 
 def weights(
@@ -125,29 +136,44 @@ def weights(
     device: torch.device,
     kind: torch.dtype,
 ) -> Tensor:
-    """[b, V * side, padded]: what each output row (axis 0) or column takes of each input one."""
+    """[b, V * side, padded]: what each output row (axis 0) or column takes of each input one.
+
+    A flip is in their order, unless the square is first turned by an angle. Nearly all are zero: only a
+    window of each row is computed, since a GPU's time goes by the memory that is read and written.
+    """
     scale = 1 << boxes.level[:, chosen]
     start = boxes.box[:, chosen, axis] // scale
     length = boxes.box[:, chosen, 2 + axis] // scale
     extent = np.maximum(1, extents[None] // scale)
-    table = np.stack([start, length, extent, scale, boxes.fine[:, chosen]], axis=-1)
-    values = upload(table.transpose(1, 0, 2).astype(np.float32), device)  # [b, V, 5]
-    first, size, limit, step, fine = (value[..., None] for value in values.unbind(-1))
+    fine = boxes.fine[:, chosen]
+    flip = (boxes.flip_rows, boxes.flip_columns)[axis][:, chosen] & (boxes.angle is None)
+    # The two fine samples lie at most so far apart, and each has a pixel before and after it.
+    apart = 0.5 * float((fine * length).max()) / boxes.cut_size
+    window = min(padded, (math.ceil(apart + 1e-3) + 2) * int(scale.max()))
+    table = np.stack([start, length, extent, scale, fine, flip], axis=-1)
+    values = upload(table.transpose(1, 0, 2).astype(np.float32), device)  # [b, V, 6]
+    first, size, limit, step, twice, turned = (value[..., None] for value in values.unbind(-1))
     place = torch.arange(boxes.cut_size, device=device, dtype=torch.float32) + 0.5
+    place = torch.where(turned > 0, boxes.cut_size - place, place)
     spread = size / boxes.cut_size
-    outside = boxes.angle is not None
-    source = torch.arange(padded, device=device, dtype=torch.float32)
-    position = (source / step).floor()[:, :, None]  # [b, V, 1, padded]: the halved pixel it is in
-    inside = (position < limit[..., None]).float() / step[..., None]
-    result = torch.zeros((), device=device)
-    for offset in (-0.25, 0.25):  # the two fine samples; both fall on one point when not fine
-        centre = (place + offset * fine) * spread - 0.5
+    centres = []
+    for offset in (-0.25, 0.25):  # both fall on one point when not fine
+        centre = (place + offset * twice) * spread - 0.5
         centre = torch.minimum(centre.clamp(min=0), size - 1) + first
-        if outside:
+        if boxes.angle is not None:
             centre = centre.abs()
             centre = torch.minimum(centre, (2 * (limit - 1) - centre).abs())
+        centres.append(centre)  # [b, V, side]
+    start_of = torch.minimum(*centres).floor() * step
+    step, limit = step[..., None], limit[..., None]
+    source = start_of.clamp(max=padded - window)[..., None] + torch.arange(window, device=device)
+    position = (source / step).floor()  # [b, V, side, window]: the halved pixel it is in
+    result = torch.zeros((), device=device)
+    for centre in centres:
         result = result + (1 - (position - centre[..., None]).abs()).clamp(min=0)
-    return (result * (inside / 2)).to(kind).flatten(1, 2)
+    result = result * ((position < limit).float() / step / 2)
+    matrix = torch.zeros((*place.shape, padded), device=device, dtype=kind)
+    return matrix.scatter_(-1, source.long(), result.to(kind)).flatten(1, 2)
 
 
 def rotate(cut_VBCSS: Tensor, degrees: npt.NDArray[np.float32], size: int) -> Tensor:
@@ -165,14 +191,10 @@ def rotate(cut_VBCSS: Tensor, degrees: npt.NDArray[np.float32], size: int) -> Te
     return turned.view(views, number, channels, size, size)
 
 
-def flip_and_transpose(cut_VBCSS: Tensor, boxes: Boxes, chosen: Ints) -> Tensor:
-    for flags, turn in (
-        (boxes.flip_rows, lambda x: x.flip(-2)),
-        (boxes.flip_columns, lambda x: x.flip(-1)),
-        (boxes.transpose, lambda x: x.transpose(-1, -2)),
-    ):
-        some = flags[:, chosen]
-        if some.any():
-            mask = upload(some, cut_VBCSS.device)[:, :, None, None, None]
-            cut_VBCSS = torch.where(mask, turn(cut_VBCSS), cut_VBCSS)
-    return cut_VBCSS
+def turn(cut_VBCSS: Tensor, some: npt.NDArray[np.bool_], how: Callable[[Tensor], Tensor]) -> Tensor:
+    """Views with some [V, B] of them turned."""
+    if not some.any():
+        return cut_VBCSS
+    return torch.where(
+        upload(some, cut_VBCSS.device)[..., None, None, None], how(cut_VBCSS), cut_VBCSS
+    )

@@ -6,6 +6,7 @@ B images, C channels, H x W pixels; float images in 0..1, on any device.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -37,24 +38,32 @@ def photometry(
     device, dtype = images_BCHW.device, images_BCHW.dtype
     u = upload(light, device, dtype)
     x = images_BCHW
+
+    def some(column: int, probability: float, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`x` with a change of those images alone that it falls to; not into the caller's tensor."""
+        # Chosen on the CPU, where the numbers are: asking the device would wait for it.
+        chosen = upload(np.flatnonzero(light[:, column] < probability), device)
+        if not len(chosen):
+            return x
+        put = x.index_copy if x is images_BCHW else x.index_copy_
+        return put(0, chosen, change(x[chosen], chosen))
+
     colour = x.shape[1] == 3
     if preset.stain > 0 and colour and extra is not None:
-        x = restain(x, upload(extra[:, 1:7], device, dtype), preset.stain)
+        x = restain(x, upload(extra[:, 1:7], device), preset.stain)
     if preset.jitter > 0:
-        x = torch.where(picked(u[:, 0] < preset.jitter), jitter(x, u, preset), x)
+        x = jitter(x, u, preset)
     if colour and preset.gray > 0:
-        x = torch.where(picked(u[:, 5] < preset.gray), luma(x).expand_as(x), x)
+        x = some(5, preset.gray, lambda part, _: luma(part).expand_as(part))
     if preset.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
         x = drop_band(x, upload(extra[:, 7:9], device, dtype), preset.band_dropout)
     if preset.blur > 0:
         low, high = preset.blur_sigma
-        # Chosen on the CPU, where the numbers are: asking the device would wait for it.
-        chosen = upload(np.flatnonzero(light[:, 6] < preset.blur), device)
-        if len(chosen):
-            sigma = low + u[chosen, 7] * (high - low)
-            x = x.index_copy(0, chosen, blur(x[chosen], sigma, high))
+        x = some(
+            6, preset.blur, lambda part, chosen: blur(part, low + u[chosen, 7] * (high - low), high)
+        )
     if preset.solarise > 0:
-        x = torch.where(picked(u[:, 8] < preset.solarise) & (x >= 0.5), 1 - x, x)
+        x = some(8, preset.solarise, lambda part, _: torch.where(part >= 0.5, 1 - part, part))
     return add_noise(x, preset)
 
 
@@ -65,15 +74,19 @@ def add_noise(x: Tensor, preset: Preset) -> Tensor:
 
 
 def jitter(x: Tensor, u: Tensor, preset: Preset) -> Tensor:
+    """Brightness, contrast and colour; changes by nothing where the image is not to be changed."""
+    signs = torch.where((u[:, :1] < preset.jitter), 2 * u - 1, 0)
+
     def factor(column: int, strength: float) -> Tensor:
-        return (1 + (2 * u[:, column] - 1) * strength)[:, None, None, None]
+        return 1 + signs[:, column, None, None, None] * strength
 
     x = (x * factor(1, preset.brightness)).clamp(0, 1)
-    mean = (luma(x) if x.shape[1] == 3 else x).mean(dim=(1, 2, 3), keepdim=True)
-    x = (mean + (x - mean) * factor(2, preset.contrast)).clamp(0, 1)
+    mean = x.mean(dim=(2, 3), keepdim=True)  # of each channel; light is linear in them
+    mean = luma(mean) if x.shape[1] == 3 else mean.mean(dim=1, keepdim=True)
+    x = torch.lerp(mean, x, factor(2, preset.contrast)).clamp(0, 1)
     if x.shape[1] == 3 and (preset.saturation > 0 or preset.hue > 0):
-        saturation = 1 + (2 * u[:, 3] - 1) * preset.saturation
-        turns = (2 * u[:, 4] - 1) * preset.hue
+        saturation = 1 + signs[:, 3] * preset.saturation
+        turns = signs[:, 4] * preset.hue
         x = mix_channels(x, hue_matrix(turns) @ saturation_matrix(saturation)).clamp(0, 1)
     return x
 
@@ -160,7 +173,3 @@ def blur(x_BCHW: Tensor, sigma: Tensor, most: float) -> Tensor:
 def luma(x_B3HW: Tensor) -> Tensor:
     weights = constant(LUMA, x_B3HW)
     return (x_B3HW * weights[:, None, None]).sum(dim=1, keepdim=True)
-
-
-def picked(mask: Tensor) -> Tensor:
-    return mask[:, None, None, None]

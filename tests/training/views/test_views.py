@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -136,6 +137,35 @@ def test_the_cpu_retouches_as_the_device_does(name: str, channels: int) -> None:
         off = off[(light[:, 8] >= look.solarise)]
     assert off.max() < 6
     assert off.mean() < 0.7
+
+
+def test_a_mirrored_view_holds_the_same_pixels_in_the_other_order() -> None:
+    images = [smooth(n, 120, 80 + n, 3) for n in range(8)]
+    shapes = np.array([image.shape[:2] for image in images])
+    mirrored = crop_boxes(shapes, draw(2, 8, seed=0, step=0), 24, (0.1, 1.0), preset("natural"))
+    plain = replace(mirrored, flip_columns=np.zeros_like(mirrored.flip_columns))
+    packs, device = pack_images(images, pin=False), torch.device("cpu")
+    found, other = (cut_on_device(packs, boxes, device) for boxes in (mirrored, plain))
+    flipped = torch.from_numpy(mirrored.flip_columns)
+    assert 0 < flipped.sum() < flipped.numel()
+    torch.testing.assert_close(found[flipped], other[flipped].flip(-1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[~flipped], other[~flipped], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_photometry_leaves_the_tensor_it_is_given_and_images_it_does_not_fall_to(name: str) -> None:
+    images = torch.rand(8, 3, 12, 12, dtype=torch.float64)
+    before = images.clone()
+    numbers = draw(1, 8, seed=0, step=0)
+    light, extra = numbers.light[0].copy(), numbers.extra[0].copy()
+    extra[:, 7:] = light[:4, [0, 5, 6, 8]] = (
+        1  # no band is dropped; nothing falls to the first four
+    )
+    look = preset(name, {"noise": 0.0, "stain": 0.0})
+    changed = photometry(images, light, look, extra)
+    assert torch.equal(images, before)
+    assert torch.equal(changed[:4], before[:4])
+    assert changed.dtype == photometry(images, light, preset(name), extra).dtype == images.dtype
 
 
 def test_any_angle_means_any_angle_and_never_a_black_corner() -> None:
