@@ -1,8 +1,15 @@
-"""Everything that only a GPU can show, in about ten minutes: tests, speed, waits, ranks, a run to its bundle.
+"""Everything that only a GPU can show: speed in about ten minutes, then tests, ranks, a run to its bundle.
 
-    python -m benchmarks.gpu OUT                          (a GPU: all rows)
-    python -m benchmarks.gpu OUT --rows tests,step-vit    (some)
-    python -m benchmarks.gpu OUT --tiny                   (small sizes, also without a GPU, to try the script)
+    python -m benchmarks.gpu OUT --contenders FOLDER         (a GPU: the rows of speed, then others in time)
+    python -m benchmarks.gpu OUT --rows rest                 (the others: as long again)
+    python -m benchmarks.gpu OUT --rows step-vit,graphs-vit  (some)
+    python -m benchmarks.gpu OUT --tiny                      (small sizes, also on a CPU, to try it)
+
+    pip install --no-deps --target FOLDER lightly==1.6.* lightly-utils stable-pretraining==0.1.8
+
+Rows of speed, for ResNet-18 with 8 views of 128 px and ViT-S/16 with 2 of 224 and 6 of 96: step as it is;
+compile; graphs (torch.compile's mode "reduce-overhead"); aside (views on a second stream); beside
+(stable-pretraining's step); and sigreg beside lightly's and stable-pretraining's. Compilers start anew.
 
 Each row is a process with a time limit of its own; one that fails is told with its error and the rest go
 on. OUT holds `gpu.md` and `gpu.json` from the first row on, and a log and a JSON file of every row. Nothing
@@ -27,25 +34,32 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 # Row: seconds it may take. The order is that of what one wants to know first.
-LIMITS = {
+SPEED = {
     "machine": 60,
     "step-resnet": 90,
     "step-vit": 90,
-    "tests": 300,
-    "ranks": 150,
-    "end-to-end": 120,
-    "sigreg": 90,
-    "bundling": 90,
+    "sigreg": 60,
+    "beside-resnet": 60,
+    "beside-vit": 60,
     "compile-vit": 150,
     "compile-resnet": 150,
-    "export": 120,
+    "graphs-vit": 150,
+    "graphs-resnet": 150,
+    "aside-resnet": 60,
+    "aside-vit": 60,
 }
+REST = {"ranks": 150, "end-to-end": 120, "bundling": 90, "tests": 300, "export": 120}
+LIMITS = SPEED | REST
+GROUPS = {"speed": ",".join(SPEED), "rest": ",".join(REST), "all": ",".join(LIMITS)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the results")
-    parser.add_argument("--rows", default=",".join(LIMITS), help="some of the rows, by comma")
+    parser.add_argument("--rows", default="all", help="speed, rest, all, or rows by comma")
+    parser.add_argument(
+        "--contenders", type=Path, help="folder that lightly and stable-pretraining are in"
+    )
     parser.add_argument(
         "--minutes", type=float, default=10.0, help="no row starts or runs after that"
     )
@@ -59,12 +73,14 @@ def main() -> None:
     if options.one:
         from benchmarks.gpu_rows import ROWS, Place
 
-        found = ROWS[options.one](Place(options.out.resolve(), options.work, options.tiny))
+        place = Place(options.out.resolve(), options.work, options.tiny, options.contenders)
+        found = ROWS[options.one](place)
         (options.out / f"{options.one}.json").write_text(json.dumps(found, indent=1))
         return
+    options.rows = GROUPS.get(options.rows, options.rows)
     unknown = set(options.rows.split(",")) - set(LIMITS)
     if unknown:
-        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(LIMITS)}")
+        parser.error(f"no row {', '.join(unknown)}; there are {', '.join([*GROUPS, *LIMITS])}")
     with tempfile.TemporaryDirectory(prefix="jepack-gpu-") as scratch:
         run_rows(options, options.work or Path(scratch))
 
@@ -96,11 +112,14 @@ def run_row(name: str, options: argparse.Namespace, work: Path, limit_s: float) 
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.gpu", str(options.out.resolve()), "--one", name]
     command += ["--work", str(work.resolve()), *(["--tiny"] if options.tiny else [])]
+    if options.contenders is not None:
+        command += ["--contenders", str(options.contenders.resolve())]
     places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "JEPACK_CACHE": str(work.resolve() / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work.resolve() / "inductor" / name),
     }
     with log.open("w") as output:
         child = subprocess.Popen(

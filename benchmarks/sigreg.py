@@ -14,19 +14,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import importlib.util
 import platform
 import statistics
-import sys
 import time
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.contenders import Loss, stable_pretraining
 from jepack.files import write_json
 from jepack.sigreg import KNOTS, random_directions, sigreg
 
@@ -38,8 +35,6 @@ PLAIN_TENSORS = 5  # of [N, M, T], alive at the peak of the plain formula's forw
 
 clock = time.perf_counter
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 
 def plain(z_ND: Tensor, directions_DM: Tensor) -> Tensor:
     return sigreg(z_ND[None], directions_DM, implementation="plain")
@@ -47,34 +42,6 @@ def plain(z_ND: Tensor, directions_DM: Tensor) -> Tensor:
 
 def ours(z_ND: Tensor, directions_DM: Tensor) -> Tensor:
     return sigreg(z_ND[None], directions_DM)
-
-
-def stable_pretraining(folder: Path | None, slices: int, device: str) -> Loss | str:
-    """Their loss as released, or why it is not run. It draws its own directions inside the call.
-
-    Only their file with the loss is executed; the training framework it imports (Lightning and thirty
-    more packages) plays no part in the loss and is stood in for by empty names.
-    """
-    path = folder / "stable_pretraining" / "methods" / "lejepa.py" if folder else None
-    if path is None or not path.is_file():
-        return "stable-pretraining not given (see --stable-pretraining)"
-    parents = {"stable_pretraining": ["Module"], "stable_pretraining.backbone": ["MLP"]}
-    for name, needed in parents.items():
-        parent = types.ModuleType(name)
-        for attribute in needed:
-            setattr(parent, attribute, torch.nn.Module)
-        sys.modules.setdefault(name, parent)
-    try:
-        spec = importlib.util.spec_from_file_location("stable_pretraining_lejepa", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    except ImportError as error:
-        return f"stable-pretraining does not import: {error}"
-    loss = module.SlicedEppsPulley(num_slices=slices).to(device)
-    return lambda z_ND, directions_DM: loss(z_ND)
 
 
 def one_step(loss: Loss, z: Tensor, directions: Tensor) -> None:

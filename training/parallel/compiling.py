@@ -12,10 +12,11 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 
-def compile_in_place(module: nn.Module, device: torch.device) -> bool:
+def compile_in_place(module: nn.Module, device: torch.device, mode: str | None = None) -> bool:
     """Compile a module's forward; False, with a warning, where there is no compiler for it.
 
-    Names of weights stay as they are. Inductor writes C++ for a CPU, and Triton builds its launcher with C.
+    Names of weights stay as they are. `mode` is torch.compile's. Inductor writes C++ for a CPU, and Triton
+    builds its launcher with C.
     """
     wanted = ("g++", "clang++") if device.type == "cpu" else ("gcc", "clang")
     given = os.environ.get("CXX" if device.type == "cpu" else "CC")
@@ -26,5 +27,5 @@ def compile_in_place(module: nn.Module, device: torch.device) -> bool:
             " or ".join(wanted),
         )
         return False
-    module.compile(dynamic=False)
+    module.compile(dynamic=False, mode=mode)
     return True
