@@ -131,7 +131,7 @@ def on_device(
     def work() -> None:
         boxes = crop_boxes(shapes, numbers, size, scale, look)
         packs = pack_images(data, pin=target.type == "cuda")
-        x = cut_on_device(packs, boxes, target).flatten(0, 1) / 255
+        x = cut_on_device(packs, boxes, target).flatten(0, 1)
         photometry(x, numbers.light.reshape(rows, -1), look, numbers.extra.reshape(rows, -1))
         if target.type == "cuda":
             torch.cuda.synchronize(target)

@@ -244,7 +244,7 @@ class Finisher:
         views, images = boxes.box.shape[:2]
         if pixels_VBHWC is None:
             x = cut_on_device(batch.packs, boxes, self.device, exact=self.double)
-            x = x.flatten(0, 1).div_(255)
+            x = x.flatten(0, 1)
             light = numbers.light.reshape(views * images, -1)
             x = photometry(x, light, self.preset, numbers.extra.reshape(views * images, -1))
         else:

@@ -82,13 +82,13 @@ def groups(shapes: Ints, order: Ints, channels: int) -> list[Ints]:
 def cut_on_device(
     packs: Sequence[Pack], boxes: Boxes, device: torch.device, *, exact: bool = False
 ) -> Tensor:
-    """Views [V, B, C, S, S], float32 in 0..255, of packed images; float64 throughout where `exact`."""
+    """Views [V, B, C, S, S] in 0..1 of packed images: half precision on a GPU, which it has most time for,
+    else float32; float64 throughout where `exact`."""
     views, images = boxes.box.shape[:2]
     channels, size = packs[0].pixels.shape[3], boxes.size
     kind = torch.float16 if device.type == "cuda" else torch.float32
     kind = torch.float64 if exact else kind
-    wide = torch.float64 if exact else torch.float32
-    result = torch.empty((views, images, channels, size, size), device=device, dtype=wide)
+    result = torch.empty((views, images, channels, size, size), device=device, dtype=kind)
     for pack in packs:
         pixels = pack.to(device).pixels
         room = views * boxes.cut_size * max(pixels.shape[1], channels * pixels.shape[2])
@@ -98,21 +98,22 @@ def cut_on_device(
             chosen = pack.numbers[part]
             cut = cut_part(pixels[part], pack.shapes[part], boxes, chosen, kind)
             if np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
-                result[:, chosen[0] : chosen[0] + len(chosen)] = cut  # copied and widened at once
+                result[:, chosen[0] : chosen[0] + len(chosen)] = cut
             else:
-                result[:, upload(chosen, device)] = cut.to(wide)
+                result[:, upload(chosen, device)] = cut.to(kind)
     return result
 
 
 def cut_part(
     pixels_bHWC: Tensor, shapes: Ints, boxes: Boxes, chosen: Ints, kind: torch.dtype
 ) -> Tensor:
-    """[V, b, C, S, S] of some images, computed in `kind`; turned ones in float32 or wider."""
+    """[V, b, C, S, S] in 0..1 of some images, computed in `kind`; turned ones in float32 or wider."""
     device = pixels_bHWC.device
     number, height, width, channels = pixels_bHWC.shape
     views, side = boxes.box.shape[0], boxes.cut_size
-    rows = weights(boxes, chosen, shapes[:, 0], 0, height, device, kind)  # [b, V * side, H]
-    columns = weights(boxes, chosen, shapes[:, 1], 1, width, device, kind)  # [b, V * side, W]
+    # [b, V * side, H], which also bring 0..255 to 0..1, and [b, V * side, W]
+    rows = weights(boxes, chosen, shapes[:, 0], 0, height, device, kind, 1 / 255)
+    columns = weights(boxes, chosen, shapes[:, 1], 1, width, device, kind, 1.0)
     image = pixels_bHWC.permute(0, 1, 3, 2).to(kind, memory_format=torch.contiguous_format)
     tall = torch.bmm(rows, image.view(number, height, channels * width))
     tall = tall.view(number * views, side * channels, width)
@@ -135,8 +136,9 @@ def weights(
     padded: int,
     device: torch.device,
     kind: torch.dtype,
+    whole: float,
 ) -> Tensor:
-    """[b, V * side, padded]: what each output row (axis 0) or column takes of each input one.
+    """[b, V * side, padded], what each output row (axis 0) or column takes of each input one, `whole` in all.
 
     A flip is in their order, unless the square is first turned by an angle. Nearly all are zero: only a
     window of each row is computed, since a GPU's time goes by the memory that is read and written.
@@ -171,7 +173,7 @@ def weights(
     result = torch.zeros((), device=device)
     for centre in centres:
         result = result + (1 - (position - centre[..., None]).abs()).clamp(min=0)
-    result = result * ((position < limit).float() / step / 2)
+    result = result * ((position < limit).float() / step * (whole / 2))
     matrix = torch.zeros((*place.shape, padded), device=device, dtype=kind)
     return matrix.scatter_(-1, source.long(), result.to(kind)).flatten(1, 2)
 

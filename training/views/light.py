@@ -35,8 +35,9 @@ def photometry(
     Columns of `light`: jitter?, brightness, contrast, saturation, hue, gray?, blur?, sigma, solarise?
     Columns of `extra`: angle (see views.py), six for stains, drop a band?, which band
     """
-    device, dtype = images_BCHW.device, images_BCHW.dtype
-    u = upload(light, device, dtype)
+    device = images_BCHW.device
+    exact = torch.promote_types(images_BCHW.dtype, torch.float32)  # of the numbers
+    u = upload(light, device, exact)
     x = images_BCHW
 
     def some(column: int, probability: float, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -56,7 +57,7 @@ def photometry(
     if colour and preset.gray > 0:
         x = some(5, preset.gray, lambda part, _: luma(part).expand_as(part))
     if preset.band_dropout > 0 and x.shape[1] > 1 and extra is not None:
-        x = drop_band(x, upload(extra[:, 7:9], device, dtype), preset.band_dropout)
+        x = drop_band(x, upload(extra[:, 7:9], device), preset.band_dropout)
     if preset.blur > 0:
         low, high = preset.blur_sigma
         x = some(
@@ -78,7 +79,7 @@ def jitter(x: Tensor, u: Tensor, preset: Preset) -> Tensor:
     signs = torch.where((u[:, :1] < preset.jitter), 2 * u - 1, 0)
 
     def factor(column: int, strength: float) -> Tensor:
-        return 1 + signs[:, column, None, None, None] * strength
+        return (1 + signs[:, column, None, None, None] * strength).to(x.dtype)
 
     x = (x * factor(1, preset.brightness)).clamp(0, 1)
     mean = x.mean(dim=(2, 3), keepdim=True)  # of each channel; light is linear in them
@@ -87,7 +88,8 @@ def jitter(x: Tensor, u: Tensor, preset: Preset) -> Tensor:
     if x.shape[1] == 3 and (preset.saturation > 0 or preset.hue > 0):
         saturation = 1 + signs[:, 3] * preset.saturation
         turns = signs[:, 4] * preset.hue
-        x = mix_channels(x, hue_matrix(turns) @ saturation_matrix(saturation)).clamp(0, 1)
+        matrix = hue_matrix(turns) @ saturation_matrix(saturation)
+        x = mix_channels(x, matrix.to(x.dtype)).clamp(0, 1)
     return x
 
 
@@ -159,9 +161,10 @@ def blur(x_BCHW: Tensor, sigma: Tensor, most: float) -> Tensor:
     """Gaussian blur with a sigma per image, px; `most` is the largest sigma that can occur."""
     batch, channels, height, width = x_BCHW.shape
     radius = max(1, min(math.ceil(3 * most), (min(height, width) - 1) // 2))
-    offsets = torch.arange(-radius, radius + 1, device=x_BCHW.device, dtype=x_BCHW.dtype)
+    offsets = torch.arange(-radius, radius + 1, device=x_BCHW.device, dtype=sigma.dtype)
     kernel = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(x_BCHW.dtype)
+    kernel = kernel.repeat_interleave(channels, dim=0)
     flat = x_BCHW.reshape(1, batch * channels, height, width)
     flat = F.pad(flat, (radius, radius, radius, radius), mode="reflect")
     groups = batch * channels
