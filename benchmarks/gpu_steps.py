@@ -23,6 +23,9 @@ from training.views import Batch, Finisher, Prefetcher, Took, Views
 # step: as a run takes them. compile: `--set compile=true`. graphs: the same module by torch.compile's mode
 # for CUDA graphs. aside: views of the next step are finished on a second stream while the GPU computes.
 WAYS = ("step", "compile", "graphs", "aside")
+LEFT_OUT = {
+    "compile": "C++ takes minutes", "graphs": "they are CUDA's", "aside": "a CPU has no streams",
+}  # fmt: skip
 Settings = Callable[[Place], TrainConfig]
 
 
@@ -82,10 +85,10 @@ def steps(place: Place, settings: Settings, way: str) -> Figures:
     """
     config, device, seconds = settings(place), place.device, 2.0 if place.small else 9.0
     here = Ranks(0, 1, device)
+    if way != "step" and device.type != "cuda":
+        return {"outcome": f"left out: no GPU ({LEFT_OUT[way]})"}
     if way in ("compile", "graphs") and not compile_in_place(torch.nn.Identity(), device):
-        return {"outcome": "left out: no compiler"}
-    if way == "aside" and device.type != "cuda":
-        return {"outcome": "left out: a CPU has no streams"}
+        return {"outcome": "left out: no compiler (see the log)"}
     config = replace(config, compile=way == "compile")
     prepared = prepare(config, Source.of(place.photos()), here)
     config, session = prepared.config, prepared.start()
