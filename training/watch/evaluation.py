@@ -85,7 +85,7 @@ def features(
 ) -> tuple[Floats, Floats]:
     """(embedding [N, E], raw projection [N, D]) in eval mode and float32.
 
-    `batch_size` 0: 256 images, of more than 112 px fewer, since the first feature maps of large ones fill memory.
+    `batch_size` 0: 256 images, fewer of more than 112 px, whose first feature maps fill memory.
     """
     batch_size = batch_size or max(16, min(256, 256 * 112**2 // preprocessing.size**2))
     if next(encoder.parameters()).dtype != torch.float32:
