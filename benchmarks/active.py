@@ -81,7 +81,7 @@ def transferred(name: str) -> tuple[Any, Any]:
     """Vectors of the demo's images by EfficientNet-Lite0, embedded once, and their labels."""
     kept = RUNS / f"{name}.npz"
     if not kept.is_file():
-        from benchmarks.quality import PLANS, transfer
+        from benchmarks.quality_runs import PLANS, transfer
         from training.commands.probe import read_images
         from training.watch import features
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from benchmarks.quality import transfer
+from benchmarks.quality_runs import transfer
 from jepack.sources import demo
 
 

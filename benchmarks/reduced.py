@@ -27,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.quality import transfer
+from benchmarks.quality_runs import transfer
 from jepack.bundle import cosine
 from jepack.decoding import Pixels, Preprocessing, load, upright
 from jepack.decoding.cropping import middle, resized_to
