@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "safetensors", "sklearn", "timm", "torch", "triton", "tritonclient",
     },
     "training": COMMAND | {
-        "cv2", "matplotlib", "safetensors", "sklearn", "timm", "torch", "trackio", "wandb",
+        "cv2", "matplotlib", "safetensors", "scipy", "sklearn", "timm", "torch", "trackio", "wandb",
     },
     "export": COMMAND - {"PIL"} | {"matplotlib", "onnx", "onnxruntime", "torch"},
     "serving": COMMAND | {

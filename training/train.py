@@ -178,7 +178,8 @@ def doubts_of_start(config: TrainConfig, session: Session) -> list[str]:
     if config.init is None:
         return doubts
     encoder: Any = session.state.method.encoder
-    if config.method == "lejepa" and encoder.projector.config.layers == 1:
+    linear = encoder.projector.config.layers == 1 and not config.new_projector
+    if config.method == "lejepa" and linear:
         doubts.append(
             f"the projector of {config.init} is one linear layer, as imported encoders have it, and the loss "
             "goes through it; --set new_projector=true puts a new one in its place"

@@ -122,7 +122,8 @@ def first_gradient(run: Path) -> torch.Tensor:
 
 
 def first_figures(run: Path) -> dict[str, float]:
-    line = json.loads((run / "log.jsonl").read_text().splitlines()[0])
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    line = next(line for line in lines if "loss" in line)
     return {name: line[name] for name in ("loss", "prediction", "regulariser", "gradient_norm")}
 
 

@@ -185,7 +185,7 @@ def test_a_run_stopped_while_its_bundle_is_made_goes_straight_to_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(bundling, "write", stop)
+        patched.setattr(bundling, "conclude", stop)
         with pytest.raises(KeyboardInterrupt):
             train(config, digits_folder, run, **options)
     log = (run / "log.jsonl").read_text()
