@@ -119,7 +119,7 @@ def ijepa_small() -> TrainConfig:
         target_ema=(0.97, 0.99),
         predictor_width=64,
         predictor_depth=2,
-        images_per_step=64,
+        images_per_step=32,
         epochs=100,
     )
 
