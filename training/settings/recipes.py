@@ -106,7 +106,7 @@ def ijepa() -> TrainConfig:
 def ijepa_small() -> TrainConfig:
     """I-JEPA on thousands of small images: a ViT of 4 blocks, targets that tell the images of a step apart.
 
-    Without `target_norm` the features of a few thousand images grow alike; see docs/ijepa.md.
+    Its linear probe was 4.7 points above the untrained ViT's on one split, its kNN 2 below: docs/ijepa.md. LeJEPA learns more.
     """
     return replace(
         ijepa(),
