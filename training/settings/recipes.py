@@ -106,7 +106,8 @@ def ijepa() -> TrainConfig:
 def ijepa_small() -> TrainConfig:
     """I-JEPA on thousands of small images: a ViT of 4 blocks, targets that tell the images of a step apart.
 
-    Its linear probe was 4.7 points above the untrained ViT's on one split, its kNN 2 below: docs/ijepa.md. LeJEPA learns more.
+    Its linear probe was 4.7 points above the untrained ViT's on one split, its kNN 2 below: docs/ijepa.md.
+    LeJEPA learns more.
     """
     return replace(
         ijepa(),
