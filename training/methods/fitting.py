@@ -53,7 +53,8 @@ def check_encoder(config: TrainConfig) -> None:
         if not works and role.size == config.size:
             raise ConfigError(
                 f"{config.encoder} cannot be built with these settings at {role.size} px ({reason}). "
-                "Leave patch_size, global_pool and activation_checkpointing out, or take another encoder"
+                "Leave patch_size, depth, width, global_pool and activation_checkpointing out, or take "
+                "another encoder"
             )
         nearest = min(works, key=lambda size: abs(size - role.size), default=config.size)
         told = " and ".join(map(str, works)) or "none was found"

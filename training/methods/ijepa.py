@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,6 +31,7 @@ from training.settings import TrainConfig
 from training.views import Views
 
 HEAD_DIMS = 32  # of the predictor's attention
+NOTHING = 1e-6  # of a variance: a dim that is the same everywhere stays 0
 
 
 class IJEPA:
@@ -69,13 +71,14 @@ class IJEPA:
         masks = self.masks_of(views.step, len(images))
         size = len(images) // self.config.accumulate
         total = images.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(images), size):
+        for number, wanted in enumerate(self.wanted(images.split(size))):
+            start = number * size
             last = start + size >= len(images)
             with nullcontext() if last or self.here.world == 1 else self.pair.no_sync():
                 piece = masks.images(start, start + size)
-                loss = self._loss(images[start : start + size], piece) / self.config.accumulate
-                loss.backward()
-            total += loss.detach()
+                loss = self._loss(images[start : start + size], wanted, piece)
+                (loss / self.config.accumulate).backward()
+            total += loss.detach() / self.config.accumulate
         total = all_reduce_sum(total) / world_size()
         return LossTerms(total, total)
 
@@ -84,23 +87,36 @@ class IJEPA:
         everyone = draw_masks(images * self.here.world, self.grid, seed=self.config.seed, step=step)
         return everyone.images(self.here.rank * images, (self.here.rank + 1) * images)
 
-    def _loss(self, images: Tensor, masks: Masks) -> Tensor:
+    def _loss(self, images: Tensor, wanted_BPE: Tensor, masks: Masks) -> Tensor:
         context, targets = (upload(x, images.device) for x in (masks.context, masks.targets))
-        with torch.autocast(
-            images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            wanted = self.features(images, targets)
+        wanted = torch.stack([gather(wanted_BPE, block) for block in targets])
+        with self._autocast():
             predicted = self.pair(images, context, targets)
-        exact = torch.float64 if wanted.dtype == torch.float64 else torch.float32
-        return F.smooth_l1_loss(predicted.to(exact), wanted.to(exact), beta=1.0)
+        return F.smooth_l1_loss(predicted.to(wanted), wanted, beta=1.0)
+
+    def features(self, images: Tensor, targets: Tensor) -> Tensor:
+        """What is to be predicted where these images are the whole step, [TARGETS, B, Kt, E]."""
+        (wanted,) = self.wanted((images,))
+        return torch.stack([gather(wanted, block) for block in targets])
+
+    def wanted(self, micro_batches: Sequence[Tensor]) -> Iterable[Tensor]:
+        """Of each micro-batch of this rank the target encoder's output, normalised, [B, P, E]."""
+        outputs = (self._output(images) for images in micro_batches)
+        if self.config.target_norm == "batch":
+            return standardised(list(outputs))
+        return (F.layer_norm(tokens, tokens.shape[-1:]) for tokens in outputs)
 
     @torch.no_grad()
-    def features(self, images: Tensor, targets: Tensor) -> Tensor:
-        """What is to be predicted, [TARGETS, B, Kt, E]: the target encoder's layer-normed output."""
+    def _output(self, images: Tensor) -> Tensor:
         target: Any = self.encoder.backbone
-        tokens = target.eval().forward_features(images)
-        tokens = F.layer_norm(tokens, tokens.shape[-1:])
-        return torch.stack([gather(tokens, block) for block in targets])
+        with self._autocast():
+            tokens: Tensor = target.eval().forward_features(images)
+        return tokens if tokens.dtype == torch.float64 else tokens.float()
+
+    def _autocast(self) -> Any:
+        return torch.autocast(
+            self.here.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        )
 
     def _pair(self) -> ContextAndPredictor:
         pair = self.pair.module if self.here.world > 1 else self.pair
@@ -175,6 +191,20 @@ def encode_patches(vit: VisionTransformer, images: Tensor, seen: Tensor) -> Tens
         tokens = vit.blocks(tokens)
     normed: Tensor = vit.norm(tokens)
     return normed
+
+
+def standardised(pieces_BPE: list[Tensor]) -> list[Tensor]:
+    """Less each place's mean over the images of the step, every dim to variance 1 over images and places.
+
+    What all images share can then not be the answer, and what tells them apart keeps its size however
+    little of the output it is. `pieces_BPE`: the micro-batches of this rank; the step is that of all ranks.
+    """
+    images = world_size() * sum(map(len, pieces_BPE))
+    mean_PE = all_reduce_sum(torch.stack([x.sum(dim=0) for x in pieces_BPE]).sum(dim=0)) / images
+    centred = [x - mean_PE for x in pieces_BPE]
+    squares_E = torch.stack([x.square().sum(dim=(0, 1)) for x in centred]).sum(dim=0)
+    variance_E = all_reduce_sum(squares_E) / (images * len(mean_PE))
+    return [x / (variance_E + NOTHING).sqrt() for x in centred]
 
 
 def gather(tokens_BPE: Tensor, chosen_BK: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
             "--set channels out, or start from another bundle"
         )
     arguments = start.config().get("model_args", {})
-    size = arguments.get("img_size", config.size)
+    size, width = arguments.get("img_size", config.size), arguments.get("embed_dim")
     if size != config.size:
         raise ConfigError(
             f"{start.folder} was trained at {size} px and takes no other size, {config.size} is asked. "
@@ -82,6 +82,8 @@ def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
         fit=config.fit or fit_of(start.preprocessing),
         global_pool=arguments.get("global_pool", config.global_pool),
         patch_size=arguments.get("patch_size", config.patch_size),
+        depth=arguments.get("depth", config.depth),
+        width=width if width == 64 * arguments.get("num_heads", 0) else config.width,
         projection_dims=config.projection_dims
         if config.new_projector
         else start.dimensions["projection"],

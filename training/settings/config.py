@@ -56,6 +56,8 @@ class TrainConfig(
             )
         if self.method == "ijepa" and self.predictor_width % 32:  # a head of its attention has 32
             problems.append(f"predictor_width must divide by 32, found {self.predictor_width}")
+        if self.width and self.width % 64:  # a head of a ViT has 64
+            problems.append(f"width must divide by 64, found {self.width}")
         if self.method == "ijepa" and (self.sharding != "none" or self.compile):
             problems.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
         gentle = self.frozen_stages or self.frozen_norms or self.projector_first
@@ -124,6 +126,10 @@ class TrainConfig(
             options["global_pool"] = self.global_pool
         if self.patch_size:
             options["patch_size"] = self.patch_size
+        if self.depth:
+            options["depth"] = self.depth
+        if self.width:
+            options |= {"embed_dim": self.width, "num_heads": self.width // 64}
         if self.method == "ijepa":
             # Patches alone, normalised before they are averaged.
             options |= {"class_token": False, "global_pool": "avg", "fc_norm": False}

@@ -17,6 +17,8 @@ class EncoderSettings:
     encoder: str = "resnet18"  # timm name
     global_pool: str | None = None  # timm pooling, None = the model's own
     patch_size: int | None = None  # px, of a ViT; None = the model's own
+    depth: int | None = None  # blocks of a ViT; None = the model's own
+    width: int | None = None  # dims of a ViT, 64 to a head; None = the model's own
     projection_dims: int = 64
     projector_hidden: int = 1024
     projector_layers: int = 3
@@ -90,6 +92,9 @@ class IJEPASettings:
     predictor_width: int = 192
     predictor_depth: int = 6
     target_ema: tuple[float, float] = (0.996, 1.0)  # start and end of the target's EMA decay
+    # how features become targets: layer (each patch's own mean and deviation) or batch (each place's mean
+    # over the step's images, each dim's deviation over images and places)
+    target_norm: str = "layer"
 
 
 @dataclass(frozen=True, kw_only=True)

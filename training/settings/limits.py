@@ -10,6 +10,8 @@ from jepack.terminal import SEED, SHARE, SIDE, Limit, positive, whole
 # Upper ends are far beyond any use: they catch a slipped key before it becomes a full memory.
 LIMITS: dict[str, Limit] = {
     "patch_size": whole(1, 1024),
+    "depth": whole(1, 1024),
+    "width": whole(64, 65_536),
     "projection_dims": whole(1, 65_536),
     "projector_hidden": whole(1, 262_144),
     "projector_layers": whole(1, 32),
@@ -53,10 +55,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method": ("lejepa", "ijepa"),
     "fit": tuple(FITS),
     "regulariser": ("sigreg", "visreg"),
+    "target_norm": ("layer", "batch"),
     "precision": ("auto", "bf16", "fp32", "fp64"),
     "sharding": ("none", "fsdp"),
 }
-MAY_BE_NONE = ("fit", "patch_size", "minutes", "weight_decay_end")
+MAY_BE_NONE = ("fit", "patch_size", "depth", "width", "minutes", "weight_decay_end")
 
 
 def out_of_range(settings: dict[str, Any]) -> list[str]:

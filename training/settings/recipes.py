@@ -103,6 +103,28 @@ def ijepa() -> TrainConfig:
     )
 
 
+def ijepa_small() -> TrainConfig:
+    """I-JEPA on thousands of small images: a ViT of 4 blocks, targets that tell the images of a step apart.
+
+    Its linear probe was 4.7 points above the untrained ViT's on one split, its kNN 2 below: docs/ijepa.md.
+    LeJEPA learns more.
+    """
+    return replace(
+        ijepa(),
+        encoder="vit_tiny_patch16_224",
+        depth=4,
+        width=128,
+        size=32,
+        patch_size=4,
+        target_norm="batch",
+        target_ema=(0.97, 0.99),
+        predictor_width=64,
+        predictor_depth=2,
+        images_per_step=32,
+        epochs=100,
+    )
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "quickstart": quickstart,
     "small-domain": small_domain,
@@ -112,6 +134,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "convnext": convnext,
     "adapt": adapt,
     "ijepa": ijepa,
+    "ijepa-small": ijepa_small,
 }
 
 

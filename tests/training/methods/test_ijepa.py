@@ -192,10 +192,11 @@ def gradients(method: Any) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(norm: str) -> None:
     found = []
     for pieces in (1, 4):
-        method = build(small(precision="fp64", accumulate=pieces))
+        method = build(small(precision="fp64", accumulate=pieces, target_norm=norm))
         loss = method.backward(views(3, dtype=torch.float64)).floats()["loss"]
         found.append((loss, gradients(method)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
@@ -203,13 +204,35 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch() -> None:
         assert torch.allclose(grad, found[1][1][name], atol=1e-12), name
 
 
-def rank_step(rank: int, world: int, store: str, out: str) -> None:
+def test_targets_of_a_batch_tell_its_images_apart_in_every_dim() -> None:
+    method = build(small(precision="fp64", target_norm="batch"))
+    images = views(0, dtype=torch.float64).global_views[0]
+    (wanted,) = method.wanted((images,))
+    assert wanted.mean(dim=0).abs().max() < 1e-9  # no place has a mean that could be the answer
+    assert torch.allclose(wanted.square().mean(dim=(0, 1)), wanted.new_ones(64), atol=1e-3)
+
+
+def test_targets_of_a_batch_stay_numbers_where_all_images_are_alike() -> None:
+    method = build(small(target_norm="batch"))
+    images = views(0).global_views[0][:1].expand(16, -1, -1, -1)
+    assert method.features(images, torch.zeros(TARGETS, 16, 1, dtype=torch.long)).abs().max() < 1e-2
+
+
+def test_a_vit_has_as_many_blocks_as_asked() -> None:
+    assert len(build(small(depth=2)).encoder.backbone.blocks) == 2
+
+
+def on_ranks(norm: str) -> TrainConfig:
+    return small(precision="fp64", target_norm=norm)
+
+
+def rank_step(rank: int, world: int, store: str, out: str, norm: str) -> None:
     """One rank's gradients of two steps, saved by the first one."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    method = build(small(precision="fp64"), Ranks(rank, world, torch.device("cpu")))
+    method = build(on_ranks(norm), Ranks(rank, world, torch.device("cpu")))
     result = two_steps(method, rank, world)
     if rank == 0:
         torch.save(result, out)
@@ -230,9 +253,10 @@ def two_steps(method: Any, rank: int, world: int) -> dict[str, Any]:
     return {"losses": losses, "state": method.trained.state_dict()}
 
 
-def test_two_ranks_give_the_loss_and_weights_of_one_process(tmp_path: Path) -> None:
-    alone = two_steps(build(small(precision="fp64")), 0, 1)
-    processes.spawn(rank_step, (2, str(tmp_path / "store"), str(tmp_path / "out.pt")), 2)
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_two_ranks_give_the_loss_and_weights_of_one_process(tmp_path: Path, norm: str) -> None:
+    alone = two_steps(build(on_ranks(norm)), 0, 1)
+    processes.spawn(rank_step, (2, str(tmp_path / "store"), str(tmp_path / "out.pt"), norm), 2)
     together = torch.load(tmp_path / "out.pt", weights_only=True)
     assert together["losses"] == pytest.approx(alone["losses"], abs=1e-12)
     for name, value in alone["state"].items():
