@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.evaluation import Evaluation, divide, find_evaluation, load_some
-from export.formats import Source, onnx_engine
+from export.formats import Source
 from export.gates import Thresholds, judge_export
 from export.measure import (
     Engine,
@@ -38,6 +38,7 @@ from export.measure import (
     run_engine,
     statistic,
 )
+from export.providers import onnx_engine
 from export.reduced import LAYERS, after, before_layers, corrected, prepare, quantise
 from export.timing import processor
 from jepack import bundle as bundles
@@ -146,9 +147,9 @@ class Subject:
     truth: Outputs
 
     @classmethod
-    def of(cls, folder: Path) -> Subject:
+    def of(cls, folder: Path, images: int) -> Subject:
         bundle = bundles.load(folder)
-        evaluation = find_evaluation(bundle, None, 512)
+        evaluation = find_evaluation(bundle, None, images)
         encoder, calibration = load_encoder(bundle)
         graph = EncoderGraph(encoder, bundle.preprocessing, calibration).eval()
         truth = measure_graph(graph, encoder, evaluation)
@@ -252,17 +253,21 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", help="comma-separated words of the ways to try")
+    parser.add_argument("--images", type=int, default=512, help="most held-out images")
+    parser.add_argument("--calibrations", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     only = options.only.split(",") if options.only else None
     console, results = Console(width=150), []
     for folder in options.bundles:
-        subject = Subject.of(folder)
+        subject = Subject.of(folder, options.images)
         with TemporaryDirectory(prefix="jepack-int8-") as work:
             ways = ways_of(subject, Path(work), only)
         shipped = [row.pop("outputs") for row in ways if "outputs" in row]
-        calibrations = calibrations_of(subject, shipped[0]) if shipped else []
+        calibrations = (
+            calibrations_of(subject, shipped[0]) if shipped and options.calibrations else []
+        )
         held = subject.truth.projection[subject.evaluation.judged]
         found = {
             "encoder": subject.bundle.config()["architecture"],

@@ -27,8 +27,8 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.formats import onnx_engine
 from export.measure import Floats, run_engine
+from export.providers import onnx_engine
 from jepack.bundle import ONNX_NAMES
 
 Array = npt.NDArray[np.float64]
