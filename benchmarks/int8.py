@@ -109,7 +109,7 @@ def percentile(share: float) -> dict[str, Any]:
 
 
 WAYS = (
-    Way("all int8 (0.1.0)", lambda graph: []),
+    Way("all int8, as before", lambda graph: []),
     Way("all int8, last stage float", lambda graph: graph.last_stages(1)),
     Way("normalisation float"),
     Way("+ last stage float", lambda graph: graph.normalisation + graph.last_stages(1)),
