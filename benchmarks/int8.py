@@ -275,6 +275,7 @@ def main() -> None:
             "size_px": subject.bundle.preprocessing.size,
             "steps": (subject.bundle.manifest.get("provenance") or {}).get("steps"),
             "images": subject.evaluation.to_json(),
+            "clock": "processor time",
             "ranges_from": len(subject.evaluation.calibration),
             "statistic_float32": statistic(held),
             "ways": ways,
