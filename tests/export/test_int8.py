@@ -94,7 +94,7 @@ def test_the_projection_and_further_outputs_rest_on_the_corrected_embedding(
 
 def test_lines_undo_a_scale_and_a_shift_and_leave_a_constant_channel_its_slope() -> None:
     want = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
-    got = want * np.float32([2, 0.5, 0]) + np.float32([1, -3, 7])
+    got = (want * [2, 0.5, 0] + [1, -3, 7]).astype(np.float32)
     slope, shift = fit_lines(got, want)
     np.testing.assert_allclose(slope, [0.5, 2, 1], rtol=0.05)
     np.testing.assert_allclose((got * slope + shift).mean(axis=0), want.mean(axis=0), atol=1e-5)
@@ -102,7 +102,7 @@ def test_lines_undo_a_scale_and_a_shift_and_leave_a_constant_channel_its_slope()
 
 
 def test_lines_of_one_image_move_it_there_and_scale_nothing() -> None:
-    got, want = np.float32([[1, 2]]), np.float32([[1.5, 1]])
+    got, want = np.array([[1, 2]], np.float32), np.array([[1.5, 1]], np.float32)
     slope, shift = fit_lines(got, want)
     assert slope.tolist() == [1, 1]
     assert shift.tolist() == [0.5, -1]
