@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 
 from export.extras import WithExtras
-from export.measure import Engine, Floats, torch_engine
-from export.providers import session_options
+from export.measure import Engine, torch_engine
+from export.providers import onnx_engine
 from jepack.bundle import ONNX_NAMES
 from jepack.encoder import EncoderGraph
 from jepack.errors import ArtifactError
@@ -148,19 +147,6 @@ def write_int8(source: Source, path: Path) -> dict[str, Any]:
 
     model = to_int8(source.onnx_model, source.images, source.folder)
     return {**save_onnx(model, path), "calibration_images": len(source.images)}
-
-
-def onnx_engine(path: Path) -> Engine:
-    session = onnxruntime.InferenceSession(
-        path, session_options(), providers=["CPUExecutionProvider"]
-    )
-    names = list(ONNX_NAMES.values())
-
-    def run(images: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        embedding, projection = session.run(names, {"pixel_values": images})
-        return embedding.astype(np.float32), projection.astype(np.float32)
-
-    return run
 
 
 @contextmanager

@@ -69,6 +69,20 @@ def open_session(path: Path, provider: str, cache: Path | None = None) -> Any:
     return session
 
 
+def onnx_engine(path: Path) -> Engine:
+    """On the CPU, arrays in and out."""
+    session = onnxruntime.InferenceSession(
+        path, session_options(), providers=["CPUExecutionProvider"]
+    )
+    names = list(ONNX_NAMES.values())
+
+    def run(images: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        embedding, projection = session.run(names, {"pixel_values": images})
+        return embedding.astype(np.float32), projection.astype(np.float32)
+
+    return run
+
+
 def bound_engine(path: Path, provider: str, cache: Path | None = None) -> Engine:
     """Runs images with IO binding: one copy to the device, one back, none in between."""
     session = open_session(path, provider, cache)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from export import providers
-from export.formats import onnx_engine
+from export.providers import onnx_engine
 from jepack.bundle import Bundle
 from jepack.errors import ConfigError, DependencyError
 
