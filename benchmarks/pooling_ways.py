@@ -24,7 +24,7 @@ from training.views import Normalise, crop_boxes, cut_views, draw
 
 TIMMS = {"mean": "avg", "maximum": "max", "avgmax": "avgmax", "catavgmax": "catavgmax"}
 POWERS = (1.0, 2.0, 3.0, 5.0, 10.0)
-QUERIES = (1, 4)
+QUERIES, WIDEST = (1, 4), 2560  # as many queries as give no more features than this
 VIEWS, STEPS, BATCH, SLICES, PROJECTION = 2, 200, 128, 256, 64
 
 
@@ -153,7 +153,7 @@ def poolings(
     power = chosen_power(maps, y, train, groups)
     found = in_last_map(maps, power)
     views = maps_of_views(backbone, pixels[train], look, run)
-    for queries in QUERIES:
+    for queries in (some for some in QUERIES if some * views.shape[2] <= WIDEST):
         pool = fitted_attention(views, queries, run["sigreg_weight"], run["seed"])
         with torch.no_grad():
             found[f"attention, learnt queries: {queries}"] = pool(maps.last)
