@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.pooling_ways import Maps, poolings
+from benchmarks.pooling_ways import poolings
 from benchmarks.quality import PLANS, RESULTS, Images, transfer
 from jepack import bundle as bundles
+from jepack.decoding import Preprocessing
 from jepack.encoder import load_encoder
 from jepack.files import write_json
 from jepack.measures import unit, vote
@@ -79,46 +80,47 @@ def difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[float,
     return float((ahead.sum(1) / count.sum(1)).mean()), float(low), float(high)
 
 
+def split_of(images: Images, run: Path) -> tuple[Any, Any]:
+    """(training part, held-out part): indices of the labelled images, by what a run kept from training."""
+    held_out = set(json.loads((run / "provenance.json").read_text())["data"]["held_out"])
+    names = [file.path.relative_to(images.data).as_posix() for file in images.files]
+    test = np.array([name in held_out for name in names])
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def encoders_of(name: str, run: Path) -> Iterator[tuple[str, Any, Preprocessing]]:
+    """(name, backbone, how it is given images) of a run and of EfficientNet-Lite0."""
+    general = transfer()
+    if general is not None:
+        look = replace(general[1], size=PLANS[name].transfer_size)
+        yield "EfficientNet-Lite0, ImageNet", general[0].backbone, look
+    bundle = bundles.load(run / "bundle")
+    backbone, look = load_encoder(bundle)[0].backbone, bundle.preprocessing
+    yield "LeJEPA", backbone, look
+    if name in LARGER:
+        yield "LeJEPA", backbone, replace(look, size=LARGER[name])
+
+
 def measure(name: str, seeds: int, runs: Path) -> Iterator[list[dict[str, Any]]]:
     """All rows so far, after each seed."""
-    plan, data = PLANS[name], demo.prepare(name, runs / "data")
-    images = Images(data, plan.classes)
+    images = Images(demo.prepare(name, runs / "data"), PLANS[name].classes)
+    paths = [file.path.name for file in images.files]
     # A tile's name starts with its block.
-    places = [
-        file.path.name.split("_")[0] if name == "earth" else file.name for file in images.files
-    ]
-    groups = np.array(places)
+    groups = np.array([path.split("_")[0] for path in paths] if name == "earth" else paths)
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
-    general = transfer()
-    general_maps: Maps | None = None
     for seed in range(seeds):
-        bundle = bundles.load(runs / f"lejepa-{seed}" / "bundle")
-        run = json.loads((runs / f"lejepa-{seed}" / "config.json").read_text())
-        split = images.split(bundle)
-        backbone, look = load_encoder(bundle)[0].backbone, bundle.preprocessing
-        encoders: list[Any] = [("LeJEPA", backbone, look, None)]
-        if name in LARGER:
-            encoders += [("LeJEPA", backbone, replace(look, size=LARGER[name]), None)]
-        if general is not None:
-            look = replace(general[1], size=plan.transfer_size)
-            network = general[0].backbone
-            general_maps = general_maps or Maps(network, images.pixels(look), look)
-            encoders += [("EfficientNet-Lite0, ImageNet", network, look, general_maps)]
-        for encoder, network, look, known in encoders:
-            maps = known or Maps(network, images.pixels(look), look)
-            ways, power = poolings(
-                network, maps, images.pixels(look), images.y, split[0], groups, look, run
+        run = runs / f"lejepa-{seed}"
+        settings = json.loads((run / "config.json").read_text())
+        split = split_of(images, run)
+        for encoder, backbone, look in encoders_of(name, run):
+            ways, facts = poolings(
+                backbone, images.pixels(look), images.y, split[0], groups, look, settings
             )
-            print(f"{encoder}, seed {seed}, {look.size} px: p = {power} chosen")
             for pooling, x in ways.items():
+                row = rows.setdefault((encoder, look.size, pooling), {"dims": x.shape[1], **facts})
                 told = right(x.numpy(), images.y, split, groups, seed)
-                new: dict[str, Any] = {"dims": x.shape[1], "cells": maps.cells, "powers": []}
-                row = rows.setdefault(
-                    (encoder, look.size, pooling), {**new, **{one: [] for one in FIGURES}}
-                )
-                row["powers"] += [power] if pooling.endswith("p chosen") else []
                 for figure in FIGURES:
-                    row[figure].append(told[figure])
+                    row.setdefault(figure, []).append(told[figure])
         yield compared(rows, name)
 
 
@@ -129,7 +131,7 @@ def compared(rows: dict[tuple[str, int, str], Any], name: str) -> list[dict[str,
         served = next(size for who, size, _ in rows if who == encoder)
         own = rows[encoder, served, OWN[name] if encoder == "LeJEPA" else "mean"]
         one = {"encoder": encoder, "px": px, "pooling": pooling, "own": row is own}
-        one |= {key: row[key] for key in ("dims", "cells", "powers") if row[key]}
+        one |= {key: row[key] for key in ("dims", "cells")}
         for figure in FIGURES:
             ahead, low, high = difference(row[figure], own[figure])
             one[figure] = {

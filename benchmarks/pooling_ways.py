@@ -144,17 +144,20 @@ def in_stages(maps: Maps) -> dict[str, Tensor]:
 
 
 def poolings(
-    backbone: Any, maps: Maps, pixels: Any, y: Any, train: Any, groups: Any,
+    backbone: Any, pixels: Any, y: Any, train: Any, groups: Any,
     look: Preprocessing, run: dict[str, Any],
-) -> tuple[dict[str, Tensor], float | None]:  # fmt: skip
-    """(name -> [B, E], the chosen power). What is chosen or fitted has seen the training part alone."""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
+    """(name -> [B, E], facts). What is chosen or fitted has seen the training part alone."""
+    maps = Maps(backbone, pixels, look)
+    facts = {"cells": maps.cells}
     if maps.cells == 1:  # every pooling of the last map is its one cell
-        return {"mean": maps.last.flatten(1), **in_stages(maps)}, None
+        return {"mean": maps.last.flatten(1), **in_stages(maps)}, facts
     power = chosen_power(maps, y, train, groups)
+    print(f"seed {run['seed']}, {look.size} px: of {POWERS} p = {power:g} chosen")
     found = in_last_map(maps, power)
     views = maps_of_views(backbone, pixels[train], look, run)
     for queries in (some for some in QUERIES if some * views.shape[2] <= WIDEST):
         pool = fitted_attention(views, queries, run["sigreg_weight"], run["seed"])
         with torch.no_grad():
             found[f"attention, learnt queries: {queries}"] = pool(maps.last)
-    return {**found, **in_stages(maps)}, power
+    return {**found, **in_stages(maps)}, facts
