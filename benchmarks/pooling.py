@@ -131,7 +131,11 @@ def compared(rows: dict[tuple[str, int, str], Any], name: str) -> list[dict[str,
         served = next(size for who, size, _ in rows if who == encoder)
         own = rows[encoder, served, OWN[name] if encoder == "LeJEPA" else "mean"]
         one = {"encoder": encoder, "px": px, "pooling": pooling, "own": row is own}
-        one |= {key: row[key] for key in ("dims", "cells")}
+        one |= {
+            "dims": row["dims"],
+            "cells": row["cells"],
+            "seeds": list(range(len(row["linear"]))),
+        }
         for figure in FIGURES:
             ahead, low, high = difference(row[figure], own[figure])
             one[figure] = {
