@@ -175,7 +175,11 @@ def main() -> None:
     parser.add_argument("--epochs-factor", type=float, default=1.0)
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--methods", nargs="+", help="some of them; other rows of the file stay")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        help="some of them; rows of the others stay where their split is the same",
+    )
     chosen = parser.parse_args()
     name, plan = chosen.dataset, PLANS[chosen.dataset]
     methods = chosen.methods or list(plan.methods)
@@ -189,7 +193,9 @@ def main() -> None:
         kept, note = before["rows"], before["runs"]
     for new in measure(name, chosen.seeds, chosen.epochs_factor, chosen.runs / name, methods, note):
         measured = {(row["encoder"], row["seed"]) for row in new}
-        rows = [row for row in kept if (row["encoder"], row["seed"]) not in measured] + new
+        splits = {(row["seed"], row["test_images"], row["majority"]) for row in new}
+        same = [row for row in kept if (row["seed"], row["test_images"], row["majority"]) in splits]
+        rows = [row for row in same if (row["encoder"], row["seed"]) not in measured] + new
         show(name, rows)
         epochs = {method: count * chosen.epochs_factor for method, count in plan.epochs.items()}
         write_json(
