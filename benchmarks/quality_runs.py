@@ -53,7 +53,7 @@ PLANS = {
         (), 0.546, 128, ("--preset", "satellite", "--group-by", "block"),
         {
             "LeJEPA": (
-                *LEJEPA, "--sigreg-weight", "0.05", "--size", "32", "--set", "eval_size=32",
+                *LEJEPA, "--sigreg-weight", "0.05", "--size", "32", "--set", "eval_size=96",
             ),
             CONTINUED: (
                 *ADAPT, "--learning-rate", "1.5e-3", "--set", "eval_size=128",

