@@ -34,7 +34,7 @@ def test_every_setting_is_in_one_group_and_the_help_shows_it_there() -> None:
     assert sorted(grouped) == sorted(one.name for one in fields(TrainConfig))
     shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "120"}).output
     places = [shown.index(f" {name} ─") for name in GROUPS if f" {name} ─" in shown]
-    assert len(places) == 6  # none of I-JEPA's has an option of its own
+    assert len(places) == 7  # none of I-JEPA's has an option of its own
     assert places == sorted(places)
     views = shown[shown.index(" Views ─") : shown.index(" Loss ─")]
     assert "--size" in views
