@@ -25,7 +25,15 @@ from jepack.terminal.assignments import names_of, values_of
 from training.commands.ranking import fixed_views, ranking_loss
 from training.methods import building, check_encoder, trouble
 from training.parallel import Ranks, choose_device, ranks
-from training.run import Prepared, prepare, refuse_another, refuse_inner_start, sameness, settle
+from training.run import (
+    Prepared,
+    check_start,
+    prepare,
+    refuse_another,
+    refuse_inner_start,
+    sameness,
+    settle,
+)
 from training.settings import VIEW, TrainConfig, override, recipe
 from training.train import train
 from training.watch import LAMBDA_POWER, over_lambda, read_log
@@ -64,6 +72,7 @@ def base_of(name: str, settings: list[str], epochs: float, grid: list[str]) -> T
         if field in swept:
             raise ConfigError(f"both --set and --grid name {field}; leave one of them out")
     base = override(recipe(name), settings)
+    check_start(base)
     return replace(
         base, epochs=epochs, minutes=None, keep_start=False
     )  # runs are ranked, not starts

@@ -122,6 +122,11 @@ def train(
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"both {option} and --set name {name}; leave one of them out")
     config = override(config, settings or [])
+    if config.init and ("encoder" in given or "encoder" in names_of(settings or [], "--set")):
+        raise ConfigError(
+            f"--encoder {config.encoder} beside --init {config.init}: the bundle names its own network; "
+            "leave --encoder out"
+        )
 
     from training.watch import trackers  # torch is imported only when training starts
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,10 @@ from torch import Tensor, nn
 
 from jepack.bundle import PRETRAINED_CFG, argument_problems
 from jepack.encoder import load_strictly
-from jepack.errors import ArtifactError, ConfigError, JepackError
+from jepack.errors import ArtifactError, ConfigError
 from jepack.files import sha256_of
 from jepack.network import bounded, build_backbone, building, most_here, most_of, quietly
-from training.run import stated_by_timm
+from training.run import fetching, stated_by_timm
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format
 PREFIXES = ("", "module.", "backbone.", "module.backbone.", "encoder.", "model.", "_orig_mod.")
@@ -56,7 +54,8 @@ def open_source(source: str, encoder: str | None, channels: int, size: int) -> W
     if path.is_file():
         if encoder is None:
             raise ConfigError(f"{path}: say whose weights these are: --encoder NAME (a timm name)")
-        return from_file(path, encoder, stated_by_timm(encoder), {}, channels, size)
+        stated = stated_by_timm(encoder) | {"license": None}  # theirs is of their weights
+        return from_file(path, encoder, stated, {}, channels, size)
     raise ConfigError(
         f"{source}: neither timm:NAME, hf:OWNER/REPO, a file, nor a folder in timm's format"
     )
@@ -188,18 +187,3 @@ def own_arguments(arguments: Any, source: str) -> dict[str, Any]:
 def side_of(stated: dict[str, Any]) -> int:
     """The input side that goes with the weights, px."""
     return int(stated.get("input_size", (3, 224, 224))[1])
-
-
-@contextmanager
-def fetching(name: str) -> Iterator[None]:
-    """Turns whatever a download or its cache raises into one clear error."""
-    try:
-        yield
-    except JepackError:
-        raise
-    except Exception as error:  # of many libraries
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ArtifactError(
-            f"{name}: its weights could not be had ({lines[0][:200]}). Without the Hub, fetch "
-            "the file elsewhere and run: jepack import FILE --encoder NAME"
-        ) from error

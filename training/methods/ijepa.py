@@ -255,8 +255,13 @@ def checked_vit(backbone: nn.Module, config: TrainConfig) -> VisionTransformer:
     if backbone.pos_embed is None or backbone.global_pool != "avg" or backbone.embed_dim % 4:
         raise ConfigError(f"{need}; found {config.init or config.encoder} with other settings")
     grid: tuple[int, int] = backbone.patch_embed.grid_size
+    patch = backbone.patch_embed.patch_size[0]
+    if config.size % patch:
+        raise ConfigError(
+            f"{config.size} px do not divide into patches of {patch}. Use --size "
+            f"{config.size // patch * patch} or {(config.size // patch + 1) * patch}"
+        )
     if min(grid) < MIN_GRID:
-        patch = backbone.patch_embed.patch_size[0]
         raise ConfigError(
             f"I-JEPA masks blocks in a grid of at least {MIN_GRID} x {MIN_GRID} patches; {config.size} "
             f"px in patches of {patch} give {grid[0]} x {grid[1]}. Use --size {MIN_GRID * patch}, or "

@@ -4,7 +4,7 @@ from training.run.aside import refuse_inner_start, times_moved
 from training.run.averaging import local
 from training.run.budget import Budget
 from training.run.checkpoint import load_newest
-from training.run.feeding import preprocessing_of, stated_by_timm
+from training.run.feeding import fetching, preprocessing_of, stated_by_timm
 from training.run.finished import (
     BELOW_START,
     finished_bundle,
@@ -16,7 +16,13 @@ from training.run.memory import available_memory
 from training.run.preparing import Prepared, prepare
 from training.run.resuming import refuse_another, resume
 from training.run.saving import begin, restarted, save
-from training.run.starting import build_session, optimizer_for, seed_everything, settle
+from training.run.starting import (
+    build_session,
+    check_start,
+    optimizer_for,
+    seed_everything,
+    settle,
+)
 from training.run.state import Session, State, told
 from training.run.stepping import Entry, Unread, judge, one_step, take_step
 from training.run.weights import encoder_of
@@ -32,7 +38,9 @@ __all__ = [
     "available_memory",
     "begin",
     "build_session",
+    "check_start",
     "encoder_of",
+    "fetching",
     "finished_bundle",
     "judge",
     "keep_bundle",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import timm
 from jepack import bundle as bundles
 from jepack.bundle import PRETRAINED_CFG, table_problems
 from jepack.decoding import INTERPOLATIONS, Preprocessing, Window
-from jepack.errors import ArtifactError
+from jepack.errors import ArtifactError, JepackError
 from training.data import Images
 from training.settings import TrainConfig
 
@@ -117,3 +119,18 @@ def preprocessing_of(stated: dict[str, Any], channels: int, size: int) -> Prepro
         interpolation=interpolation,
         crop_mode=mode,
     )
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Turns whatever a download or its cache raises into one clear error."""
+    try:
+        yield
+    except JepackError:
+        raise
+    except Exception as error:  # of many libraries
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(
+            f"{name}: its weights could not be had ({lines[0][:200]}). Without the Hub, fetch "
+            "the file elsewhere and run: jepack import FILE --encoder NAME"
+        ) from error

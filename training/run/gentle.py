@@ -30,7 +30,10 @@ def freeze_stages(backbone: nn.Module, share: float) -> None:
             "--set frozen_stages=0"
         )
     stages = group_parameters(backbone, matcher(coarse=True), return_values=False)
-    frozen = {name for stage in range(round(share * len(stages))) for name in stages[stage]}
+    last = len(stages) - 1  # which learns always
+    frozen = {
+        name for stage in range(min(last, round(share * len(stages)))) for name in stages[stage]
+    }
     for name, parameter in backbone.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)

@@ -35,6 +35,7 @@ from training.run.starting import (
     build_session,
     build_start,
     check_sizes,
+    fetch_weights,
     model_args_of,
     seed_everything,
     settle,
@@ -124,6 +125,8 @@ def prepare(
     config = settle(config, here)
     if encodes:
         check_encoder(config)
+        if config.pretrained:  # before images are decoded
+            alone(here, lambda: fetch_weights(config))
     if run is not None:
         refuse_early(run, config)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,16 +18,18 @@ from jepack.encoder import (
     Encoder,
     Projector,
     ProjectorConfig,
+    build_backbone,
     build_encoder,
     load_encoder,
 )
-from jepack.errors import ConfigError, DataError
+from jepack.errors import ArtifactError, ConfigError, DataError
 from jepack.network import check_network
 from training.data import split
 from training.methods import LeJEPA, registry
 from training.parallel import Ranks, broadcast, sharding
 from training.run import gentle
 from training.run.averaging import Average
+from training.run.feeding import fetching
 from training.run.precision import faster_in_bf16
 from training.run.state import Session, State
 from training.settings import TrainConfig
@@ -41,13 +45,9 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
     Raises ConfigError where the bundle of `init` or the ranks and the settings contradict each other.
     """
     check_ranks(config, here)
-    if config.keep_start and not (config.init or config.pretrained):
-        raise ConfigError(
-            "keep_start, which the recipe adapt has, needs trained weights to start from: --init BUNDLE (one "
-            "of `jepack import` or `jepack train`), or --encoder NAME --set pretrained=true"
-        )
+    check_start(config)
     if config.init:
-        start = bundles.load(config.init)
+        start = open_start(config.init)
         check_network(start)
         config = inherit(config, start)
     config = replace(config, fit=config.fit or "crop")
@@ -58,6 +58,28 @@ def settle(config: TrainConfig, here: Ranks) -> TrainConfig:
     if known is not None and known.fixed_input_size and config.serving_size != config.size:
         return replace(config, eval_size=config.size)
     return config
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raises ConfigError where trained weights are to be kept and none are named."""
+    if config.keep_start and not (config.init or config.pretrained):
+        raise ConfigError(
+            "keep_start, which the recipe adapt has, needs trained weights to start from: --init BUNDLE (one "
+            "of `jepack import` or `jepack train`), or --encoder NAME --set pretrained=true"
+        )
+
+
+def open_start(named: str) -> bundles.Bundle:
+    """The bundle of `init`. ArtifactError with what to name instead, where that can be told."""
+    folder = Path(named)
+    if (folder / "bundle" / "manifest.json").is_file() and not (folder / "manifest.json").is_file():
+        raise ArtifactError(f"--init {named} is a run; its bundle is --init {folder / 'bundle'}")
+    if not folder.is_dir() and (folder.is_file() or named.startswith(("timm:", "hf:"))):
+        raise ArtifactError(
+            f"--init {named} is no bundle: make one of these weights first, jepack import {named} "
+            "--data IMAGES --out BUNDLE, and start from that"
+        )
+    return bundles.load(folder)
 
 
 def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
@@ -72,12 +94,13 @@ def inherit(config: TrainConfig, start: bundles.Bundle) -> TrainConfig:
     size, width = arguments.get("img_size", config.size), arguments.get("embed_dim")
     if size != config.size:
         raise ConfigError(
-            f"{start.folder} was trained at {size} px and takes no other size, {config.size} is asked. "
+            f"{start.folder} takes images of {size} px and of no other size, {config.size} is asked. "
             f"Use --size {size}"
         )
     return replace(
         config,
         encoder=start.config()["architecture"],
+        eval_size=config.eval_size or start.preprocessing.size,
         channels=channels,
         fit=config.fit or fit_of(start.preprocessing),
         global_pool=arguments.get("global_pool", config.global_pool),
@@ -152,11 +175,12 @@ def build_start(config: TrainConfig) -> Encoder:
     """The encoder before the first step: the bundle's, timm's published one, or random weights."""
     shape: dict[str, Any] = {"hidden": config.projector_hidden, "layers": config.projector_layers}
     if not config.init:
-        return build_encoder(
-            config.encoder, channels=config.channels, size=config.size,
-            projection_dims=config.projection_dims, pretrained=config.pretrained, **shape,
-            **config.building_options(),
-        )  # fmt: skip
+        with fetching(f"timm:{config.encoder}") if config.pretrained else nullcontext():
+            return build_encoder(
+                config.encoder, channels=config.channels, size=config.size,
+                projection_dims=config.projection_dims, pretrained=config.pretrained, **shape,
+                **config.building_options(),
+            )  # fmt: skip
     encoder, _ = load_encoder(bundles.load(config.init), **config.building_options())
     if config.new_projector:
         width = encoder.projector.config.in_features
@@ -170,6 +194,12 @@ def model_args_of(config: TrainConfig) -> dict[str, Any]:
     own = {} if config.init is None else bundles.load(config.init).config().get("model_args", {})
     told = {name: value for name, value in own.items() if name not in ("in_chans", "img_size")}
     return told | config.encoder_options
+
+
+def fetch_weights(config: TrainConfig) -> None:
+    """timm's published weights into its cache. Raises ArtifactError where they cannot be had."""
+    with fetching(f"timm:{config.encoder}"):
+        build_backbone(config.encoder, channels=3, size=config.size, pretrained=True)
 
 
 def build_session(config: TrainConfig, here: Ranks) -> Session:

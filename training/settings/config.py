@@ -60,6 +60,8 @@ class TrainConfig(
             problems.append(f"width must divide by 64, found {self.width}")
         if self.method == "ijepa" and (self.sharding != "none" or self.compile):
             problems.append("sharding and compile work with LeJEPA only; leave them out for ijepa")
+        if self.init and self.pretrained:
+            problems.append("init and pretrained name two starts; leave one of them out")
         gentle = self.frozen_stages or self.frozen_norms or self.projector_first
         if (gentle or self.backbone_rate != 1) and (
             self.method != "lejepa" or self.sharding != "none"

@@ -62,7 +62,6 @@ def adapt() -> TrainConfig:
     """On from a trained encoder, gently: what it knows stays, and a run that ends below it keeps it."""
     return TrainConfig(
         size=96,
-        eval_size=192,
         global_views=2,
         local_views=0,
         images_per_step=64,
