@@ -105,8 +105,11 @@ def test_a_run_that_began_with_measured_figures_goes_on_with_them(
     assert made.preprocessing.to_json() == measured
 
 
-def test_published_weights_are_fed_as_timm_says(digits_folder: Path, tmp_path: Path) -> None:
+def test_published_weights_are_fed_as_timm_says(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of one channel by the mean of the three, as timm sums the weights of the first layer."""
+    monkeypatch.setattr("training.run.preparing.fetch_weights", lambda config: None)
     config = continued(encoder="resnet10t", pretrained=True)
     source = Source.of(digits_folder)
     prepared = prepare(config, source, ALONE, cache_root=tmp_path)

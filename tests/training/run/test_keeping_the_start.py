@@ -200,8 +200,9 @@ def test_without_labels_a_collapse_alone_is_below(place: Path) -> None:
 
 
 def test_published_weights_that_are_kept_get_a_projection_of_these_images(
-    place: Path, tmp_path: Path
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("training.run.preparing.fetch_weights", lambda config: None)
     config = continued(place, init=None, pretrained=True, encoder="test_vit", projection_dims=8)
     source = Source.of(place / "plain")
     images = prepare(config, source, ALONE, cache_root=place / "cache")
