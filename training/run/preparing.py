@@ -137,7 +137,13 @@ def prepare(
         split_of(config, files, here)
         channels = config.channels or guess_channels(files)
         window = measure_window(files, config.window, channels)
-        tell(Console(stderr=True), cautions(files, channels, window))
+        notes = cautions(files, channels, window)
+        if config.init and channels == 1 and guess_channels(files) == 3:
+            notes.append(
+                f"the images are in colour and {config.init} takes one channel, so they are turned grey; "
+                "`jepack import` makes starts of three channels"
+            )
+        tell(Console(stderr=True), notes)
         return files, channels, window
 
     files, channels, window = broadcast(alone(here, survey))

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -54,6 +56,31 @@ def start(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> Bund
 
 def go(config: TrainConfig, data: Path, out: Path, **options: Any) -> Bundle | None:
     return train(config, data, out, device="cpu", cache_root=out / "cache", **options)
+
+
+def test_colour_that_a_start_of_one_channel_does_not_see_is_told(
+    tmp_path: Path, digits_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", in_chans=1, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    words = (
+        "import", tmp_path / "w.safetensors", "--encoder", "test_resnet", "--data", digits_folder,
+        "--out", tmp_path / "grey", "--size", 32, "--channels", 1,
+    )  # fmt: skip
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0
+    generator = np.random.default_rng(0)
+    (tmp_path / "colour").mkdir()
+    for number in range(40):
+        pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "colour" / f"{number}.png")
+    for folder, told in ((digits_folder, False), (tmp_path / "colour", True)):
+        capsys.readouterr()
+        prepare(
+            continued(init=str(tmp_path / "grey")), Source.of(folder), ALONE, cache_root=tmp_path
+        )
+        assert ("turned grey" in capsys.readouterr().err) is told
 
 
 def test_an_encoder_that_a_run_starts_from_is_fed_as_it_was(
