@@ -125,10 +125,10 @@ def prepare(
     config = settle(config, here)
     if encodes:
         check_encoder(config)
-        if config.pretrained:  # before images are decoded
-            alone(here, lambda: fetch_weights(config))
     if run is not None:
         refuse_early(run, config)
+    if encodes and config.pretrained:  # before images are decoded
+        alone(here, lambda: fetch_weights(config))
 
     def survey() -> tuple[Sequence[ImageFile], int, Window]:
         files = find(config, source) if listed is None else listed
