@@ -186,18 +186,18 @@ def main() -> None:
     if unknown := set(methods) - set(plan.methods):
         parser.error(f"no method {', '.join(unknown)}; there are {', '.join(plan.methods)}")
     out = chosen.json or RESULTS / f"quality_{name}.json"
-    kept: list[dict[str, Any]] = []
-    note: dict[str, Any] = {}
+    before: dict[str, Any] = {"rows": [], "runs": {}, "epochs": {}}
     if chosen.methods and out.is_file():
         before = json.loads(out.read_text())
-        kept, note = before["rows"], before["runs"]
-    for new in measure(name, chosen.seeds, chosen.epochs_factor, chosen.runs / name, methods, note):
+    kept, note = before["rows"], before["runs"]
+    factor = chosen.epochs_factor
+    epochs = before["epochs"] | {method: factor * plan.epochs[method] for method in methods}
+    for new in measure(name, chosen.seeds, factor, chosen.runs / name, methods, note):
         measured = {(row["encoder"], row["seed"]) for row in new}
         splits = {(row["seed"], row["test_images"], row["majority"]) for row in new}
         same = [row for row in kept if (row["seed"], row["test_images"], row["majority"]) in splits]
         rows = [row for row in same if (row["encoder"], row["seed"]) not in measured] + new
         show(name, rows)
-        epochs = {method: count * chosen.epochs_factor for method, count in plan.epochs.items()}
         write_json(
             out,
             {

@@ -110,20 +110,8 @@ def start(data: Path, runs: Path, size: int) -> Path:
                 Path(folder) / "config.json",
                 {"architecture": "tf_efficientnet_lite0", "pretrained_cfg": stated},
             )
-            subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "jepack",
-                    "import",
-                    folder,
-                    "--data",
-                    str(data),
-                    "--out",
-                    str(out),
-                ],
-                check=True,
-            )
+            words = ["import", folder, "--data", str(data), "--out", str(out)]
+            subprocess.run([sys.executable, "-m", "jepack", *words], check=True)
     return out
 
 

@@ -184,13 +184,13 @@ def doubts_of_start(config: TrainConfig, session: Session) -> list[str]:
             f"the projector of {config.init} is one linear layer, as imported encoders have it, and the loss "
             "goes through it; --set new_projector=true puts a new one in its place"
         )
-    start_size = load(Path(config.init)).preprocessing.size
-    if config.serving_size != start_size:
+    start = load(Path(config.init)).preprocessing
+    if config.serving_size != start.size:
         doubts.append(
             f"the bundle will be served at {config.serving_size} px, as `eval_size` or the recipe says; its "
-            f"start is at {start_size} px, which --set eval_size={start_size} keeps"
+            f"start is at {start.size} px, which --set eval_size={start.size} keeps"
         )
-    if config.window is None and load(Path(config.init)).preprocessing.window is not None:
+    if config.window is None and start.window is not None:
         doubts.append(
             f"{config.init} was shown its images through a window and this run has none: --window"
         )
