@@ -89,15 +89,10 @@ class IJEPA:
 
     def _loss(self, images: Tensor, wanted_BPE: Tensor, masks: Masks) -> Tensor:
         context, targets = (upload(x, images.device) for x in (masks.context, masks.targets))
-        wanted = torch.stack([gather(wanted_BPE, block) for block in targets])
+        wanted = at_targets(wanted_BPE, targets)
         with self._autocast():
             predicted = self.pair(images, context, targets)
         return F.smooth_l1_loss(predicted.to(wanted), wanted, beta=1.0)
-
-    def features(self, images: Tensor, targets: Tensor) -> Tensor:
-        """What is to be predicted where these images are the whole step, [TARGETS, B, Kt, E]."""
-        (wanted,) = self.wanted((images,))
-        return torch.stack([gather(wanted, block) for block in targets])
 
     def wanted(self, micro_batches: Sequence[Tensor]) -> Iterable[Tensor]:
         """Of each micro-batch of this rank the target encoder's output, normalised, [B, P, E]."""
@@ -211,6 +206,11 @@ def gather(tokens_BPE: Tensor, chosen_BK: Tensor) -> Tensor:
     """[B, K, E]: each image's own patches."""
     index = chosen_BK[..., None].expand(-1, -1, tokens_BPE.shape[-1])
     return tokens_BPE.gather(1, index)
+
+
+def at_targets(tokens_BPE: Tensor, targets: Tensor) -> Tensor:
+    """[TARGETS, B, Kt, E] of the patches that `targets` [TARGETS, B, Kt] numbers."""
+    return torch.stack([gather(tokens_BPE, block) for block in targets])
 
 
 def target_decay(progress: float, ends: tuple[float, float]) -> float:

@@ -17,7 +17,7 @@ from jepack.encoder import build_encoder, serving_graph
 from jepack.errors import ConfigError
 from training.data.images import images_of_step
 from training.methods import registry
-from training.methods.ijepa import encode_patches, sincos, target_decay
+from training.methods.ijepa import at_targets, encode_patches, sincos, target_decay
 from training.methods.masks import MIN_CONTEXT, TARGETS, cover, draw_masks
 from training.parallel import Ranks
 from training.run import load_newest, optimizer_for
@@ -215,7 +215,8 @@ def test_targets_of_a_batch_tell_its_images_apart_in_every_dim() -> None:
 def test_targets_of_a_batch_stay_numbers_where_all_images_are_alike() -> None:
     method = build(small(target_norm="batch"))
     images = views(0).global_views[0][:1].expand(16, -1, -1, -1)
-    assert method.features(images, torch.zeros(TARGETS, 16, 1, dtype=torch.long)).abs().max() < 1e-2
+    (wanted,) = method.wanted((images,))
+    assert wanted.abs().max() < 1e-2
 
 
 def test_a_vit_has_as_many_blocks_as_asked() -> None:
@@ -345,7 +346,8 @@ def losses_of(method: Any, images: Tensor) -> tuple[float, float]:
     masks = method.masks_of(10_000, len(images))
     seen, targets = torch.from_numpy(masks.context), torch.from_numpy(masks.targets)
     with torch.no_grad():
-        wanted = method.features(images, targets)
+        (whole,) = method.wanted((images,))
+        wanted = at_targets(whole, targets)
         own, other = (
             float(torch.nn.functional.smooth_l1_loss(method.pair(shown, seen, targets), wanted))
             for shown in (images, images.roll(1, dims=0))
